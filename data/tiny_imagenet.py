@@ -1,0 +1,82 @@
+"""Tiny-ImageNet from the folders of its archive, tiny-imagenet-200.zip."""
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data import DATASETS
+from errors import InputError
+
+
+def read(folder: Path):
+    """The JPEG files and labels below `folder`, which is tiny-imagenet-200 or holds it.
+
+    Labels number the sorted WordNet ids. The validation images serve as the test set: the labels of the real one were
+    never published. Training images are ordered by turns, one of each class, so that the first N are a fair sample.
+
+    Returns (train_files, train_labels), (test_files, test_labels): lists of paths, and int64 (N,) labels.
+    Raises InputError for missing folders or annotations and for unknown classes.
+    """
+    root = folder / "tiny-imagenet-200" if (folder / "tiny-imagenet-200").is_dir() else folder
+    annotations = root / "val" / "val_annotations.txt"
+    if not (root / "train").is_dir() or not annotations.is_file():
+        raise InputError(f"--data-dir {folder}: holds no Tiny-ImageNet; unpack tiny-imagenet-200.zip there "
+                         "(train/<wnid>/images and val/val_annotations.txt are needed), or give the four arrays")
+    wnids = _wnids(root)
+
+    turns = []
+    for label, wnid in enumerate(wnids):
+        images_folder = root / "train" / wnid / "images"
+        images = sorted(images_folder.glob("*.JPEG"))
+        if not images:
+            raise InputError(f"{images_folder}: holds no .JPEG image; unpack tiny-imagenet-200.zip again")
+        turns += [(turn, label, image) for turn, image in enumerate(images)]
+    turns.sort()
+    train = [image for _, _, image in turns], np.array([label for _, label, _ in turns], np.int64)
+
+    files, labels = [], []
+    for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), start=1):
+        columns = line.split("\t")
+        if len(columns) < 2 or columns[1] not in wnids:
+            raise InputError(f"{annotations}: line {number} names no class of train/; "
+                             "image name and WordNet id, tab-separated, are needed")
+        files.append(root / "val" / "images" / columns[0])
+        labels.append(wnids[columns[1]])
+    if not files:
+        raise InputError(f"{annotations}: is empty; unpack tiny-imagenet-200.zip again")
+    return train, (files, np.array(labels, np.int64))
+
+
+def _wnids(root: Path) -> dict[str, int]:
+    """WordNet id -> label, checked against wnids.txt where it is there: a missing folder would shift the labels."""
+    found = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    listed = root / "wnids.txt"
+    if listed.is_file():
+        missing = sorted(set(listed.read_text().split()) - set(found))
+        if missing:
+            raise InputError(f"{root / 'train' / missing[0]}: is missing; wnids.txt lists it, unpack the archive again")
+    most = DATASETS["tiny-imagenet"].num_classes
+    if not 2 <= len(found) <= most:
+        raise InputError(f"{root / 'train'}: holds {len(found)} class folders; Tiny-ImageNet has {most}")
+    return {wnid: label for label, wnid in enumerate(found)}
+
+
+def decode(files: list[Path]) -> np.ndarray:
+    """The images in `files` as uint8 (N,64,64,3), greyscale ones with three equal channels.
+
+    Raises InputError for a file that is missing, damaged or of another size.
+    """
+    with ThreadPoolExecutor() as pool:  # Pillow lets other threads run while it decodes
+        return np.stack(list(pool.map(_decode, files)))
+
+
+def _decode(file: Path) -> np.ndarray:
+    size = DATASETS["tiny-imagenet"].size
+    try:
+        with Image.open(file, formats=["JPEG"]) as image:
+            if image.size != (size, size):
+                raise InputError(f"{file}: is {image.height}x{image.width}; Tiny-ImageNet has {size}x{size} images")
+            return np.asarray(image.convert("RGB"))
+    except OSError:
+        raise InputError(f"{file}: is missing or no readable JPEG; unpack tiny-imagenet-200.zip again") from None
