@@ -1,0 +1,99 @@
+"""Residual networks for small images (He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2,
+with the four stages and widths of its ImageNet networks): a 3x3 stem of stride 1 without pooling.
+
+Parameters are named as in the published CIFAR checkpoints (TRADES, MART, AutoAttack's example).
+"""
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.targets import Target
+
+
+def conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
+
+
+def conv1x1(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+
+
+def projection(n_in: int, n_out: int, stride: int) -> nn.Sequential:
+    """The shortcut: the identity where the shape stays (He et al., Eq. 1), else a strided 1x1 convolution (Eq. 2)."""
+    if stride == 1 and n_in == n_out:
+        return nn.Sequential()
+    return nn.Sequential(conv1x1(n_in, n_out, stride), nn.BatchNorm2d(n_out))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (N,n_in,H,W) -> (N,channels,H/stride,W/stride)."""
+
+    expansion = 1
+
+    def __init__(self, n_in: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = conv3x3(n_in, channels, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = projection(n_in, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (which carries the stride) and 1x1: (N,n_in,H,W) -> (N,4 channels,H/stride,W/stride)."""
+
+    expansion = 4
+
+    def __init__(self, n_in: int, channels: int, stride: int):
+        super().__init__()
+        n_out = self.expansion * channels
+        self.conv1 = conv1x1(n_in, channels)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = conv1x1(channels, n_out)
+        self.bn3 = nn.BatchNorm2d(n_out)
+        self.shortcut = projection(n_in, n_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNet(Target):
+    """Four stages of `depths` blocks with width, 2, 4 and 8 width channels; a bottleneck puts out four times as many.
+
+    Taps: stage3 and stage4, the outputs of layer3 (ResNet-18, 32x32 images: 256 channels, 8x8) and layer4 (512, 4x4).
+    """
+
+    SIZES: ClassVar[dict[str, str]] = {"width": "conv1.weight", "num_classes": "linear.weight"}
+
+    def __init__(self, depths: tuple[int, int, int, int], width: int, num_classes: int, bottleneck: bool = False):
+        block = Bottleneck if bottleneck else BasicBlock
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        stage3, stage4 = (block.expansion * channels for channels in widths[2:])
+        super().__init__(num_classes, stage3, stage4)
+        self.conv1 = conv3x3(3, width)
+        self.bn1 = nn.BatchNorm2d(width)
+        n_in = width
+        for number, (depth, channels) in enumerate(zip(depths, widths), start=1):
+            blocks = []
+            for i in range(depth):
+                blocks.append(block(n_in, channels, stride=2 if i == 0 and number > 1 else 1))
+                n_in = block.expansion * channels
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(n_in, num_classes)
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        x = F.relu(self.bn1(self.conv1(x)))
+        stage3 = self.layer3(self.layer2(self.layer1(x)))
+        stage4 = self.layer4(stage3)
+        return {"stage3": stage3, "stage4": stage4, "logits": self.linear(stage4.mean((2, 3)))}
