@@ -1,0 +1,78 @@
+"""What a run computes on: the device, the precision of its networks, and the seeds of its random draws."""
+import contextlib
+import platform
+from dataclasses import dataclass
+
+import numpy
+import torch
+import torchvision
+
+from errors import InputError
+
+
+@dataclass
+class Compute:
+    """A device and the precision in which networks run there in training."""
+
+    device: torch.device
+    precision: str  # "fp32" or "bf16"
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Networks called inside run in the chosen precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def prepare(self, net: torch.nn.Module) -> torch.nn.Module:
+        """`net` on the device, with convolution weights laid out channels last."""
+        return net.to(self.device, memory_format=torch.channels_last)
+
+    def generator(self, *numbers: int) -> torch.Generator:
+        """A generator on the device whose stream is fixed by `numbers`, say seed, epoch and step: nothing about
+        it has to be saved for a run that goes on in the middle."""
+        return torch.Generator(self.device).manual_seed(mix(*numbers))
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several whole numbers; nearby numbers give unrelated seeds."""
+    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> 1)
+
+
+def compute(device_asked: str, precision: str = "fp32") -> Compute:
+    """The `Compute` that the options --device and --precision ask for. float32 means float32: TF32 stays off."""
+    if device_asked == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
+    device = torch.device("cuda" if device_asked != "cpu" and torch.cuda.is_available() else "cpu")
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported()
+        else:
+            native = not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
+        precision = "bf16" if native else "fp32"
+    # Gradients of saturated softmaxes are denormal numbers, on which a CPU was seen to be 100 times slower; zero is as good.
+    torch.set_flush_denormal(True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return Compute(device, precision)
+
+
+def _cpu(field: str) -> str:
+    """A field of /proc/cpuinfo; empty where there is no such file."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words, for the record beside a result."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = _cpu("model name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict:
+    """The versions that a result depends on."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__, "cuda": torch.version.cuda if torch.cuda.is_available() else None}

@@ -1,0 +1,121 @@
+"""The natural and the adversarial MI estimator: trained against a frozen target (stage 2), and loaded again (stage 3).
+
+Both scripts of stage 2 call `train`; what differs between them is the objective.
+"""
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import models
+from errors import InputError
+from models import mi
+from utils import patterns
+from utils.attacks import frozen, pgd
+from utils.evaluation import examples, held_out
+from utils.reports import plot_curves
+from utils.stages import check_classes, check_threat_model, need_files, open_stage
+from utils.training import fit
+
+FILES = {"natural": "n", "adversarial": "a"}  # local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth
+
+
+def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, objectives, settings, compute):
+    """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,).
+
+    The target runs without gradients, once per distinct input; each estimator network runs once per distinct input, the
+    natural and the adversarial outputs in passes of their own, for its batch norm is in train mode.
+    """
+    attack, representation = settings.attack, settings.estimation.representation
+    with compute.autocast():
+        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, generator=generator)
+        with frozen(target), torch.no_grad():
+            logits, output = target(x, tap=representation)
+            logits_adv, output_adv = target(x_adv, tap=representation)
+        masks = patterns.select(logits, logits_adv, y)
+        masks["fooled"] = logits_adv.argmax(1) != y
+        local = natural_mi.encode_pattern(patterns.natural(x, x_adv))
+        natural = {"own": natural_mi.mi(local, natural_mi.encode_output(output)),
+                   "other": natural_mi.mi(local, natural_mi.encode_output(output_adv))}
+        local = adversarial_mi.encode_pattern(patterns.adversarial(x, x_adv))
+        adversarial = {"own": adversarial_mi.mi(local, adversarial_mi.encode_output(output_adv)),
+                       "other": adversarial_mi.mi(local, adversarial_mi.encode_output(output))}
+    loss_n = objectives["natural"](natural["own"], natural["other"], masks)
+    loss_a = objectives["adversarial"](adversarial["own"], adversarial["other"], masks)
+    return loss_n + loss_a, {"natural_loss": loss_n, "adversarial_loss": loss_a}
+
+
+def train(name: str, settings, objectives: dict[str, Callable]) -> None:
+    """Train both estimators with objectives["natural"] and objectives["adversarial"], each (a, b, masks) -> scalar, where
+    a is the estimator's value on its own kind of sample, b on the other (METHOD, section 3), both (N,); masks are C, R, W
+    and "fooled" = {argmax h(x~) != y}."""
+    need_files({"pre_target": settings.pre_target})
+    stage = open_stage(name, settings, {"pre_target": settings.pre_target})
+    compute, training, estimation = stage.compute, settings.training, settings.estimation
+
+    target = compute.prepare(models.load(settings.pre_target, settings.arch))
+    check_threat_model(f"--pre-target {settings.pre_target}", target.about, settings)
+    check_classes(target, stage.dataset, f"--pre-target {settings.pre_target}")
+    estimators = {}
+    for kind in FILES:
+        global_net = mi.global_net(estimation.representation, target.tap_channels[estimation.representation], estimation.n_units)
+        estimators[kind] = compute.prepare(mi.MIEstimator(mi.LocalNet(estimation.n_units), global_net, estimation.bound)).train()
+    if settings.run.compile:
+        target.compile()
+    parameters = [parameter for estimator in estimators.values() for parameter in estimator.parameters()]
+    optimizer = torch.optim.Adam(parameters, training.lr)
+
+    held = []  # the target is frozen: its held-out adversarial images are made once
+
+    def evaluate(epoch):
+        if not held:
+            held.extend(examples(target, stage.held_images, stage.held_labels, settings, compute, estimation.representation))
+        values = held_out(held, estimators)
+        values.pop("score", None)  # no epoch of the estimators is better than another: the last is kept
+        return values
+
+    def keep(which):
+        if which == "last":
+            for kind, letter in FILES.items():
+                about = {"pattern": kind, "bound": estimation.bound, "representation": estimation.representation,
+                         "dataset": settings.data.dataset, **settings.attack.threat_model}
+                mi.save_net(estimators[kind].local_net, stage.folder.path / f"local_{letter}_model.pth", **about)
+                mi.save_net(estimators[kind].global_net, stage.folder.path / f"global_{letter}_model.pth", **about)
+
+    rows = fit(stage.folder, settings, compute, stage.batches,
+               lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
+                                   adversarial_mi=estimators["adversarial"], objectives=objectives, settings=settings,
+                                   compute=compute),
+               evaluate, optimizer, estimators, keep)
+    plot_curves(rows, stage.folder.path / "curves.png", "MI estimators")
+    print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
+
+
+def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, bound: str | None) -> dict[str, mi.MIEstimator]:
+    """{"natural": E_n, "adversarial": E_a}, frozen and in eval mode, from the files of stage 2 or the released code's.
+
+    paths: {"pre_local_n": ..., "pre_global_n": ..., "pre_local_a": ..., "pre_global_a": ...}. bound: None takes the one that
+    the files name, dv where they name none. Raises InputError where a file is no such network, where the files do
+    not fit each other or the target's outputs, or were made under another threat model.
+    """
+    estimators = {}
+    for kind, letter in FILES.items():
+        local_path, global_path = paths[f"pre_local_{letter}"], paths[f"pre_global_{letter}"]
+        local_net, global_net = mi.load_net(local_path), mi.load_net(global_path)
+        for path, net, local in ((local_path, local_net, True), (global_path, global_net, False)):
+            if isinstance(net, mi.LocalNet) != local:
+                raise InputError(f"{path}: holds a {'global' if local else 'local'} network; a "
+                                 f"{'local' if local else 'global'} one is needed here")
+            if net.about.get("pattern", kind) != kind:
+                raise InputError(f"{path}: belongs to the {net.about['pattern']} estimator; a file of the {kind} one is needed here")
+            check_threat_model(str(path), net.about, settings)
+        if local_net.options["n_units"] != global_net.options["n_units"]:
+            raise InputError(f"{global_path}: has {global_net.options['n_units']} units and {local_path} has "
+                             f"{local_net.options['n_units']}; two networks of one estimator are needed")
+        wanted = target.tap_channels[global_net.representation]
+        if global_net.options["n_inputs"] != wanted:
+            raise InputError(f"{global_path}: takes {global_net.options['n_inputs']} {global_net.representation} channels, but the "
+                             f"target has {wanted}; train the estimators on a target of this architecture")
+        estimators[kind] = mi.MIEstimator(local_net, global_net, bound or global_net.about.get("bound", "dv"))
+        estimators[kind].eval().requires_grad_(False)
+    return estimators

@@ -1,0 +1,83 @@
+"""What a stage measures on held-out images after an epoch: accuracies and mutual information, over samples."""
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from data.batches import in_order
+from utils import patterns
+from utils.attacks import frozen, pgd
+from utils.devices import Compute
+
+PAIRS = {  # column of the record -> (which estimator, which output); METHOD, section 1
+    "natural_mi_of_natural": ("natural", "output"),
+    "natural_mi_of_adversarial": ("natural", "output_adv"),
+    "adversarial_mi_of_natural": ("adversarial", "output"),
+    "adversarial_mi_of_adversarial": ("adversarial", "output_adv"),
+}
+
+
+@dataclass
+class Examples:
+    """A batch of images with what a target says of them: x, x_adv (N,3,H,W) in [0,1]; labels y (N,); logits (N,C); and the
+    representation that the estimators see."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    x_adv: torch.Tensor
+    logits: torch.Tensor
+    logits_adv: torch.Tensor
+    output: torch.Tensor
+    output_adv: torch.Tensor
+
+
+def examples(target: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, settings, compute: Compute,
+             representation: str = "logits") -> Iterable[Examples]:
+    """Attack held-out images (uint8) batch by batch with PGD of --eval-steps steps, in float32, the target in eval mode."""
+    attack = settings.attack
+    for number, (x, y) in enumerate(in_order(images, labels, settings.training.batch_size, compute.device)):
+        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.eval_steps, attack.step_size,
+                    generator=compute.generator(settings.training.seed, number))
+        with frozen(target), torch.no_grad():
+            logits, output = target(x, tap=representation)
+            logits_adv, output_adv = target(x_adv, tap=representation)
+        yield Examples(x, y, x_adv, logits, logits_adv, output, output_adv)
+
+
+def held_out(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module] | None = None) -> dict:
+    """Accuracies in percent, their mean ("score"), the largest share of images that get one same label, and the means over W
+    and over R of the four MI values; a mean over no sample is None.
+
+    estimators: {"natural": E_n, "adversarial": E_a}, each (pattern, output) -> (N,); run in eval mode.
+    """
+    n, natural, robust, predicted, sums = 0, 0, 0, 0, {}
+    for batch in batches:
+        n += len(batch.y)
+        natural += (batch.logits.argmax(1) == batch.y).sum().item()
+        robust += (batch.logits_adv.argmax(1) == batch.y).sum().item()
+        predicted = predicted + torch.bincount(batch.logits.argmax(1), minlength=batch.logits.shape[1])
+        if estimators and len(batch.y) > 1:
+            for name, total, count in _mi_sums(batch, estimators):
+                before = sums.get(name, (0.0, 0))
+                sums[name] = (before[0] + total, before[1] + count)
+    if n == 0:
+        return {}
+    values = {"natural_accuracy": 100 * natural / n, "robust_accuracy": 100 * robust / n,
+              "score": 50 * (natural + robust) / n, "largest_class": predicted.max().item() / n}
+    return values | {name: total / count if count else None for name, (total, count) in sums.items()}
+
+
+@torch.no_grad()
+def _mi_sums(batch: Examples, estimators: dict[str, torch.nn.Module]):
+    """(column, sum over the selected samples, their number) for each MI value and each of W and R."""
+    masks = patterns.select(batch.logits, batch.logits_adv, batch.y)
+    pattern = {"natural": patterns.natural(batch.x, batch.x_adv), "adversarial": patterns.adversarial(batch.x, batch.x_adv)}
+    for kind, estimator in estimators.items():
+        with frozen(estimator):
+            local = estimator.encode_pattern(pattern[kind])
+            for name, (which, output) in PAIRS.items():
+                if which == kind:
+                    mi = estimator.mi(local, estimator.encode_output(getattr(batch, output)))
+                    for chosen in ("W", "R"):
+                        mask = masks[chosen]
+                        yield f"{name}_{chosen}", torch.where(mask, mi, 0).sum().item(), mask.sum().item()

@@ -1,0 +1,126 @@
+"""A run's folder: its settings, its record, and the state it goes on from.
+
+    settings.json   every option, the command, versions, git commit, fingerprints of the data and of the files read
+    metrics.csv     a row per epoch
+    last.ckpt       everything needed to go on
+"""
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from errors import InputError
+from models.files import read_file, write_file
+from utils import devices
+from utils.settings import flat
+
+# Options that say where a run lives and what it runs on, not what it computes: another value may go on with a run.
+FREE = {"model_dir", "data_dir", "restart", "device", "compile"}
+OURS = ("settings.json", "metrics.csv", "last.ckpt", "curves.png", "results.json", "best_model.pth", "last_model.pth",
+        "target_model.pth", "local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` beside `path`, then rename: whoever reads finds the old file or the new one."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def file_hash(path) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with "+changes" where files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True,
+                                 text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + "+changes" * bool(changed)
+
+
+class RunFolder:
+    """The folder of --model-dir, opened for a run of `stage` with `settings`.
+
+    fingerprint: of the data set; inputs: {option: path} of the model files that the run reads. Raises InputError when
+    the folder cannot be written, or holds a run of another stage, with other settings, data or files: that run stays
+    as it is. What is there already is `checkpoint` (None for a new run).
+    """
+
+    def __init__(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None = None):
+        self.path = Path(settings.run.model_dir)
+        self.stage = stage
+        make_folder(self.path, "--model-dir")
+        if settings.run.restart:
+            for name in OURS:
+                (self.path / name).unlink(missing_ok=True)
+        self.options = flat(settings)
+        facts = {"stage": stage, "data_fingerprint": fingerprint,
+                 **{f"{name}_hash": file_hash(file) for name, file in (inputs or {}).items()}}
+        computed = {name: value for name, value in self.options.items() if name not in FREE and name not in (inputs or {})}
+        self.identity = json.loads(json.dumps(facts | computed))
+        self.checkpoint = self._resume()
+        if self.checkpoint is None:
+            write_text(self.path / "settings.json", json.dumps({
+                **facts, "options": self.options, "precision_used": compute.precision, "command": " ".join(sys.argv),
+                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "hardware": devices.hardware(compute.device),
+                "versions": devices.versions(), "git_commit": git_commit(), "identity": self.identity}, indent=1) + "\n")
+
+    def _resume(self) -> dict | None:
+        if not (self.path / "last.ckpt").exists():
+            return None
+        checkpoint = read_file(self.path / "last.ckpt")
+        before = checkpoint.get("identity", {})
+        other = [name for name in self.identity | before if self.identity.get(name) != before.get(name)]
+        if other:
+            named = ", ".join(f"{name} {before.get(name)} (now {self.identity.get(name)})" for name in other[:4])
+            more = f" and {len(other) - 4} more" if len(other) > 4 else ""
+            raise InputError(f"--model-dir {self.path}: holds a run with other settings: {named}{more}; "
+                             "use another folder, the same settings, or --restart to throw that run away")
+        return checkpoint
+
+    def save(self, **content) -> None:
+        """Write last.ckpt."""
+        write_file({"identity": self.identity, **content}, self.path / "last.ckpt")
+
+    def write_metrics(self, rows: list[dict]) -> None:
+        """Write metrics.csv: a column per name that some row has, empty where a row lacks it or has no value."""
+        if rows:
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            text = io.StringIO()
+            table = csv.DictWriter(text, names, lineterminator="\n")
+            table.writeheader()
+            table.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
+                             if value is not None} for row in rows)
+            write_text(self.path / "metrics.csv", text.getvalue())
+
+
+def make_folder(path: Path, option: str) -> None:
+    """Make the folder `path` and see that files can be written in it; InputError names `option` where they cannot."""
+    probe = path / ".write-test"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror}); name a folder that can") from None
+
+
+def read_settings(folder: Path) -> dict:
+    """settings.json of a run's folder; InputError where the folder holds no run."""
+    try:
+        return json.loads((folder / "settings.json").read_text())
+    except (OSError, ValueError):
+        raise InputError(f"--model-dir {folder}: holds no run (no readable settings.json); name the folder of a training "
+                         "stage, or a model file with --model") from None
