@@ -1,0 +1,219 @@
+"""Stage 3: train a target by NAMID, natural-adversarial mutual information-based defense.
+
+    python train_MIAT.py --estimator-dir runs/estimators --model-dir runs/namid
+    python train_MIAT.py --estimator-dir runs/estimators --adv-loss trades --model-dir runs/namid_t
+    python train_MIAT.py --estimator-dir runs/estimators --lam 0 --model-dir runs/namid_iii       # ablation (iii), Figure 5
+
+Minimises L_adv + alpha L_mi (paper, Equations 6, 8 and 9). E_n and E_a are the estimators of stage 2, frozen: the mutual
+information of the target's output with the natural pattern x and with the adversarial pattern n = x~ - x. L_mi pulls both
+kinds of MI of the samples that the attack turned wrong towards what they are for the natural samples.
+
+With alpha as large as the paper's 5, short runs of narrow networks were seen to collapse (docs/differences.md): the record
+therefore shows each part of L_mi and its gradient at the target's outputs beside L_adv's, a warning is printed where the MI part
+dominates or the predictions collapse, and --alpha-ramp and --init make a gentler beginning. The folder ends with
+target_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from utils.settings import Attack, Bound, Count, Data, Network, Representation, Run, Training, group, need, parse
+
+
+@dataclass
+class Settings:
+    """Options of stage 3."""
+
+    estimator_dir: Path | None = None
+    """The folder of stage 2; runs/estimators when no estimator is named at all."""
+    pre_local_n: Path | None = None
+    """The natural estimator's local network, in place of the folder's (also the three below: the released code's options)."""
+    pre_global_n: Path | None = None
+    """The natural estimator's global network."""
+    pre_local_a: Path | None = None
+    """The adversarial estimator's local network."""
+    pre_global_a: Path | None = None
+    """The adversarial estimator's global network."""
+    bound: Bound | None = None
+    """The MI bound; the one that the estimators were trained with when not given."""
+    n_units: Count = None
+    """Units of the estimators: to check the files against; they say it themselves."""
+    representation: Representation | None = None
+    """What the estimators see of the target: to check the files against; they say it themselves."""
+    adv_loss: Literal["ce", "trades", "mart"] = "ce"
+    """L_adv: cross-entropy (NAMID), TRADES (NAMID_T) or MART (NAMID_M)."""
+    alpha: float = 5.0
+    """Weight of L_mi in Equation 9 (paper: 5)."""
+    alpha_ramp: float = 0.0
+    """Epochs over which alpha grows linearly from 0, counted after the warm-up; 0: at once."""
+    lam: float = 0.1
+    """lambda of Equation 8 (paper: 0.1; the released code leaves the term out)."""
+    beta: float = 6.0
+    """Weight of the regulariser of TRADES and MART (paper: 6)."""
+    without: Literal["natural", "adversarial"] | None = None
+    """Ablation (Figure 5): train without this kind of MI."""
+    warmup_epochs: int = 2
+    """Natural epochs before the adversarial ones, within --epochs (released code: 2; the paper names none)."""
+    init: Path | None = None
+    """Start from this model file, say a stage-1 target, in place of random weights."""
+    data: Data = group(Data)
+    network: Network = group(Network)
+    attack: Attack = group(Attack)
+    training: Training = group(Training)
+    run: Run = group(Run, model_dir=Path("runs/namid"))
+
+    def check(self) -> None:
+        need(self.alpha >= 0, "alpha", self.alpha, "give 0 or more")
+        need(self.alpha_ramp >= 0, "alpha_ramp", self.alpha_ramp, "give 0 or more epochs")
+        need(self.beta >= 0, "beta", self.beta, "give 0 or more")
+        need(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "give 0 or more epochs")
+        need(self.n_units is None or self.n_units > 0, "n_units", self.n_units, "give 1 or more")
+
+    def estimator_files(self) -> dict[str, Path]:
+        """The four files of the estimators by their options."""
+        folder = self.estimator_dir or Path("runs/estimators")
+        return {f"pre_{part}_{letter}": getattr(self, f"pre_{part}_{letter}") or folder / f"{part}_{letter}_model.pth"
+                for letter in "na" for part in ("local", "global")}
+
+
+if __name__ == "__main__":
+    settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
+
+import torch
+import torch.nn.functional as F
+
+import models
+from errors import InputError
+from utils import patterns
+from utils.adversarial_losses import LOSSES
+from utils.attacks import pgd
+from utils.estimators import load_estimators
+from utils.evaluation import examples, held_out
+from utils.mi_losses import namid_parts
+from utils.reports import plot_curves
+from utils.stages import check_classes, need_files, open_stage
+from utils.training import fit, run_script
+
+LOOKS = 10  # steps of an epoch whose gradients are measured part by part
+DOMINANT = 5  # how many times L_adv's gradient alpha L_mi's may be before a warning
+COLLAPSED = 0.9  # the share of held-out images with one same predicted label that draws a warning
+
+
+def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, settings, compute, steps_per_epoch):
+    """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,), Equation 9; and what the record shows of it.
+
+    Each network runs once per distinct input: the target on x and on x~ (train mode, two passes), the local networks on the
+    patterns (no gradient: they carry none), the global networks on both outputs.
+    """
+    if epoch < settings.warmup_epochs:
+        with compute.autocast():
+            logits = target(x)
+        return F.cross_entropy(logits.float(), y), {}
+
+    defense, attack = LOSSES[settings.adv_loss], settings.attack
+    representation = natural_mi.representation
+    with compute.autocast():
+        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
+                    generator=generator)
+        logits, output = target(x, tap=representation)
+        logits_adv, output_adv = target(x_adv, tap=representation)
+        selected = patterns.select(logits, logits_adv, y)["W"]                                     # Eq. 6
+        natural = natural_adv = adversarial = adversarial_adv = None
+        if settings.without != "natural":
+            with torch.no_grad():
+                local = natural_mi.encode_pattern(patterns.natural(x, x_adv))
+            natural = natural_mi.mi(local, natural_mi.encode_output(output))                       # E_n(x; h(x))
+            natural_adv = natural_mi.mi(local, natural_mi.encode_output(output_adv))               # E_n(x; h(x~))
+        if settings.without != "adversarial":
+            with torch.no_grad():
+                local = adversarial_mi.encode_pattern(patterns.adversarial(x, x_adv))
+            adversarial = adversarial_mi.mi(local, adversarial_mi.encode_output(output))           # E_a(n; h(x))
+            adversarial_adv = adversarial_mi.mi(local, adversarial_mi.encode_output(output_adv))   # E_a(n; h(x~))
+    adv_loss = defense(logits, logits_adv, y, settings.beta)
+    parts = namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, settings.lam, settings.without)
+    mi_loss = sum(parts.values())                                                                  # Eq. 8
+    alpha = alpha_at(settings, epoch + index / steps_per_epoch)
+    loss = adv_loss + alpha * mi_loss                                                              # Eq. 9
+
+    logged = {"adv_loss": adv_loss, "mi_loss": mi_loss, "selected": selected.float().mean(),
+              **{f"mi_{name}": part for name, part in parts.items()}}
+    if index % max(1, steps_per_epoch // LOOKS) == 0:
+        pulls = {"adv": adv_loss, "mi": alpha * mi_loss, **{f"mi_{name}": alpha * part for name, part in parts.items()}}
+        logged |= {f"gradient_{name}": gradient_norm(pull, (output, output_adv)) for name, pull in pulls.items()}
+    return loss, logged
+
+
+def alpha_at(settings: Settings, epoch: float) -> float:
+    """alpha after `epoch` epochs, a whole or broken number: linear from 0 over --alpha-ramp epochs after the warm-up."""
+    if settings.alpha_ramp == 0:
+        return settings.alpha
+    return settings.alpha * min(1.0, max(0.0, epoch - settings.warmup_epochs) / settings.alpha_ramp)
+
+
+def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The Euclidean norm of the gradient of `loss` in the target's natural and adversarial outputs together."""
+    if not loss.requires_grad:
+        return torch.zeros_like(loss)
+    gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+    return sum(gradient.float().square().sum() for gradient in gradients if gradient is not None).sqrt()
+
+
+def warnings(row: dict) -> list[str]:
+    """What is suspect in a row of the record."""
+    found = []
+    ratio = row.get("gradient_mi", 0) / max(row.get("gradient_adv", 1), 1e-12)
+    if ratio > DOMINANT:
+        found.append(f"alpha L_mi pulls {ratio:.1f} times as hard at the target's outputs as L_adv; "
+                     "a smaller --alpha or an --alpha-ramp keeps the classification in charge")
+    if row.get("largest_class", 0) > COLLAPSED:
+        found.append(f"{100 * row['largest_class']:.0f}% of the held-out images get one same label: the logits have collapsed; "
+                     "a smaller --alpha, --lam 0, an --alpha-ramp or --init may help")
+    return found
+
+
+def main(settings: Settings) -> None:
+    files = settings.estimator_files()
+    inputs = files | ({"init": settings.init} if settings.init else {})
+    need_files(inputs)
+    stage = open_stage("train_MIAT", settings, inputs)
+    compute, training = stage.compute, settings.training
+
+    if settings.init:
+        target = models.load(settings.init, settings.network.arch)
+        check_classes(target, stage.dataset, f"--init {settings.init}")
+        if settings.network.width not in (None, target.options["width"]):
+            raise InputError(f"--width {settings.network.width}: --init {settings.init} has width {target.options['width']}; "
+                             "leave --width out")
+    else:
+        target = models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width)
+    target = compute.prepare(target).train()
+    estimators = load_estimators(files, settings, target, settings.bound)
+    for kind, estimator in estimators.items():
+        for option in ("n_units", "representation"):
+            asked, found = getattr(settings, option), getattr(estimator, option)
+            if asked not in (None, found):
+                raise InputError(f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have {found}; leave the option out")
+        compute.prepare(estimator)
+    if settings.run.compile:
+        target.compile()
+    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay)
+
+    def evaluate(epoch):
+        return held_out(examples(target, stage.held_images, stage.held_labels, settings, compute,
+                                 estimators["natural"].representation), estimators)
+
+    def keep(which):
+        models.save(target, stage.folder.path / ("target_model.pth" if which == "best" else "last_model.pth"),
+                    defense=f"namid-{settings.adv_loss}", dataset=settings.data.dataset, **settings.attack.threat_model)
+
+    rows = fit(stage.folder, settings, compute, stage.batches,
+               lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
+                                   adversarial_mi=estimators["adversarial"], settings=settings, compute=compute,
+                                   steps_per_epoch=len(stage.batches)),
+               evaluate, optimizer, {"target": target}, keep, warnings)
+    plot_curves(rows, stage.folder.path / "curves.png", "NAMID")
+    print(f"done: {stage.folder.path}/target_model.pth and last_model.pth, metrics.csv, curves.png")
+
+
+if __name__ == "__main__":
+    run_script(main, settings)

@@ -1,0 +1,38 @@
+"""Stage 2 by plain MI maximisation, the paper's Equation 4, for comparison (Figures 4 and 7) and for WMIM.
+
+    python train_MI_estimator_only_max.py --pre-target runs/standard/best_model.pth --model-dir runs/estimators_max
+
+The natural estimator maximises its MI over the samples that the target gets right, the adversarial one over the adversarial
+samples that fool it. All else is as in train_MI_estimator.py.
+"""
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from utils.settings import EstimatorSettings, Run, Training, group, parse
+
+
+@dataclass
+class Settings(EstimatorSettings):
+    """Options of stage 2, plain maximisation."""
+
+    training: Training = group(Training, epochs=50, batch_size=200, lr=1e-2, lr_milestones=(0.4, 0.6, 0.8), lr_factor=0.5)
+    run: Run = group(Run, model_dir=Path("runs/estimators_max"))
+
+
+if __name__ == "__main__":
+    settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
+
+from utils.estimators import train
+from utils.mi_losses import maximum
+from utils.training import run_script
+
+OBJECTIVES = {"natural": partial(maximum, over="C"), "adversarial": partial(maximum, over="fooled")}  # Eq. 4
+
+
+def main(settings: Settings) -> None:
+    train("train_MI_estimator_only_max", settings, OBJECTIVES)
+
+
+if __name__ == "__main__":
+    run_script(main, settings)
