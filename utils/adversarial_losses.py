@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from utils.attacks import at_least_float32
+
 BETA = 6.0  # weight of the regulariser of TRADES and MART in their papers
 
 
@@ -19,7 +21,7 @@ def _kl(logits: torch.Tensor, logits_adv: torch.Tensor) -> torch.Tensor:
 
 
 def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
-    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), 1)
+    return F.log_softmax(at_least_float32(logits), 1)
 
 
 def ce(logits: torch.Tensor | None, logits_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

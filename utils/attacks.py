@@ -74,14 +74,19 @@ def random_start(x: torch.Tensor, norm: str, epsilon: float, generator: torch.Ge
     return epsilon * per_sample(radius / l2_norm(noise), noise) * noise
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """`values`, raised to float32 where they are of half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _loss(name: str | Callable, logits_natural: torch.Tensor | None, y: torch.Tensor) -> Callable:
     """The function of the logits that the attack increases, summed over samples so that none depends on the others."""
     if callable(name):
         return name
     if name == "ce":
-        return lambda logits: F.cross_entropy(logits.float(), y, reduction="sum")
-    natural = F.log_softmax(logits_natural.float(), 1)
-    return lambda logits: F.kl_div(F.log_softmax(logits.float(), 1), natural, reduction="sum", log_target=True)
+        return lambda logits: F.cross_entropy(at_least_float32(logits), y, reduction="sum")
+    natural = F.log_softmax(at_least_float32(logits_natural), 1)
+    return lambda logits: F.kl_div(F.log_softmax(at_least_float32(logits), 1), natural, reduction="sum", log_target=True)
 
 
 def pgd(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "linf", epsilon: float = 8 / 255,
@@ -104,7 +109,7 @@ def pgd(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "l
         raise ValueError(f"loss {loss!r} is unknown; choose ce, kl or a function of the logits")
     step_size = epsilon / 4 if step_size is None else step_size
     with torch.inference_mode(False), frozen(model):
-        natural = x.detach().clone().to(torch.promote_types(x.dtype, torch.float32), memory_format=torch.preserve_format)
+        natural = at_least_float32(x.detach().clone())
         if start is None:
             delta = NOISE * torch.randn(natural.shape, device=x.device, generator=generator, dtype=natural.dtype)
         else:
@@ -116,8 +121,9 @@ def pgd(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "l
         for _ in range(steps):
             with torch.enable_grad():
                 x_adv.requires_grad_(True)
-                gradient, = torch.autograd.grad(objective(model(x_adv.to(x.dtype))), x_adv)
-            x_adv = x_adv.detach() + step_size * steepest(gradient.float() if gradient.dtype.itemsize < 4 else gradient, norm)
+                # A view, since hooks on a module's input, as torch.utils.flop_counter's, refuse a leaf in autograd.grad.
+                gradient, = torch.autograd.grad(objective(model(x_adv.view_as(x_adv).to(x.dtype))), x_adv)
+            x_adv = x_adv.detach() + step_size * steepest(gradient, norm)
             x_adv = (natural + project(x_adv - natural, norm, epsilon)).clamp(0, 1)
         return x_adv.to(x.dtype)
 

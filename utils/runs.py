@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -73,7 +74,7 @@ class RunFolder:
         self.checkpoint = self._resume()
         if self.checkpoint is None:
             write_text(self.path / "settings.json", json.dumps({
-                **facts, "options": self.options, "precision_used": compute.precision, "command": " ".join(sys.argv),
+                **facts, "options": self.options, "precision_used": compute.precision, "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "hardware": devices.hardware(compute.device),
                 "versions": devices.versions(), "git_commit": git_commit(), "identity": self.identity}, indent=1) + "\n")
 

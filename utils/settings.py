@@ -121,13 +121,10 @@ class Attack:
     eval_steps: int = 20
     """Steps of the PGD that measures robust accuracy on held-out images after each epoch."""
 
-    def __post_init__(self) -> None:
-        if self.epsilon is None:
-            self.epsilon = EPSILON[self.norm]
-        if self.step_size is None:
-            self.step_size = self.epsilon / 4
-
     def check(self) -> None:
+        # Filled in here, not at construction: tyro constructs the defaults before it reads --norm.
+        self.epsilon = EPSILON[self.norm] if self.epsilon is None else self.epsilon
+        self.step_size = self.epsilon / 4 if self.step_size is None else self.step_size
         largest = 1 if self.norm == "linf" else 128
         need(0 <= self.epsilon <= largest, "epsilon", f"{self.epsilon:g}",
              f"a budget from 0 to {largest} in pixel units is needed; write 8/255 for 8 grey levels")
@@ -236,7 +233,7 @@ def flat(settings) -> dict:
 
 
 def check(settings) -> None:
-    """Run the checks of `settings` and of each of its groups; InputError at the first that fails."""
+    """Fill in and check `settings` and each of its groups; InputError at the first value that is wrong."""
     for each in dataclasses.fields(settings):
         if hasattr(value := getattr(settings, each.name), "check"):
             value.check()
@@ -270,7 +267,10 @@ def exit_with(message) -> None:
 
 
 def _one_line(box: str) -> str:
-    """What tyro draws as a box, as one line: up to the first rule, below which it repeats the option's help."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    rule = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
-    return " ".join(line for line in lines[:rule] if line).rstrip(".") + "; see --help"
+    """What tyro draws as a box, of lines or of dashes, as one line: between the title and the next rule, below which it
+    repeats the option's help."""
+    lines = [line for line in (line.strip("│ ") for line in box.splitlines()) if line and not line.startswith("╰")][1:]
+    rules = [i for i, line in enumerate(lines) if not line.strip("─-")]
+    first = 1 if rules[:1] == [0] else 0
+    last = next((i for i in rules if i >= first), len(lines))
+    return " ".join(lines[first:last]).rstrip(".") + "; see --help"

@@ -1,0 +1,78 @@
+"""What several test files share: running a script as a user does, and one small chain of all stages."""
+import contextlib
+import io
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+DATA = "--dataset digits --limit-train 300 --holdout 60 --epsilon 0.15 --eval-steps 2".split()
+SMALL = [*DATA, *"--width 8 --batch-size 64 --lr 0.05 --num-steps 2".split()]
+ESTIMATOR = [*DATA, *"--batch-size 64 --num-steps 2 --n-units 16 --epochs 2".split()]
+
+
+def run_script(script: str, *words, stop_at: int | None = None, number: int = signal.SIGTERM) -> SimpleNamespace:
+    """The script with these arguments, as `python script words` runs it but in this process: status, out, err.
+
+    stop_at: send ourselves the signal `number` in the middle of the stop_at-th training attack.
+    """
+    words = [str(word) for word in words]
+    out, err = io.StringIO(), io.StringIO()
+    import utils.attacks
+    true_pgd, calls = utils.attacks.pgd, 0
+
+    def stopping_pgd(*args, **settings):
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            os.kill(os.getpid(), number)
+        return true_pgd(*args, **settings)
+
+    status = 0
+    with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", [script, *words]),
+          mock.patch("utils.attacks.pgd", stopping_pgd) if stop_at else contextlib.nullcontext()):
+        # the modules that hold a step took their pgd when they were imported
+        held = [module for name, module in list(sys.modules.items()) if name in ("utils.estimators",) and stop_at]
+        with contextlib.ExitStack() as stack:
+            for module in held:
+                stack.enter_context(mock.patch.object(module, "pgd", stopping_pgd))
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as end:
+                status = end.code or 0
+    return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
+
+
+def succeed(script: str, *words, **options) -> SimpleNamespace:
+    result = run_script(script, *words, **options)
+    assert result.status == 0, result.err + result.out
+    return result
+
+
+def tensors(path) -> dict:
+    """The state dict of a model file."""
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same_bits(one, other) -> bool:
+    """Whether two model files hold the same tensors, bit for bit."""
+    one, other = tensors(one), tensors(other)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Path:
+    """A folder with standard/, estimators/ and namid/, trained in a chain on a few digits."""
+    root = tmp_path_factory.mktemp("chain")
+    succeed("train_standard.py", *SMALL, "--epochs", 4, "--model-dir", root / "standard")
+    succeed("train_MI_estimator.py", *ESTIMATOR, "--pre-target", root / "standard/best_model.pth", "--model-dir", root / "estimators")
+    succeed("train_MIAT.py", *SMALL, "--epochs", 4, "--warmup-epochs", 2, "--alpha", 0.1, "--estimator-dir", root / "estimators",
+            "--model-dir", root / "namid")
+    return root

@@ -1,0 +1,99 @@
+"""What a training step costs, counted by PyTorch's own FLOP counter on tensors without data."""
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import models
+import train_MIAT
+import train_MI_estimator
+import train_standard
+from models import mi
+from utils import attacks, estimators
+from utils.devices import Compute
+from utils.settings import parse
+
+BATCH, UNITS = 32, 2048
+COMPUTE = Compute(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """A ResNet-18 for 32x32 images and both estimators as fake tensors: shapes without data or arithmetic, on which reading
+    a value, indexing by a mask, or anything else that waits for a device fails."""
+    with FakeTensorMode():
+        yield SimpleNamespace(
+            target=models.build("resnet18").train(),
+            **{f"{kind}_mi": mi.MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)) for kind in ("natural", "adversarial")},
+            x=torch.empty(BATCH, 3, 32, 32), y=torch.empty(BATCH, dtype=torch.int64))
+
+
+def count(step) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()[0].backward()
+    return counter.get_total_flops()
+
+
+def adversarial_training(networks) -> int:
+    return count(lambda: train_standard.step(networks.x, networks.y, 0, 1, None, target=networks.target,
+                                             settings=parse(train_standard.Settings, "", []), compute=COMPUTE))
+
+
+def test_adversarial_training_costs_its_attack_and_one_pass(networks):
+    """Ten steps of forward and input gradient and one forward and full backward: about 23 forward passes, less what the first
+    layer's input gradient in training and the weight gradients in the attack would cost."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        networks.target(networks.x)
+    forward = counter.get_total_flops()
+    assert forward == pytest.approx(2 * 556e6 * BATCH, rel=0.01)  # ResNet-18 on CIFAR: 0.556 G multiply-adds
+    assert adversarial_training(networks) / forward == pytest.approx(23, abs=0.05)
+
+
+@pytest.mark.parametrize("without", [None, "natural", "adversarial"])
+def test_a_namid_step_costs_at_most_1_20_adversarial_training_steps(networks, without):
+    for estimator in (networks.natural_mi, networks.adversarial_mi):
+        estimator.eval().requires_grad_(False)
+    settings = parse(train_MIAT.Settings, "", ["--without", str(without)])
+    cost = count(lambda: train_MIAT.step(
+        networks.x, networks.y, 2, 1, None, target=networks.target, natural_mi=networks.natural_mi,
+        adversarial_mi=networks.adversarial_mi, settings=settings, compute=COMPUTE, steps_per_epoch=49))
+    ratio = cost / adversarial_training(networks)
+    assert 1.13 < ratio <= (1.20 if without is None else 1.17)  # below 26/23 a pass would be missing
+
+
+def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks):
+    for estimator in (networks.natural_mi, networks.adversarial_mi):
+        estimator.train().requires_grad_(True)
+    objectives = train_MI_estimator.OBJECTIVES["cosine"]
+    settings = parse(train_MI_estimator.Settings, "", [])
+    ours = count(lambda: estimators.step(
+        networks.x, networks.y, 0, 1, None, target=networks.target, natural_mi=networks.natural_mi,
+        adversarial_mi=networks.adversarial_mi, objectives=objectives, settings=settings, compute=COMPUTE))
+
+    def released():
+        """The target anew, with its gradients, for each MI value: E_n and E_a, a and b, over W, R, and once more in each
+        of the two objectives - 16 passes (METHOD, section 5, point 19)."""
+        networks.target.eval()
+        x_adv = attacks.pgd(networks.target, networks.x, networks.y, steps=20)
+        total = 0
+        for estimator, pattern in ((networks.natural_mi, networks.x), (networks.adversarial_mi, x_adv - networks.x)):
+            for _ in range(4):
+                for image in (networks.x, x_adv):
+                    total = total + estimator(pattern, networks.target(image)).mean()
+        return total, {}
+
+    assert ours / count(released) <= 0.45
+
+
+def test_the_counter_sees_a_wasteful_attack(networks):
+    """The bound above means something: an attack that also computes weight gradients costs half as much again."""
+    def wasteful():
+        x_adv = networks.x.clone().requires_grad_()
+        for _ in range(10):
+            F.cross_entropy(networks.target(x_adv), networks.y).backward()
+        return F.cross_entropy(networks.target(networks.x), networks.y), {}
+
+    assert count(wasteful) > 1.3 * adversarial_training(networks)
