@@ -1,0 +1,33 @@
+"""What attacks from other libraries need around them: images and logits in float32, and nothing left behind."""
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+
+
+def in_float32(model, x: torch.Tensor) -> Callable:
+    """The model as a function from float32 images to float32 logits that itself sees images of the dtype of x."""
+    return lambda images: model(images.to(x.dtype)).float()
+
+
+@contextlib.contextmanager
+def contained(seed: int, logger: str | None = None) -> Iterator[None]:
+    """The global random state begins at `seed`; afterwards it, the trace function and the logger are as before.
+    Warnings and the logger are silent: whether an evaluation is sound is judged outside."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    trace, silenced = sys.gettrace(), logging.getLogger(logger) if logger else None
+    was_disabled = silenced.disabled if silenced else None
+    with torch.random.fork_rng(devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        if silenced:
+            silenced.disabled = True
+        try:
+            yield
+        finally:
+            sys.settrace(trace)
+            if silenced:
+                silenced.disabled = was_disabled

@@ -1,0 +1,152 @@
+"""Gradient steps within a ball, beyond utils.attacks: PGD from several starts, and the momentum attacks MIM and TI-DIM.
+
+The momentum attacks (Dong et al. 2018) start at the image and keep a running direction m:
+
+    m_{t+1} = decay m_t + g_t / mean|g_t|,   x_{t+1} = Pi( x_t + step * direction(m_{t+1}) ),
+
+with g_t the gradient of the cross-entropy at x_t. TI-DIM takes it at a randomly resized and padded image (diverse
+inputs, Xie et al. 2019) and smooths it by a Gaussian (translation invariance, Dong et al. 2019).
+"""
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from errors import InputError
+from utils import attacks
+
+
+def pgd(model, x, y, norm, epsilon, steps=40, restarts=1, seed=0, generator=None, **settings) -> torch.Tensor:
+    """utils.attacks.pgd from `restarts` starts: its default start, then, for the samples that still stand, points
+    uniform in the ball. Of each sample is returned a point on which the network errs, or else the one of highest
+    cross-entropy. All is drawn from `generator`, or from one with `seed`."""
+    if generator is None:
+        generator = torch.Generator(x.device).manual_seed(seed)
+    x_adv = attacks.pgd(model, x, y, norm, epsilon, steps, generator=generator, **settings)
+    if restarts == 1:
+        return x_adv
+    loss, standing = _judge(model, x_adv, y)
+    for _ in range(restarts - 1):
+        index = standing.nonzero()[:, 0]
+        if len(index) == 0:
+            break
+        start = attacks.random_start(x[index], norm, epsilon, generator)
+        again = attacks.pgd(model, x[index], y[index], norm, epsilon, steps, start=start, **settings)
+        loss_again, stands_again = _judge(model, again, y[index])
+        better = (loss_again > loss[index]) | ~stands_again
+        x_adv[index] = torch.where(attacks.per_sample(better, again), again, x_adv[index])
+        loss[index] = torch.where(better, loss_again, loss[index])
+        standing[index] = stands_again
+    return x_adv
+
+
+@torch.no_grad()
+def _judge(model, x_adv, y) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cross-entropy of each sample, and whether the network is still right."""
+    logits = model(x_adv)
+    return F.cross_entropy(logits.float(), y, reduction="none"), logits.argmax(1) == y
+
+
+def mim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0) -> torch.Tensor:
+    """The momentum iterative method. step_size: in pixel units, default epsilon/4; decay: of the running direction."""
+    return _momentum(lambda x_adv, _: _gradient(model, x_adv, y), x, norm, epsilon, steps, step_size, decay)
+
+
+def tidim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0, probability=0.5, enlargement=36 / 32,
+          kernel=15, sigma=3.0, seed=0, index=None) -> torch.Tensor:
+    """TI-DIM. Before each gradient each image is, with `probability`, resized to a side drawn from its own to
+    `enlargement` times its own and padded with zeros to the latter, at a random place; that is what the network sees.
+    The gradient is smoothed by a Gaussian of kernel x kernel pixels with standard deviation `sigma`, in pixels.
+
+    index: (N,) integers >= 0 that name the samples, such as their places in the data set; default 0..N-1. The draws of
+    a sample come from (seed, its index) alone: they depend neither on the rest of the batch nor on the device.
+    Raises InputError where the network does not take the enlarged images.
+    """
+    height, width = x.shape[2:]
+    canvas = round(height * enlargement), round(width * enlargement)
+    names = range(len(x)) if index is None else [int(i) for i in index]
+    draws = np.stack([np.random.default_rng((seed, name)).random((steps, 4)) for name in names], 1)  # (steps,N,4)
+    if canvas != (height, width):
+        _require_size(model, x, canvas)
+    weights = torch.exp(-0.5 * ((torch.arange(kernel, device=x.device) - (kernel - 1) / 2) / sigma) ** 2)
+    weights = (weights / weights.sum()).to(x.dtype)
+
+    def gradient(x_adv, step):
+        diverse = draws[step, :, 0] < probability
+        result = torch.empty_like(x_adv)
+        for chosen, changed in ((diverse, True), (~diverse, False)):
+            if chosen.any():
+                here = torch.from_numpy(np.flatnonzero(chosen)).to(x.device)
+                change = _Enlarged(draws[step, chosen, 1:], (height, width), canvas, x) if changed else None
+                result[here] = _gradient(model, x_adv[here], y[here], change)
+        return _smooth(result, weights)
+
+    return _momentum(gradient, x, norm, epsilon, steps, step_size, decay)
+
+
+def _momentum(gradient: Callable, x, norm, epsilon, steps, step_size, decay) -> torch.Tensor:
+    """The iteration above; gradient: (x_adv, step) -> g."""
+    step_size = epsilon / 4 if step_size is None else step_size
+    x_adv, direction = x, torch.zeros_like(x)
+    for step in range(steps):
+        g = gradient(x_adv, step)
+        scale = g.abs().mean((1, 2, 3), keepdim=True)
+        direction = decay * direction + torch.where(scale > 0, g / torch.where(scale > 0, scale, 1), 0)
+        delta = x_adv + step_size * attacks.steepest(direction, norm) - x
+        x_adv = (x + attacks.project(delta, norm, epsilon)).clamp(0, 1)
+    return x_adv
+
+
+def _gradient(model, x, y, change: Callable | None = None) -> torch.Tensor:
+    """The gradient of each sample's cross-entropy in its image, through `change` where there is one."""
+    x = x.detach().requires_grad_(True)
+    logits = model(x if change is None else change(x))
+    return torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), x)[0]
+
+
+def _smooth(image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Each channel of (N,C,H,W) convolved with weights in both directions, zero outside the image."""
+    channels, size = image.shape[1], len(weights)
+    before, after = (size - 1) // 2, size // 2
+    image = F.pad(image, (before, after, before, after))
+    image = F.conv2d(image, weights.expand(channels, 1, 1, size), groups=channels)
+    return F.conv2d(image, weights[:, None].expand(channels, 1, size, 1), groups=channels)
+
+
+class _Enlarged:
+    """Images resized and placed on a canvas of zeros, each with its own size and place: for each channel two matrix
+    products, whose backward pass is as reproducible as they are (that of grid_sample is not on CUDA)."""
+
+    def __init__(self, draws: np.ndarray, size: tuple[int, int], canvas: tuple[int, int], like: torch.Tensor):
+        """draws: (N,3) uniform in [0,1): size, vertical place, horizontal place."""
+        draws = torch.from_numpy(draws).to(like.device)
+        self.rows = self._axis(draws[:, 0], draws[:, 1], size[0], canvas[0]).to(like.dtype)[:, None]
+        self.columns = self._axis(draws[:, 0], draws[:, 2], size[1], canvas[1]).to(like.dtype)[:, None]
+
+    @staticmethod
+    def _axis(grow: torch.Tensor, place: torch.Tensor, side: int, canvas: int) -> torch.Tensor:
+        """Bilinear interpolation along one axis as matrices (N,canvas,side)."""
+        length = side + (grow * (canvas - side + 1)).floor()
+        first = (place * (canvas - length + 1)).floor()
+        at = torch.arange(canvas, device=grow.device) - first[:, None]
+        inside = (at >= 0) & (at < length[:, None])
+        source = ((at + 0.5) * side / length[:, None] - 0.5).clamp(0, side - 1)
+        hat = 1 - (source[:, :, None] - torch.arange(side, device=grow.device)).abs()
+        return hat.clamp_min(0) * inside[:, :, None]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rows @ x @ self.columns.transpose(2, 3)
+
+
+def _require_size(model, x, canvas) -> None:
+    """Raise InputError unless the network takes images of the size `canvas`."""
+    try:
+        with torch.no_grad():
+            model(x.new_zeros(1, x.shape[1], *canvas))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError):
+        size = " and ".join(f"{height}x{width}" for height, width in (x.shape[2:], canvas))
+        raise InputError(f"--attacks: tidim shows the network images of {size} (diverse inputs), and this one refuses "
+                         "the latter; leave tidim out") from None
