@@ -20,7 +20,7 @@ from utils.settings import parse
 OUT = Path("runs/demo")
 EPSILON = 0.15  # the naturally trained network falls, the adversarially trained one stands
 DATA = f"--dataset digits --holdout 200 --epsilon {EPSILON}"
-TRAINING = "--width 16 --batch-size 125 --lr 0.1 --epochs 22"
+TRAINING = "--width 16 --batch-size 125 --lr 0.1"
 ESTIMATORS = {  # name: what it adds to the command of stage 2
     "cosine-dv": "--objective cosine --bound dv",
     "cosine-nce": "--objective cosine --bound nce",
@@ -55,8 +55,8 @@ def train_estimators(name: str, restart: bool) -> None:
 
 
 def train_namid(estimators: str, alpha: float, folder: Path, restart: bool) -> None:
-    command("train_MIAT.py", f"{DATA} {TRAINING} --estimator-dir {OUT}/estimators-{estimators} --alpha {alpha} --model-dir {folder}",
-            restart)
+    command("train_MIAT.py", f"{DATA} {TRAINING} --epochs 22 --estimator-dir {OUT}/estimators-{estimators} --alpha {alpha} "
+            f"--model-dir {folder}", restart)
 
 
 def best_score(folder: Path) -> dict:
@@ -120,9 +120,8 @@ def show() -> None:
 
 def main(settings: Settings) -> None:
     restart = settings.restart
-    command("train_standard.py", f"{DATA} {TRAINING} --defense natural --model-dir {OUT}/natural".replace("--epochs 22", "--epochs 10"),
-            restart)
-    command("train_standard.py", f"{DATA} {TRAINING} --model-dir {OUT}/standard", restart)
+    command("train_standard.py", f"{DATA} {TRAINING} --epochs 10 --defense natural --model-dir {OUT}/natural", restart)
+    command("train_standard.py", f"{DATA} {TRAINING} --epochs 22 --model-dir {OUT}/standard", restart)
     if settings.choose:
         choose(restart)
         return

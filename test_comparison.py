@@ -80,7 +80,7 @@ from data.sets import DataSet, holdout_size, split_holdout
 from utils import devices
 from utils.reports import table
 from utils.robustness import robust_accuracy
-from utils.runs import git_commit, read_settings, write_text
+from utils.runs import git_commit, make_folder, read_settings, write_text
 from utils.stages import check_classes
 from utils.training import run_script
 
@@ -113,6 +113,9 @@ def chosen_images(settings: Settings, options: dict, dataset: DataSet) -> tuple[
 def main(settings: Settings) -> None:
     compute = devices.compute(settings.device)
     model, path, options = find_model(settings)
+    output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
+    if output:
+        make_folder(output.parent, "--output: the folder")
     known = {**options, **model.about}
     name = settings.dataset or known.get("dataset") or "cifar10"
     norm = settings.norm or known.get("norm") or "linf"
@@ -124,13 +127,13 @@ def main(settings: Settings) -> None:
     check_classes(model, dataset, str(path))
     model = compute.prepare(model).eval()
     images, labels = chosen_images(settings, options, dataset)
-    print(f"{path}: {name} {settings.split} split, {len(labels)} images; {norm} {epsilon:.4g}; {compute.device.type}, float32", flush=True)
+    print(f"{path}: {name} {settings.split} split, {len(labels)} images; {norm} {epsilon:.4g}; {compute.device.type}, float32",
+          flush=True)
 
     results = {"model": str(path), "arch": model.arch, "dataset": name, "data_fingerprint": dataset.fingerprint,
                "split": settings.split, "n": len(labels), "norm": norm, "epsilon": epsilon, "seed": settings.seed,
                "precision": "float32", "hardware": devices.hardware(compute.device), "versions": devices.versions(),
                "git_commit": git_commit(), "attacks": {}}
-    output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
     for spec in attacks:
         results["attacks"][spec.name] = robust_accuracy(spec, model, images, labels, norm, epsilon, compute.device,
                                                         batch_size=settings.batch_size, seed=settings.seed,

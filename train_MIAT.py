@@ -192,7 +192,8 @@ def main(settings: Settings) -> None:
         for option in ("n_units", "representation"):
             asked, found = getattr(settings, option), getattr(estimator, option)
             if asked not in (None, found):
-                raise InputError(f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have {found}; leave the option out")
+                raise InputError(f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have {found}; "
+                                 "leave the option out")
         compute.prepare(estimator)
     if settings.run.compile:
         target.compile()

@@ -8,8 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-import train_MIAT
 import train_MI_estimator
+import train_MIAT
 import train_standard
 from models import mi
 from utils import attacks, estimators

@@ -107,15 +107,16 @@ def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, b
                 raise InputError(f"{path}: holds a {'global' if local else 'local'} network; a "
                                  f"{'local' if local else 'global'} one is needed here")
             if net.about.get("pattern", kind) != kind:
-                raise InputError(f"{path}: belongs to the {net.about['pattern']} estimator; a file of the {kind} one is needed here")
+                raise InputError(f"{path}: belongs to the {net.about['pattern']} estimator; "
+                                 f"a file of the {kind} one is needed here")
             check_threat_model(str(path), net.about, settings)
         if local_net.options["n_units"] != global_net.options["n_units"]:
             raise InputError(f"{global_path}: has {global_net.options['n_units']} units and {local_path} has "
                              f"{local_net.options['n_units']}; two networks of one estimator are needed")
         wanted = target.tap_channels[global_net.representation]
         if global_net.options["n_inputs"] != wanted:
-            raise InputError(f"{global_path}: takes {global_net.options['n_inputs']} {global_net.representation} channels, but the "
-                             f"target has {wanted}; train the estimators on a target of this architecture")
+            raise InputError(f"{global_path}: takes {global_net.options['n_inputs']} {global_net.representation} channels, "
+                             f"but the target has {wanted}; train the estimators on a target of this architecture")
         estimators[kind] = mi.MIEstimator(local_net, global_net, bound or global_net.about.get("bound", "dv"))
         estimators[kind].eval().requires_grad_(False)
     return estimators

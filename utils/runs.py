@@ -20,8 +20,8 @@ from models.files import read_file, write_file
 from utils import devices
 from utils.settings import flat
 
-# Options that say where a run lives and what it runs on, not what it computes: another value may go on with a run.
-FREE = {"model_dir", "data_dir", "restart", "device", "compile"}
+# Options that say where things are and what a run runs on, not what it computes: another value may go on with a run.
+FREE = {"model_dir", "data_dir", "estimator_dir", "restart", "device", "compile"}
 OURS = ("settings.json", "metrics.csv", "last.ckpt", "curves.png", "results.json", "best_model.pth", "last_model.pth",
         "target_model.pth", "local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth")
 
@@ -61,7 +61,6 @@ class RunFolder:
 
     def __init__(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None = None):
         self.path = Path(settings.run.model_dir)
-        self.stage = stage
         make_folder(self.path, "--model-dir")
         if settings.run.restart:
             for name in OURS:
@@ -74,9 +73,10 @@ class RunFolder:
         self.checkpoint = self._resume()
         if self.checkpoint is None:
             write_text(self.path / "settings.json", json.dumps({
-                **facts, "options": self.options, "precision_used": compute.precision, "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "hardware": devices.hardware(compute.device),
-                "versions": devices.versions(), "git_commit": git_commit(), "identity": self.identity}, indent=1) + "\n")
+                **facts, "options": self.options, "precision_used": compute.precision,
+                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+                "hardware": devices.hardware(compute.device), "versions": devices.versions(), "git_commit": git_commit(),
+                "identity": self.identity}, indent=1) + "\n")
 
     def _resume(self) -> dict | None:
         if not (self.path / "last.ckpt").exists():

@@ -3,6 +3,7 @@
 A stage gives its step and what to evaluate; the loop draws the batches, sets the learning rate, saves and resumes. Each
 random draw is fixed by (seed, epoch, step), so a run that was stopped anywhere ends with the same weights.
 """
+import math
 import os
 import signal
 import sys
@@ -78,7 +79,8 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
 
     step(x, y, epoch, index, generator) -> (loss, {name: scalar tensor to log}), on a batch of [0,1] images.
     evaluate(epoch) -> {name: value}; a "score" among them chooses the best epoch. keep(which), with which "best" or
-    "last", writes the stage's model files. warnings(row) -> texts to print after an epoch. Raises Diverged when the loss is not finite and Interrupted on a signal.
+    "last", writes the stage's model files. warnings(row) -> texts to print after an epoch. Raises Diverged when the loss
+    is not finite and Interrupted on a signal.
     """
     training, rows, best = settings.training, [], None
     first, index, means = 0, 0, Means()
@@ -100,11 +102,14 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
                     nets={name: net.state_dict() for name, net in nets.items()})
 
     def finite(epoch: int) -> None:
-        values = means.get()
-        wrong = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
+        wrong = [name for name, value in means.get().items() if not math.isfinite(value)]
+        wrong += [f"a weight of {name}" for name, net in nets.items()
+                  if not torch.stack([weight.isfinite().all() for weight in net.parameters()]).all()]
         if wrong:
-            raise Diverged(f"{wrong[0]} is not a finite number in epoch {epoch + 1}; the last good state stays in "
-                           f"{folder.path / 'last.ckpt'}; a smaller --lr, --alpha or --alpha-ramp may help")
+            kept = folder.path / "last.ckpt"
+            raise Diverged(f"{wrong[0]} is not a finite number in epoch {epoch + 1}; "
+                           + (f"the last good state stays in {kept}" if kept.exists() else "no state was saved before")
+                           + "; a smaller --lr or --alpha, or an --alpha-ramp, may help")
 
     with _Signals() as stop:
         for epoch in range(first, training.epochs):
