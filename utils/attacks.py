@@ -79,25 +79,26 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _loss(name: str | Callable, logits_natural: torch.Tensor | None, y: torch.Tensor) -> Callable:
-    """The function of the logits that the attack increases, summed over samples so that none depends on the others."""
+def _loss(name: str | Callable, logits: torch.Tensor, y: torch.Tensor, log_natural: torch.Tensor | None) -> torch.Tensor:
+    """What the attack increases, summed over samples so that none depends on the others."""
     if callable(name):
-        return name
+        return name(logits)
     if name == "ce":
-        return lambda logits: F.cross_entropy(at_least_float32(logits), y, reduction="sum")
-    natural = F.log_softmax(at_least_float32(logits_natural), 1)
-    return lambda logits: F.kl_div(F.log_softmax(at_least_float32(logits), 1), natural, reduction="sum", log_target=True)
+        return F.cross_entropy(at_least_float32(logits), y, reduction="sum")
+    return F.kl_div(F.log_softmax(at_least_float32(logits), 1), log_natural, reduction="sum", log_target=True)
 
 
 def pgd(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "linf", epsilon: float = 8 / 255,
         steps: int = 10, step_size: float | None = None, loss: str | Callable = "ce",
-        start: torch.Tensor | None = None, generator: torch.Generator | None = None) -> torch.Tensor:
+        start: torch.Tensor | None = None, generator: torch.Generator | None = None,
+        until_fooled: bool = False) -> torch.Tensor:
     """Adversarial images x~ (N,3,H,W) in [0,1] with ||x~ - x|| <= epsilon, of the dtype and on the device of `x`.
 
     x: images in [0,1], (N,3,H,W); y: labels (N,). norm: "linf" or "l2". epsilon, step_size (default epsilon/4): pixel
     units, where 1 is the whole range. loss: "ce" (cross-entropy), "kl" (from the prediction for the natural image,
     as in TRADES), or a function logits -> scalar. start: the first perturbation, of the shape of x; default 0.001 N(0,1)
-    drawn from `generator`; it is projected before the first step.
+    drawn from `generator`; it is projected before the first step. until_fooled: a sample stops at the first iterate that
+    the model gets wrong, and costs nothing from there on (for evaluation: it waits for the device in each step).
 
     The model runs in eval mode and only the input takes gradients; its modes, flags and ``.grad`` are as before
     afterwards. A sample whose gradient is zero stays where it is. Half-precision images are attacked in
@@ -115,16 +116,30 @@ def pgd(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "l
         else:
             delta = start.detach().clone().to(natural)
         x_adv = (natural + project(delta, norm, epsilon)).clamp(0, 1)
-        with torch.no_grad():
-            logits_natural = model(natural.to(x.dtype)) if loss == "kl" else None
-        objective = _loss(loss, logits_natural, y)
+        log_natural = None
+        if loss == "kl":
+            with torch.no_grad():
+                log_natural = F.log_softmax(at_least_float32(model(natural.to(x.dtype))), 1)
+        result, index = x_adv.clone() if until_fooled else None, torch.arange(len(x), device=x.device)
         for _ in range(steps):
             with torch.enable_grad():
                 x_adv.requires_grad_(True)
                 # A view, since hooks on a module's input, as torch.utils.flop_counter's, refuse a leaf in autograd.grad.
-                gradient, = torch.autograd.grad(objective(model(x_adv.view_as(x_adv).to(x.dtype))), x_adv)
-            x_adv = x_adv.detach() + step_size * steepest(gradient, norm)
+                logits = model(x_adv.view_as(x_adv).to(x.dtype))
+                gradient, = torch.autograd.grad(_loss(loss, logits, y, log_natural), x_adv)
+            x_adv = x_adv.detach()
+            if until_fooled:
+                stands = logits.argmax(1) == y
+                result[index] = x_adv
+                x_adv, gradient, natural, y, index = (v[stands] for v in (x_adv, gradient, natural, y, index))
+                log_natural = None if log_natural is None else log_natural[stands]
+                if len(index) == 0:
+                    break
+            x_adv = x_adv + step_size * steepest(gradient, norm)
             x_adv = (natural + project(x_adv - natural, norm, epsilon)).clamp(0, 1)
+        if until_fooled:
+            result[index] = x_adv
+            x_adv = result
         return x_adv.to(x.dtype)
 
 
@@ -133,6 +148,6 @@ def fgsm(model, x, y, norm="linf", epsilon=8 / 255, loss="ce") -> torch.Tensor:
     return pgd(model, x, y, norm, epsilon, steps=1, step_size=epsilon, loss=loss, start=torch.zeros_like(x))
 
 
-def bim(model, x, y, norm="linf", epsilon=8 / 255, steps=10, step_size=None, loss="ce") -> torch.Tensor:
+def bim(model, x, y, norm="linf", epsilon=8 / 255, steps=10, step_size=None, loss="ce", until_fooled=False) -> torch.Tensor:
     """The basic iterative method, Kurakin et al. 2017: PGD that starts at the image itself."""
-    return pgd(model, x, y, norm, epsilon, steps, step_size, loss, start=torch.zeros_like(x))
+    return pgd(model, x, y, norm, epsilon, steps, step_size, loss, start=torch.zeros_like(x), until_fooled=until_fooled)

@@ -149,6 +149,24 @@ def test_crafted_in_eval_mode():
     assert torch.equal(pgd(model.train(), x, y, start=start), pgd(model.eval(), x, y, start=start))
 
 
+@pytest.mark.parametrize("loss, epsilon, step_size, start", [("ce", 2.0, 0.15, 0.05), ("kl", 4.0, 0.4, 0.3)])
+def test_until_fooled_returns_the_first_iterate_that_is_wrong(loss, epsilon, step_size, start):
+    """Against all iterates, one attack of each length; and it looks at no image longer than that."""
+    model, x = small_network().double().eval(), images(12)
+    y = model(x).argmax(1)
+    settings = {"norm": "l2", "epsilon": epsilon, "step_size": step_size, "loss": loss, "start": start * images(12, seed=9)}
+    iterates = torch.stack([pgd(model, x, y, steps=steps, **settings) for steps in range(11)])
+    wrong = torch.stack([model(iterate).argmax(1) != y for iterate in iterates])
+    first = torch.where(wrong.any(0), wrong.int().argmax(0), 10)
+    seen = []
+    hook = model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    found = pgd(model, x, y, steps=10, until_fooled=True, **settings)
+    hook.remove()
+    assert torch.allclose(found, iterates[first, torch.arange(12)], atol=1e-12)
+    assert 0 < wrong[-1].sum() < 12 and len(set(first.tolist())) > 2  # some fall, at different steps, and some stand
+    assert sum(seen) == (loss == "kl") * 12 + sum(min(step + 1, 10) for step in first.tolist())
+
+
 def test_samples_do_not_depend_on_their_batch():
     model, x, y = small_network().double().eval(), images(5), torch.tensor([0, 1, 2, 3, 0])
     together = pgd(model, x, y, "l2", 0.3, start=torch.zeros_like(x))
