@@ -1,21 +1,23 @@
-"""Robust accuracy of a trained network under attacks, on test images.
+"""Robust accuracy of a trained network under attacks, on test images, counted image by image.
 
     python test_comparison.py --model-dir runs/namid
-    python test_comparison.py --model-dir runs/standard --attacks none,fgsm,pgd-40 --limit-test 1000 --output results.json
-    python test_comparison.py --model someone_elses.pth --arch resnet18 --dataset cifar10 --attacks none,pgd-20
+    python test_comparison.py --model-dir runs/standard --attacks linf --limit-test 1000        # the paper's columns
+    python test_comparison.py --model someone_elses.pth --arch resnet18 --attacks none,pgd-20
+    python test_comparison.py --model-dir runs/namid --surrogate runs/vgg19/best_model.pth      # black box
 
 The data set, the norm and the budget are those that the network was trained with unless given here; a published model file says
 none of them, and the paper's are taken. Attacked is every image that the network gets right; one that it gets wrong counts as
-wrong. Everything runs in float32. Accuracies are in percent, over images.
+wrong. Accuracies are in percent, with Wilson's 95 % interval. The results are written with every batch of images, and the same
+command goes on where it was stopped. What makes an evaluation doubtful is said in warnings.
 """
-import json
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from errors import InputError
-from utils.attack_suite import parse as parse_attack
-from utils.settings import EPSILON, Arch, Count, Dataset, Fraction, need, parse
+from utils import attack_suite
+from utils.settings import EPSILON, Arch, Count, Dataset, Fraction, fraction, need, parse
 
 
 @dataclass
@@ -28,10 +30,26 @@ class Settings:
     """A model file, in place of a folder."""
     arch: Arch | None = None
     """The architecture of --model, for a file that does not say it."""
+    factory: str | None = None
+    """In place of both: package.module:function, which returns a network on [0,1] images."""
     which: Literal["best", "last"] = "best"
     """Which model of the folder."""
     attacks: str = "none,fgsm,pgd-40"
-    """Names with commas between: none, fgsm, bim-N, pgd-N, ..."""
+    """Names with commas between; linf and l2 are the paper's columns, released those with the released script's settings."""
+    surrogate: Path | None = None
+    """Black box: craft on this model file, test on the model."""
+    surrogate_arch: Arch | None = None
+    """The architecture of --surrogate, for a file that does not say it."""
+    adv: Path | None = None
+    """Test on the adversarial images in this file of --save-adv, in place of attacks."""
+    save_adv: Path | None = None
+    """Write the adversarial images to this .npz file."""
+    round_uint8: bool = False
+    """Round adversarial images to 256 levels, as an image file holds them, before they are judged."""
+    sweep: str | None = None
+    """Accuracy against the budget: budgets with commas between, say 0,2/255,4/255,8/255,16/255; a plot and a CSV file."""
+    gallery: bool = False
+    """A picture of adversarial images for each attack, beside the results file."""
     dataset: Dataset | None = None
     """The data set; the run's own when not given."""
     data_dir: Path | None = None
@@ -45,19 +63,23 @@ class Settings:
     epsilon: Fraction = None
     """The budget in pixel units; the run's own when not given."""
     step_size: Fraction = None
-    """Length of a step of bim and pgd; epsilon/4 when not given."""
+    """Length of a step of bim, pgd, mim and tidim; epsilon/4 when not given."""
     batch_size: int = 256
-    """Images attacked at once; it changes no result but for rounding."""
+    """Images attacked at once."""
     seed: int = 1
-    """Of the attacks' random starts."""
+    """Of the attacks' random draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device, or the CPU."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the networks; float32 has TF32 off."""
     output: Path | None = None
     """The result file; results.json in --model-dir when not given."""
+    restart: bool = False
+    """Replace the results file in place of going on with it."""
 
     def check(self) -> None:
-        if (self.model_dir is None) == (self.model is None):
-            raise InputError("--model-dir or --model: give one of them, a run's folder or a model file")
+        need(sum(given is not None for given in (self.model_dir, self.model, self.factory)) == 1, "model-dir or --model", "",
+             "give one of --model-dir (a run's folder), --model (a model file) and --factory")
         need(self.split == "test" or self.model_dir is not None, "split", self.split,
              "only a run's folder knows its held-out images; give --model-dir")
         need(self.epsilon is None or 0 <= self.epsilon <= 128, "epsilon", self.epsilon,
@@ -65,37 +87,84 @@ class Settings:
         need(self.step_size is None or self.step_size > 0, "step_size", self.step_size, "give a step above 0")
         need(self.limit_test is None or self.limit_test > 0, "limit_test", self.limit_test, "give 1 or more images")
         need(self.batch_size > 0, "batch_size", self.batch_size, "give 1 or more images")
-        for name in self.attacks.split(","):
-            parse_attack(name, self.norm)
+        need(self.seed >= 0, "seed", self.seed, "give 0 or more")
+        need(self.save_adv is None or self.save_adv.suffix == ".npz", "save_adv", self.save_adv, "name a file that ends in .npz")
+        need(not (self.adv and (self.surrogate or self.save_adv or self.sweep)), "adv", self.adv,
+             "these images are made already; leave --surrogate, --save-adv and --sweep out")
+        beside = self.output or self.model_dir
+        need(beside or not self.sweep, "sweep", self.sweep, "give --output, beside which the plot goes")
+        need(beside or not self.gallery, "gallery", "", "give --output, beside which the pictures go")
+        if self.sweep:
+            self.budgets()
+        if self.attacks not in ("linf", "l2", "released"):
+            for name in self.attacks.split(","):
+                attack_suite.parse(name, self.norm)
+
+    def budgets(self) -> list[float]:
+        """The budgets of --sweep."""
+        try:
+            budgets = [fraction(text) for text in self.sweep.split(",")]
+        except ValueError as error:
+            raise InputError(f"--sweep {self.sweep}: {error}") from None
+        need(all(budget >= 0 for budget in budgets), "sweep", self.sweep, "give budgets of 0 or more")
+        return sorted(set(budgets))
+
+    def chosen_attacks(self, norm: str) -> dict[str, dict]:
+        """{name of the attack: its settings} for the norm."""
+        if self.attacks == "released":
+            return attack_suite.RELEASED[norm]
+        if self.attacks in attack_suite.COLUMNS:
+            return {name: {} for name in attack_suite.COLUMNS[self.attacks]}
+        own_step = {} if self.step_size is None else {"step_size": self.step_size}
+        specs = [attack_suite.parse(name, norm) for name in self.attacks.split(",")]
+        return {spec.name: own_step if spec.family in ("bim", "pgd", "mim", "tidim") else {} for spec in specs}
 
 
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
+import shutil
+
+import numpy
 import torch
 
 import data
 import models
 from data.sets import DataSet, holdout_size, split_holdout
 from utils import devices
-from utils.reports import table
-from utils.robustness import robust_accuracy
-from utils.runs import git_commit, make_folder, read_settings, write_text
+from utils.attacks import frozen
+from utils.reports import plot_examples, plot_sweep, table
+from utils.robustness import Evaluation, order_warnings
+from utils.runs import file_hash, git_commit, make_folder, read_settings, write_text
 from utils.stages import check_classes
 from utils.training import run_script
 
 
-def find_model(settings: Settings) -> tuple[torch.nn.Module, Path, dict]:
-    """The network, its file, and the options of the run that made it ({} for a file without a folder)."""
+def find_model(settings: Settings) -> tuple[torch.nn.Module, str, dict]:
+    """The network, where it is from, and the options of the run that made it ({} for one without a folder)."""
+    if settings.factory:
+        return from_factory(settings.factory), settings.factory, {}
     if settings.model:
-        return models.load(settings.model, settings.arch), settings.model, {}
+        return models.load(settings.model, settings.arch), str(settings.model), {}
     folder = settings.model_dir
     options = read_settings(folder)["options"]
     names = ["target_model.pth", "best_model.pth"] if settings.which == "best" else ["last_model.pth"]
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         raise InputError(f"--model-dir {folder}: has no {' or '.join(names)} yet; let its training stage finish, or give --model")
-    return models.load(path, settings.arch), path, options
+    return models.load(path, settings.arch), str(path), options
+
+
+def from_factory(name: str) -> torch.nn.Module:
+    """What the user's own function returns."""
+    module, _, function = name.partition(":")
+    try:
+        network = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--factory {name}: {error}; write package.module:function, on Python's path") from None
+    if not isinstance(network, torch.nn.Module):
+        raise InputError(f"--factory {name}: returned a {type(network).__name__}; a torch.nn.Module on [0,1] images is needed")
+    return network
 
 
 def chosen_images(settings: Settings, options: dict, dataset: DataSet) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,39 +179,155 @@ def chosen_images(settings: Settings, options: dict, dataset: DataSet) -> tuple[
     return dataset.train_images[held], dataset.train_labels[held]
 
 
+def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> dict[str, numpy.ndarray]:
+    """{attack: images (N,3,H,W), float32 in [0,1] or uint8} of a file of --save-adv, made from these very images."""
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
+    stored = content.pop("labels", None)
+    if stored is None or len(stored) != len(labels) or not numpy.array_equal(stored, labels.numpy()):
+        raise InputError(f"--adv {path}: was made from other images (its labels differ from those of the {len(labels)} images "
+                         "chosen here); give the same data set, --split and --limit-test")
+    for name, array in content.items():
+        if array.shape != tuple(images.shape) or array.dtype not in (numpy.float32, numpy.uint8):
+            raise InputError(f"--adv {path}: {name} has shape {array.shape} and type {array.dtype}; {tuple(images.shape)} and "
+                             "float32 or uint8 are needed")
+        if array.dtype == numpy.float32 and not (numpy.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise InputError(f"--adv {path}: {name} has values outside [0,1]; adversarial images must be images")
+    return content
+
+
+def save_adversarial(parts: Path, names: list[str], path: Path, labels: torch.Tensor, rounded: bool) -> None:
+    """Join the parts, a file per attack and batch, to one .npz file, and remove them."""
+    arrays = {name: numpy.concatenate([numpy.load(part) for part in sorted(parts.glob(f"{name}.??????.npy"))]) for name in names}
+    if rounded:
+        arrays = {name: (array * 255).round().astype(numpy.uint8) for name, array in arrays.items()}
+    numpy.savez_compressed(path, labels=labels.numpy(), **arrays)
+    shutil.rmtree(parts)
+
+
+def print_table(rows: dict[str, dict]) -> None:
+    """A row for each attack: accuracy within the budget with its interval, at any norm, cost."""
+    def cells(name, row):
+        low, high = row["interval"]
+        anywhere = f"{row['accuracy_any_norm']:.2f}" if "accuracy_any_norm" in row else ""
+        median = f"{row['median_norm']:.3f}" if row.get("median_norm") is not None else ""
+        attacked = row.get("attacked", 0)
+        passes = f"{row['forward_passes'] / attacked:.0f}+{row['backward_passes'] / attacked:.0f}" if attacked else ""
+        seconds = f"{row['seconds']:.1f}" if "seconds" in row else ""
+        return [name, f"{row['accuracy']:.2f}", f"{low:.1f}-{high:.1f}", anywhere, median, str(row["correct"]), str(row["n"]),
+                passes, seconds]
+
+    print(table(["attack", "accuracy %", "95 %", "at any norm", "median norm", "correct", "images", "passes", "seconds"],
+                [cells(name, row) for name, row in rows.items()]))
+
+
+def draw_gallery(evaluation: Evaluation, attacks: dict, folder: Path, stem: str) -> list[Path]:
+    """A picture for each attack: the first images that the network gets right, and what the attack makes of them."""
+    x = evaluation.images[:32].to(evaluation.compute.device).float() / 255
+    y = evaluation.labels[:32].to(evaluation.compute.device)
+    paths = []
+    with frozen(evaluation.model), torch.no_grad():
+        chosen = (evaluation.model(x).argmax(1) == y).nonzero()[:6, 0]
+        x, y = x[chosen], y[chosen]
+        for name, extra in attacks.items():
+            if name != "none" and len(chosen):
+                x_adv = attack_suite.attack(name, evaluation.source, x, y, evaluation.norm, evaluation.epsilon,
+                                            evaluation.seed, **extra)
+                paths.append(folder / f"{stem}-{name}.png")
+                plot_examples(x, x_adv, y, evaluation.model(x).argmax(1), evaluation.model(x_adv).argmax(1), paths[-1],
+                              f"{name}, {evaluation.norm} {evaluation.epsilon:.4g}")
+    return paths
+
+
 def main(settings: Settings) -> None:
-    compute = devices.compute(settings.device)
-    model, path, options = find_model(settings)
-    output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
-    if output:
-        make_folder(output.parent, "--output: the folder")
-    known = {**options, **model.about}
+    compute = devices.compute(settings.device, settings.precision)
+    model, source, options = find_model(settings)
+    about = getattr(model, "about", {})
+    known = {**options, **about}
     name = settings.dataset or known.get("dataset") or "cifar10"
-    norm = settings.norm or known.get("norm") or "linf"
-    epsilon = settings.epsilon if settings.epsilon is not None else known.get("epsilon")
-    epsilon = EPSILON[norm] if epsilon is None or (settings.epsilon is None and norm != known.get("norm")) else epsilon
-    attacks = [parse_attack(each, norm) for each in settings.attacks.split(",")]
+    norm = settings.norm or known.get("norm") or (settings.attacks if settings.attacks in EPSILON else "linf")
+    if settings.epsilon is not None:
+        epsilon = settings.epsilon
+    else:
+        epsilon = known["epsilon"] if known.get("norm") == norm else EPSILON[norm]
+    if settings.attacks in attack_suite.COLUMNS and settings.attacks != norm:
+        raise InputError(f"--attacks {settings.attacks}: these columns are for --norm {settings.attacks}, not for {norm}")
+    attacks = settings.chosen_attacks(norm)
+    output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
+    parts = settings.save_adv.with_name(settings.save_adv.name + ".parts") if settings.save_adv else None
+    for option, path in (("--output: the folder", output), ("--save-adv: the folder", settings.save_adv)):
+        if path:
+            make_folder(path.parent, option)
+    if settings.restart:
+        if output:
+            output.unlink(missing_ok=True)
+        if parts and parts.is_dir():
+            shutil.rmtree(parts)
+    if parts:
+        parts.mkdir(exist_ok=True)
+
     dataset = data.load(name, settings.data_dir or options.get("data_dir") or "datasets", options.get("limit_train"),
                         settings.limit_test if settings.split == "test" else None)
-    check_classes(model, dataset, str(path))
-    model = compute.prepare(model).eval()
+    if hasattr(model, "options"):
+        check_classes(model, dataset, source)
     images, labels = chosen_images(settings, options, dataset)
-    print(f"{path}: {name} {settings.split} split, {len(labels)} images; {norm} {epsilon:.4g}; {compute.device.type}, float32",
-          flush=True)
+    surrogate = None
+    if settings.surrogate:
+        surrogate = compute.prepare(models.load(settings.surrogate, settings.surrogate_arch))
+        check_classes(surrogate, dataset, f"--surrogate {settings.surrogate}")
+    print(f"{source}: {name} {settings.split} split, {len(labels)} images; {norm} {epsilon:.4g}; {compute.device.type}, "
+          f"{compute.precision}" + (f"; crafted on {settings.surrogate}" if surrogate else "")
+          + ("; rounded to 256 levels" if settings.round_uint8 else ""), flush=True)
 
-    results = {"model": str(path), "arch": model.arch, "dataset": name, "data_fingerprint": dataset.fingerprint,
-               "split": settings.split, "n": len(labels), "norm": norm, "epsilon": epsilon, "seed": settings.seed,
-               "precision": "float32", "hardware": devices.hardware(compute.device), "versions": devices.versions(),
-               "git_commit": git_commit(), "attacks": {}}
-    for spec in attacks:
-        results["attacks"][spec.name] = robust_accuracy(spec, model, images, labels, norm, epsilon, compute.device,
-                                                        batch_size=settings.batch_size, seed=settings.seed,
-                                                        step_size=settings.step_size)
-        if output:
-            write_text(output, json.dumps(results, indent=1) + "\n")
-    print(table(["attack", "accuracy", "correct", "images", "seconds"],
-                [[attack, f"{r['accuracy']:.2f} %", str(r["correct"]), str(r["n"]), f"{r['seconds']:.1f}"]
-                 for attack, r in results["attacks"].items()]))
+    identity = {"model": source, "model_hash": None if settings.factory else file_hash(source),
+                "arch": getattr(model, "arch", None),
+                "surrogate": settings.surrogate and str(settings.surrogate),
+                "surrogate_hash": settings.surrogate and file_hash(settings.surrogate), "dataset": name,
+                "data_fingerprint": dataset.fingerprint, "split": settings.split, "n": len(labels), "norm": norm,
+                "epsilon": epsilon, "step_size": settings.step_size, "released_settings": settings.attacks == "released",
+                "rounded": settings.round_uint8, "seed": settings.seed, "batch_size": settings.batch_size,
+                "precision": compute.precision, "hardware": devices.hardware(compute.device), "versions": devices.versions(),
+                "git_commit": git_commit()}
+    evaluation = Evaluation(compute.prepare(model), surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
+                            settings.seed, identity, output, settings.round_uint8, parts)
+    warned = evaluation.suspicions()
+
+    if settings.adv:
+        rows = {each: evaluation.given(each, array) for each, array in read_adversarial(settings.adv, images, labels).items()}
+    else:
+        rows = {each: evaluation.run(attack_suite.parse(each), **extra) for each, extra in attacks.items()}
+        warned += order_warnings(rows) if surrogate is None else []
+        warned += [text for each in rows if (text := evaluation.still_rising(attack_suite.parse(each)))]
+    if len(rows) > 1:
+        rows["worst case"] = evaluation.worst_case(list(rows))
+    evaluation.results["worst_case"] = rows.get("worst case")
+
+    if settings.sweep:
+        curves = {}
+        for each, extra in attacks.items():
+            if attack_suite.parse(each).kind == "bounded":
+                curves[each] = [(budget, evaluation.run(attack_suite.parse(each), epsilon=budget, **extra)["accuracy"])
+                                for budget in settings.budgets()]
+                if curves[each][-1][1] > 0:
+                    budget, accuracy = curves[each][-1]
+                    warned.append(f"{each}: {accuracy:.1f} % stand at {norm} {budget:.4g}; for a large budget nothing should: "
+                                  "sweep further, and suspect the attack where it never falls to 0")
+        plot_sweep(curves, norm, len(labels), output.with_name(f"{output.stem}-sweep.png"))
+        write_text(output.with_name(f"{output.stem}-sweep.csv"), "attack,epsilon,accuracy\n" + "".join(
+            f"{each},{budget:.6g},{accuracy:.4f}\n" for each, points in curves.items() for budget, accuracy in points))
+    evaluation.results["warnings"] = warned
+    evaluation.write()
+    print_table(rows)
+    for text in warned:
+        print(f"warning: {text}")
+    if settings.gallery:
+        print("\n".join(f"picture: {path}" for path in draw_gallery(evaluation, attacks, output.parent, output.stem)))
+    if parts:
+        save_adversarial(parts, list(attacks), settings.save_adv, labels, settings.round_uint8)
+        print(f"adversarial images: {settings.save_adv}")
     if output:
         print(f"written: {output}")
 

@@ -83,9 +83,10 @@ def test_evaluation_counts_images(chain):
     digits = data.load("digits")
     x, y = digits.test_images[:150].float() / 255, digits.test_labels[:150]
     right = target(x).argmax(1) == y
-    assert said["attacks"]["none"] | {"seconds": 0} == {"accuracy": 100 * right.sum().item() / 150, "correct": right.sum().item(),
-                                                        "n": 150, "seconds": 0}
-    x_adv = pgd(target, x, y, epsilon=0.15, steps=3, start=torch.zeros_like(x))
+    row = said["attacks"]["none"]
+    assert (row["accuracy"], row["correct"], row["n"]) == (100 * right.sum().item() / 150, right.sum().item(), 150)
+    assert row["standing"] == "".join("r" if each else "w" for each in right)
+    x_adv = pgd(target, x, y, epsilon=0.15, steps=3, start=torch.zeros_like(x), until_fooled=True)
     expected = (right & (target(x_adv).argmax(1) == y)).sum().item()
     assert said["attacks"]["bim-3"]["correct"] == expected
     assert said["attacks"]["pgd-3"]["correct"] <= said["attacks"]["none"]["correct"]
@@ -95,8 +96,8 @@ def test_evaluation_does_not_depend_on_the_batch_size(chain):
     correct = []
     for size in (397, 50):
         succeed("test_comparison.py", "--model-dir", chain / "namid", "--attacks", "none,bim-3", "--batch-size", size,
-                "--output", chain / "b.json")
-        correct.append([r["correct"] for r in json.loads((chain / "b.json").read_text())["attacks"].values()])
+                "--output", chain / f"batch{size}.json")
+        correct.append([r["standing"] for r in json.loads((chain / f"batch{size}.json").read_text())["attacks"].values()])
     assert correct[0] == correct[1]
 
 
@@ -105,7 +106,7 @@ def test_evaluation_of_one_file_is_that_of_the_folder(chain):
     found = []
     for words in (["--model-dir", chain / "namid"], ["--model", chain / "plain.pth", "--arch", "resnet18", "--dataset", "digits",
                                                     "--epsilon", "0.15"]):
-        succeed("test_comparison.py", *words, "--attacks", "none,fgsm", "--output", chain / "f.json")
+        succeed("test_comparison.py", *words, "--attacks", "none,fgsm", "--output", chain / "f.json", "--restart")
         found.append([r["correct"] for r in json.loads((chain / "f.json").read_text())["attacks"].values()])
     assert found[0] == found[1]
 

@@ -55,6 +55,20 @@ def _points(rows: list[dict], name: str) -> list[tuple[int, float]]:
     return [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
 
 
+def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, path: Path) -> None:
+    """Accuracy in percent against the budget, {attack: [(epsilon, accuracy)]}, as a PNG file."""
+    unit = 255 if norm == "linf" else 1
+    figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
+    for i, (name, points) in enumerate(curves.items()):
+        axis.plot([unit * epsilon for epsilon, _ in points], [accuracy for _, accuracy in points], label=name, marker="o",
+                  color=COLOURS[i % len(COLOURS)], linestyle=STYLES[i % len(STYLES)])
+    axis.set(xlabel="budget, grey levels of 255 (Linf)" if norm == "linf" else "budget, L2 norm in pixel units",
+             ylabel="accuracy (%)", ylim=(0, None), title=f"{n} images")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
 def plot_examples(x, x_adv, labels, said, said_adv, path: Path, title: str, class_names: list[str] | None = None) -> None:
     """A grid, a row for each image: the natural image, its natural pattern (the image itself), its adversarial pattern
     n = x~ - x scaled to be seen (the factor is printed), and the adversarial image, with the predictions.

@@ -1,33 +1,276 @@
-"""Robust accuracy: what a network still gets right under an attack, image by image."""
+"""Robust accuracy: what a network still gets right under an attack, image by image, kept as it comes.
+
+`Evaluation` fixes everything but the attack; its results file holds one row per attack, grows with every batch, and is what the
+same command goes on from.
+"""
+import json
+import math
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from data.batches import in_order
+from errors import InputError
 from utils import attack_suite
-from utils.devices import mix
+from utils.attack_suite import Spec
+from utils.attacks import at_least_float32, frozen, l2_norm, pgd
+from utils.devices import Compute, mix
+from utils.runs import write_text
+
+TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
 
 
-def robust_accuracy(spec: attack_suite.Spec, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, norm: str,
-                    epsilon: float, device: torch.device, batch_size: int = 256, seed: int = 1,
-                    step_size: float | None = None) -> dict:
-    """{"accuracy": percent, "correct", "n", "seconds"} of `model` on `images` (uint8, (N,3,H,W)) under the attack `spec`.
+class Counted(torch.nn.Module):
+    """A network that counts the images that pass through it, forwards and backwards, and runs in the precision of `compute`;
+    its logits are float32 at least."""
 
-    Images that the network gets wrong without an attack count as wrong and are not attacked. Whether an attack succeeds is
-    judged here, on the image it returns.
-    """
-    began, correct = time.monotonic(), 0
-    settings = {"step_size": step_size} if step_size is not None and spec.family in ("bim", "pgd") else {}
-    with tqdm(total=len(labels), desc=spec.name, unit="image", disable=not sys.stderr.isatty(), leave=False) as bar:
-        for number, (x, y) in enumerate(in_order(images, labels, batch_size, device)):
+    def __init__(self, network: torch.nn.Module, compute: Compute):
+        super().__init__()
+        self.network, self.compute = network, compute
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += len(x)
+        with self.compute.autocast():
+            logits = at_least_float32(self.network(x))
+        if logits.requires_grad:
+            logits.register_hook(self._count)
+        return logits
+
+    def _count(self, gradient: torch.Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+EMPTY = {"standing": "", "seconds": 0.0, "forward_passes": 0, "backward_passes": 0, "attacked": 0, "norms": []}
+
+
+def marks(fooled: list[bool | None], within: list[bool]) -> str:
+    """A letter for each image: r right before and after the attack; w wrong without one; f fallen within the budget; o fallen
+    outside of it."""
+    return "".join("w" if f is None else "f" if f and i else "o" if f else "r" for f, i in zip(fooled, within))
+
+
+def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval (95 % for the default z) of a share of which `correct` of `n` were seen, in percent."""
+    share, spread = correct / n, z * z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+
+
+@dataclass
+class Evaluation:
+    """What is evaluated: `model` on `images` (uint8, (N,3,H,W)) with `labels` (N,), adversarial images crafted on `source` (a
+    surrogate; None: the model itself) in a ball of `norm` and `epsilon`. identity: what a results file has to agree with to be
+    gone on with. output: the results file, or None to keep nothing."""
+
+    model: torch.nn.Module
+    source: torch.nn.Module | None
+    images: torch.Tensor
+    labels: torch.Tensor
+    norm: str
+    epsilon: float
+    compute: Compute
+    batch_size: int
+    seed: int
+    identity: dict
+    output: Path | None = None
+    rounded: bool = False  # adversarial images rounded to 256 levels, as a file of uint8 holds them
+    keep: Path | None = None  # a folder for the adversarial images, a file per attack and batch
+
+    def __post_init__(self):
+        self.model = Counted(self.model, self.compute).eval()
+        self.source = self.model if self.source is None else Counted(self.source, self.compute).eval()
+        self.results = {**self.identity, "attacks": {}}
+        if self.output and self.output.is_file():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            found = json.loads(self.output.read_text())
+            rows = found.pop("attacks")
+        except (ValueError, KeyError, AttributeError):
+            raise InputError(f"--output {self.output}: is no results file; name another, or --restart to replace it") from None
+        asked = json.loads(json.dumps(self.identity))
+        told = ("hardware", "versions", "git_commit", "worst_case", "warnings")  # beside the results, not part of the question
+        other = [name for name in asked | found if asked.get(name) != found.get(name) and name not in told]
+        if other:
+            raise InputError(f"--output {self.output}: holds another evaluation: {other[0]} {found.get(other[0])} "
+                             f"(now {asked.get(other[0])}); name another file, or --restart to replace it")
+        self.results = {**found, "attacks": rows}
+
+    def run(self, spec: Spec, epsilon: float | None = None, **settings) -> dict:
+        """The row of an attack, made or gone on with; `epsilon` in place of the evaluation's own makes a row of its own.
+
+        Images that the network gets wrong without an attack count as wrong and are not attacked. Success is judged here, on
+        the image that the attack returns: the network errs on it and, for an attack that has a budget, it is within.
+        A minimum-norm attack is counted both within the budget and at any norm.
+        """
+        name = spec.name if epsilon is None else f"{spec.name} at {epsilon:.6g}"
+        epsilon = self.epsilon if epsilon is None else epsilon
+        row = self.results["attacks"].get(name) or dict(EMPTY, norms=[])
+        done, n = len(row["standing"]), len(self.labels)
+        with tqdm(total=n, initial=done, desc=name, unit="image", disable=not sys.stderr.isatty(), leave=False) as bar:
+            first = 0
+            batches = in_order(self.images, self.labels, self.batch_size, self.compute.device, channels_last=True)
+            for number, (x, y) in enumerate(batches):
+                first += len(y)
+                if first <= done:
+                    continue
+                began = time.monotonic()
+                self.source.forwards = self.source.backwards = 0
+                fooled, within, norms = self._batch(spec, x, y, epsilon, number, first - len(y), settings)
+                row["seconds"] += time.monotonic() - began
+                row["forward_passes"] += self.source.forwards
+                row["backward_passes"] += self.source.backwards
+                row["standing"] += marks(fooled, within)
+                row["attacked"] += sum(f is not None for f in fooled)
+                row["norms"] += [round(value, 6) for f, value in zip(fooled, norms) if f]
+                self._sum_up(name, spec, row)
+                bar.update(len(y))
+                bar.set_postfix_str(f"{row['accuracy']:.1f} % of {len(row['standing'])} stand")
+        return self.results["attacks"].setdefault(name, row)
+
+    def _batch(self, spec, x, y, epsilon, number, first, settings):
+        """Of each image: whether it fell (None where it was wrong before), whether within the budget, the perturbation's norm."""
+        with torch.no_grad():
+            right = self.model(x).argmax(1) == y
+        x_adv = x.clone()
+        if right.any():
+            chosen = right.nonzero()[:, 0]
+            extra = dict(settings)
+            if spec.family in ("pgd", "bim") and self.source is self.model:
+                extra["until_fooled"] = True
+            if spec.family == "tidim":
+                extra["index"] = first + chosen.cpu()
+            if spec.random:
+                extra["seed"] = mix(self.seed, number) % 2**31
+            x_adv[chosen] = attack_suite.attack(spec.name, self.source, x[chosen], y[chosen], self.norm, epsilon, **extra)
+        if self.rounded:
+            x_adv = (x_adv * 255).round() / 255
+        if self.keep:
+            numpy.save(self.keep / f"{spec.name}.{number:06}.npy", x_adv.cpu().contiguous().numpy())
+        return self.judge(spec, x, x_adv, y, right, epsilon)
+
+    def judge(self, spec, x, x_adv, y, right, epsilon):
+        """As `_batch`, of given images."""
+        with torch.no_grad():
+            wrong = self.model(x_adv).argmax(1) != y
+        norms = l2_norm(x_adv - x) if self.norm == "l2" else (x_adv - x).flatten(1).abs().amax(1)
+        within = norms <= epsilon * (1 + TOLERANCE) + TOLERANCE + self.rounded * 0.5 / 255
+        if spec is not None and spec.kind in ("transport", "spatial", "none"):  # budgets of another kind, kept by the attack
+            within = torch.ones_like(within)
+        return [f if r else None for f, r in zip(wrong.tolist(), right.tolist())], within.tolist(), norms.tolist()
+
+    def _sum_up(self, name: str, spec: Spec | None, row: dict) -> None:
+        """Write the row's figures from its images, and the results file."""
+        n, standing = len(row["standing"]), row["standing"]
+        correct = standing.count("r") + standing.count("o")
+        row |= {"accuracy": 100 * correct / n, "correct": correct, "n": n, "interval": wilson(correct, n),
+                "kind": spec.kind if spec else "given"}
+        if spec and spec.kind in ("minimum-norm", "spatial"):
+            anywhere = standing.count("r")
+            row |= {"accuracy_any_norm": 100 * anywhere / n, "correct_any_norm": anywhere,
+                    "interval_any_norm": wilson(anywhere, n),
+                    "median_norm": float(numpy.median(row["norms"])) if row["norms"] else None}
+        self.results["attacks"][name] = row
+        self.write()
+
+    def write(self) -> None:
+        if self.output:
+            write_text(self.output, json.dumps(self.results, indent=1) + "\n")
+
+    def given(self, name: str, x_adv: numpy.ndarray) -> dict:
+        """The row of adversarial images made before, float32 in [0,1] or uint8, (N,3,H,W), one for each of our images."""
+        row, first = dict(EMPTY, norms=[]), 0
+        for x, y in in_order(self.images, self.labels, self.batch_size, self.compute.device):
+            part = torch.from_numpy(x_adv[first:first + len(y)]).to(x.device)
+            part = part.float() / 255 if part.dtype == torch.uint8 else part.float()
+            first += len(y)
             with torch.no_grad():
-                right = model(x).argmax(1) == y
-            if right.any():
-                x_adv = attack_suite.attack(spec.name, model, x[right], y[right], norm, epsilon,
-                                            **({"seed": mix(seed, number)} if spec.random else {}), **settings)
-                with torch.no_grad():
-                    correct += (model(x_adv).argmax(1) == y[right]).sum().item()
-            bar.update(len(y))
-    return {"accuracy": 100 * correct / len(labels), "correct": correct, "n": len(labels), "seconds": time.monotonic() - began}
+                right = self.model(x).argmax(1) == y
+            fooled, within, norms = self.judge(None, x, part, y, right, self.epsilon)
+            row["standing"] += marks(fooled, within)
+            row["norms"] += [round(value, 6) for f, value in zip(fooled, norms) if f]
+        self._sum_up(name, None, row)
+        return row
+
+    def worst_case(self, names: list[str]) -> dict:
+        """What stands under every one of the attacks `names`, within the budget."""
+        rows = [self.results["attacks"][name]["standing"] for name in names]
+        correct = sum(all(mark in "ro" for mark in marks) for marks in zip(*rows))
+        n = len(rows[0])
+        return {"accuracy": 100 * correct / n, "correct": correct, "n": n, "interval": wilson(correct, n), "attacks": names}
+
+    def suspicions(self, sample: int = 64) -> list[str]:
+        """What about the network makes an evaluation doubtful, seen on the first images: outputs that are probabilities, two
+        passes that differ, gradients that vanish or explode."""
+        found = []
+        x, y = next(in_order(self.images[:sample], self.labels[:sample], sample, self.compute.device, channels_last=True))
+        with frozen(self.source):
+            with torch.no_grad():
+                once, twice = self.source(x), self.source(x)
+            if (once >= 0).all() and torch.allclose(once.sum(1), torch.ones_like(once[:, 0]), atol=1e-3):
+                found.append("the outputs are probabilities, not logits: cross-entropy attacks see flattened gradients; "
+                             "return the logits")
+            if not torch.allclose(once, twice, rtol=1e-3, atol=1e-4):
+                found.append("two passes over the same images differ: a randomised network needs attacks that average over "
+                             "its draws")
+            leaf = x.clone().requires_grad_(True)
+            gradient, = torch.autograd.grad(F.cross_entropy(self.source(leaf), y, reduction="sum"), leaf)
+        size = l2_norm(gradient)
+        vanished = (size == 0).float().mean().item()
+        if vanished > 0.1:
+            found.append(f"the gradient of the loss is exactly zero for {100 * vanished:.0f} % of the first {len(x)} images: "
+                         "gradient attacks are blind there; trust square, or attack with another loss")
+        if not torch.isfinite(size).all() or size.max() > 1e6:
+            found.append(f"the gradient of the loss explodes (largest norm {size.max().item():.1e}): gradient attacks are "
+                         "unreliable")
+        return found
+
+    def still_rising(self, spec: Spec, sample: int = 16) -> str | None:
+        """A warning where the loss of a PGD attack still rises when its steps end, seen on a few images that stand."""
+        row = self.results["attacks"][spec.name]
+        chosen = [i for i, mark in enumerate(row["standing"]) if mark == "r"][:sample]
+        if spec.family != "pgd" or not chosen:
+            return None
+        x = self.images[chosen].to(self.compute.device).float() / 255
+        y = self.labels[chosen].to(self.compute.device)
+        start = torch.zeros_like(x)
+
+        def loss(steps, start):
+            x_adv = pgd(self.source, x, y, self.norm, self.epsilon, steps, start=start)
+            with torch.no_grad():
+                return x_adv - x, F.cross_entropy(self.source(x_adv), y).item()
+
+        more = max(1, spec.steps // 2)
+        delta, before = loss(spec.steps, start)
+        _, after = loss(more, delta)
+        _, natural = loss(0, start)
+        if after - before > 0.1 * max(before - natural, 1e-12):
+            return (f"{spec.name}: {more} more steps raise the loss from {before:.3f} to {after:.3f} ({natural:.3f} without an "
+                    "attack): it has not converged; use more steps")
+        return None
+
+
+def order_warnings(rows: dict[str, dict]) -> list[str]:
+    """Where a weaker attack does better than a stronger one by more than 1 % of the images: a one-step or black-box
+    attack against gradient attacks of many steps. rows: spec name -> row."""
+    strong = {name: row for name, row in rows.items() if (spec := attack_suite.parse(name)).kind == "bounded"
+              and not spec.one_step and not spec.black_box and spec.family != "aa"}
+    found = []
+    for name, row in rows.items():
+        spec = attack_suite.parse(name)
+        if not (spec.one_step or spec.black_box) or not strong:
+            continue
+        best = min(strong, key=lambda other: strong[other]["accuracy"])
+        if row["accuracy"] < strong[best]["accuracy"] - 1:
+            found.append(f"{name}, a {'one-step' if spec.one_step else 'black-box'} attack, leaves {row['accuracy']:.1f} % where "
+                         f"{best} leaves {strong[best]['accuracy']:.1f} %: gradients are masked or the attack is broken")
+    return found

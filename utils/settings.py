@@ -20,7 +20,6 @@ import models
 from errors import InputError
 from models.mi_names import BOUNDS, REPRESENTATIONS
 
-
 # Before torch is imported: threads that wait for each other sleep in place of spinning. With a second process on two cores, PGD
 # took 60 times as long with spinning threads (7 against 474 images/s, ResNet-18 of width 16, 16x16 images).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -7,11 +7,11 @@ data=(--dataset cifar10 --data-dir "$1" --holdout 500)
 train=(--width 16 --batch-size 125 --lr 0.1)
 python=${PYTHON:-.venv/bin/python}
 
-"$python" train_standard.py "${data[@]}" "${train[@]}" --epochs 20 --model-dir "$2/standard"
-"$python" train_MI_estimator.py "${data[@]}" --pre-target "$2/standard/best_model.pth" --epochs 6 --batch-size 125 --n-units 256 \
+"$python" train_standard.py "${data[@]}" "${train[@]}" --epochs 12 --model-dir "$2/standard"
+"$python" train_MI_estimator.py "${data[@]}" --pre-target "$2/standard/best_model.pth" --epochs 4 --batch-size 125 --n-units 256 \
   --model-dir "$2/estimators"
 for alpha in 5 0.1; do
-  "$python" train_MIAT.py "${data[@]}" "${train[@]}" --estimator-dir "$2/estimators" --epochs 20 --alpha $alpha --model-dir "$2/namid-alpha$alpha"
+  "$python" train_MIAT.py "${data[@]}" "${train[@]}" --estimator-dir "$2/estimators" --epochs 12 --alpha $alpha --model-dir "$2/namid-alpha$alpha"
 done
 for run in standard namid-alpha5 namid-alpha0.1; do
   "$python" test_comparison.py --model-dir "$2/$run" --attacks none,fgsm,pgd-40

@@ -1,0 +1,216 @@
+"""test_comparison.py as a user runs it: columns, black box, files of adversarial images, sweeps, kills, warnings."""
+import json
+import math
+import signal
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_script, succeed, tensors
+from torch import nn
+
+import data
+import models
+from utils import attack_suite
+from utils.attacks import l2_norm
+from utils.devices import Compute
+from utils.robustness import Counted, Evaluation, order_warnings, wilson
+
+CPU = Compute(torch.device("cpu"), "fp32")
+
+
+def results(path) -> dict:
+    return json.loads(path.read_text())
+
+
+def evaluate(chain, tmp_path, *words, name="results.json", **options):
+    result = succeed("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--batch-size", 20, "--output",
+                     tmp_path / name, *words, **options)
+    return result, results(tmp_path / name)
+
+
+def test_minimum_norm_attacks_are_counted_both_ways(chain, tmp_path):
+    """Against the count written out from the images themselves."""
+    _, said = evaluate(chain, tmp_path, "--attacks", "none,ddn-20,deepfool", "--norm", "l2", "--epsilon", "0.5", "--save-adv", tmp_path / "a.npz")
+    model = models.load(chain / "standard/best_model.pth")
+    digits = data.load("digits", limit_test=60)
+    x, y = digits.test_images.float() / 255, digits.test_labels
+    right = model(x).argmax(1) == y
+    for name in ("ddn-20", "deepfool"):
+        x_adv = torch.from_numpy(np.load(tmp_path / "a.npz")[name])
+        fooled, norms = model(x_adv).argmax(1) != y, l2_norm(x_adv - x)
+        row = said["attacks"][name]
+        assert row["correct_any_norm"] == (right & ~fooled).sum() and row["correct"] == (right & ~(fooled & (norms <= 0.5))).sum()
+        assert row["correct"] > row["correct_any_norm"]
+        assert row["median_norm"] == pytest.approx(norms[right & fooled].median().item(), rel=0.05)
+        assert torch.equal(x_adv[~right], x[~right])
+
+
+def test_the_worst_case_stands_under_every_attack(chain, tmp_path):
+    _, said = evaluate(chain, tmp_path, "--attacks", "none,fgsm,pgd-5,bim-5")
+    rows = [row["standing"] for row in said["attacks"].values()]
+    expected = sum(all(mark == "r" for mark in marks) for marks in zip(*rows))
+    assert said["worst_case"]["correct"] == expected <= min(row["correct"] for row in said["attacks"].values())
+
+
+def test_the_columns_of_the_paper_and_the_released_settings():
+    from test_comparison import Settings
+    assert list(Settings(attacks="l2").chosen_attacks("l2")) == ["none", "pgd-40", "cw-20", "ddn-20"]
+    assert list(Settings(attacks="linf").chosen_attacks("linf")) == ["none", "pgd-40", "aa", "fwa-40", "tidim"]
+    assert Settings(attacks="released").chosen_attacks("l2") == attack_suite.RELEASED["l2"]
+    assert Settings(attacks="pgd-7,cw-3", step_size=0.1).chosen_attacks("l2") == {"pgd-7": {"step_size": 0.1}, "cw-3": {}}
+
+
+def test_stopped_in_the_middle_goes_on_to_the_same_result(chain, tmp_path):
+    """A random attack among them: its draws are fixed by the batch."""
+    words = ["--attacks", "none,pgd-3x2,tidim-2", "--limit-test", 20, "--batch-size", 5]
+    _, through = evaluate(chain, tmp_path, *words)
+    true, calls = attack_suite.attack, []
+
+    def stopping(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return true(*arguments, **settings)
+
+    with mock.patch.object(attack_suite, "attack", stopping):
+        stopped = run_script("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "stopped.json", *words)
+    assert stopped.status == 130
+    assert len(results(tmp_path / "stopped.json")["attacks"]["pgd-3x2"]["standing"]) == 10
+    _, again = evaluate(chain, tmp_path, *words, name="stopped.json")
+    for name, row in through["attacks"].items():
+        assert again["attacks"][name]["standing"] == row["standing"] and again["attacks"][name]["forward_passes"] == row["forward_passes"]
+
+
+def test_another_evaluation_in_the_same_file_is_refused(chain, tmp_path):
+    evaluate(chain, tmp_path, "--attacks", "none")
+    refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 50, "--batch-size", 20,
+                         "--attacks", "none", "--output", tmp_path / "results.json")
+    assert refused.status == 2 and "holds another evaluation" in refused.err and refused.err.count("\n") == 1
+    _, more = evaluate(chain, tmp_path, "--attacks", "none,fgsm")  # a further attack joins
+    assert set(more["attacks"]) == {"none", "fgsm"}
+
+
+def test_black_box_images_come_from_the_surrogate(chain, tmp_path):
+    """With itself as surrogate the white-box result; with another network weaker images, which are the other's."""
+    _, white = evaluate(chain, tmp_path, "--attacks", "fgsm")
+    _, itself = evaluate(chain, tmp_path, "--attacks", "fgsm", "--surrogate", chain / "standard/best_model.pth", name="self.json")
+    assert itself["attacks"]["fgsm"]["standing"] == white["attacks"]["fgsm"]["standing"]
+    succeed("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--attacks", "fgsm", "--surrogate",
+            chain / "namid/target_model.pth", "--save-adv", tmp_path / "b.npz", "--output", tmp_path / "black.json")
+    digits = data.load("digits", limit_test=60)
+    x, y = digits.test_images.float() / 255, digits.test_labels
+    right = models.load(chain / "standard/best_model.pth")(x).argmax(1) == y
+    expected = attack_suite.attack("fgsm", models.load(chain / "namid/target_model.pth"), x[right], y[right], epsilon=0.15)
+    assert torch.allclose(torch.from_numpy(np.load(tmp_path / "b.npz")["fgsm"])[right], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rounding", [[], ["--round-uint8"]])
+def test_saved_images_give_the_same_count_again(rounding, chain, tmp_path):
+    _, first = evaluate(chain, tmp_path, "--attacks", "none,pgd-5", "--save-adv", tmp_path / "a.npz", *rounding)
+    stored = np.load(tmp_path / "a.npz")
+    assert stored["pgd-5"].dtype == (np.uint8 if rounding else np.float32) and not (tmp_path / "a.npz.parts").exists()
+    _, again = evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", *rounding, name="again.json")
+    assert {name: row["standing"] for name, row in again["attacks"].items()} == {
+        name: row["standing"] for name, row in first["attacks"].items()}
+
+
+def test_bad_files_of_adversarial_images(chain, tmp_path):
+    labels = data.load("digits", limit_test=60).test_labels.numpy()
+    good = np.zeros((60, 3, 16, 16), np.float32)
+    for content, named in (({"labels": labels[:-1], "a": good}, "other images"), ({"labels": labels, "a": good[:, :1]}, "shape"),
+                           ({"labels": labels, "a": good + 2}, "outside"), ({"labels": labels, "a": good.astype(np.int64)}, "int64")):
+        np.savez(tmp_path / "bad.npz", **content)
+        refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--adv", tmp_path / "bad.npz",
+                             "--output", tmp_path / "x.json")
+        assert refused.status == 2 and named in refused.err and refused.err.count("\n") == 1, refused.err
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--adv", tmp_path / "bad.npz", "--output", tmp_path / "x.json")
+    assert refused.status == 2 and "bad.npz" in refused.err
+
+
+def test_sweep_falls_to_zero_or_warns(chain, tmp_path):
+    result, said = evaluate(chain, tmp_path, "--attacks", "pgd-10", "--sweep", "0,0.1,0.5", "--gallery")
+    accuracy = [said["attacks"][f"pgd-10 at {budget}"]["accuracy"] for budget in ("0", "0.1", "0.5")]
+    assert accuracy[0] >= accuracy[1] >= accuracy[2]
+    assert accuracy[0] == 100 * said["attacks"]["pgd-10"]["standing"].replace("f", "r").count("r") / 60
+    table = (tmp_path / "results-sweep.csv").read_text().splitlines()
+    assert table[0] == "attack,epsilon,accuracy" and len(table) == 4
+    assert (tmp_path / "results-sweep.png").read_bytes()[:4] == (tmp_path / "results-pgd-10.png").read_bytes()[:4] == b"\x89PNG"
+    assert ("sweep further" in result.out) == (accuracy[2] > 0)
+    result, _ = evaluate(chain, tmp_path, "--attacks", "pgd-10", "--sweep", "0,0.001", name="short.json")
+    assert "sweep further" in result.out
+
+
+def test_a_factory(chain, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("import models\ndef network():\n    return models.build('resnet18', width=8)\n"
+                                      "def nothing():\n    return 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = succeed("test_comparison.py", "--factory", "mine:network", "--dataset", "digits", "--limit-test", 20, "--attacks", "none,fgsm")
+    assert "mine:network" in result.out
+    for name in ("mine:nothing", "mine:absent", "nowhere:network", "mine"):
+        refused = run_script("test_comparison.py", "--factory", name, "--dataset", "digits")
+        assert refused.status == 2 and f"--factory {name}" in refused.err and refused.err.count("\n") == 1
+
+
+def test_bf16_is_said(chain, tmp_path):
+    result, said = evaluate(chain, tmp_path, "--attacks", "none", "--precision", "bf16")
+    assert "bf16" in result.out and said["precision"] == "bf16"
+
+
+def test_the_model_file_is_only_read(chain, tmp_path):
+    before = tensors(chain / "standard/best_model.pth")
+    evaluate(chain, tmp_path, "--attacks", "pgd-2,ddn-3", "--norm", "l2")
+    assert all(torch.equal(value, before[name]) for name, value in tensors(chain / "standard/best_model.pth").items())
+
+
+@pytest.mark.parametrize("correct, n, low, high", [(0, 10, 0, 27.753), (5, 10, 23.659, 76.341), (10, 10, 72.247, 100), (81, 263, 25.526, 36.621)])
+def test_wilson_interval(correct, n, low, high):
+    """The ends p solve |p - share| = z sqrt(p (1 - p) / n)."""
+    found = wilson(correct, n)
+    assert found == pytest.approx((low, high), abs=0.02)
+    for p in (found[0] / 100, found[1] / 100):
+        if 0 < p < 1:
+            assert abs(p - correct / n) == pytest.approx(1.959964 * math.sqrt(p * (1 - p) / n), rel=1e-9, abs=1e-7)
+
+
+def test_passes_are_counted():
+    network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), CPU)
+    x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    attack_suite.attack("bim-4", network, x, y)
+    assert (network.forwards, network.backwards) == (20, 20)
+
+
+class Suspect(nn.Module):
+    """A linear network with one flaw."""
+
+    def __init__(self, flaw):
+        super().__init__()
+        self.linear, self.flaw = nn.Linear(12, 3), flaw
+
+    def forward(self, x):
+        logits = self.linear(x.flatten(1))
+        return {"probabilities": lambda: logits.softmax(1), "randomness": lambda: logits + 0.1 * torch.randn_like(logits),
+                "zero": lambda: logits.sign(), "explodes": lambda: 1e9 * logits, "nothing": lambda: logits}[self.flaw]()
+
+
+@pytest.mark.parametrize("flaw, named", [("probabilities", "probabilities"), ("randomness", "differ"), ("zero", "exactly zero"),
+                                         ("explodes", "explodes"), ("nothing", None)])
+def test_what_makes_an_evaluation_doubtful_is_said(flaw, named):
+    torch.manual_seed(0)
+    images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.arange(40) % 3
+    found = Evaluation(Suspect(flaw), None, images, labels, "linf", 0.1, CPU, 16, 1, {}).suspicions()
+    assert [named in text for text in found] == ([True] if named else []), found
+
+
+def test_a_weak_attack_that_wins_is_said():
+    rows = {name: {"accuracy": accuracy} for name, accuracy in (("pgd-40", 40.0), ("fgsm", 30.0), ("square", 39.5), ("cw-20", 0.0))}
+    found = order_warnings(rows)
+    assert len(found) == 1 and found[0].startswith("fgsm")
+    assert order_warnings(rows | {"fgsm": {"accuracy": 41.0}}) == []
+
+
+def test_an_attack_that_has_not_converged_is_said(chain, tmp_path):
+    result, _ = evaluate(chain, tmp_path, "--attacks", "pgd-2", "--step-size", "0.0005")
+    assert "use more steps" in result.out
