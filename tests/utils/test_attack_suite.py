@@ -1,4 +1,5 @@
 """What holds for every attack: names, bounds, a model left alone, seeds, independence of the batch."""
+import logging
 import random
 import subprocess
 import sys
@@ -9,16 +10,15 @@ import pytest
 import torch
 
 from errors import InputError
-from utils import attack_suite
 from utils.attack_suite import COLUMNS, FAMILIES, RELEASED, attack, choices, parse
 
 EPSILON = {"linf": 0.05, "l2": 0.6}
-QUICK = {"aa": {"queries": 60}, "square": {"queries": 200}}
+QUICK = {"aa": {"queries": 20}, "square": {"queries": 100}}
 # With so few steps each that all of them together stay quick.
-NAMES = ["none", "fgsm", "bim-4", "pgd-4", "pgd-4x3", "mim-4", "tidim-4", "deepfool-5", "cw-10", "ddn-10", "sta-10", "fwa-5",
-         "fwa-fw-5", "aa", "apgd-ce", "apgd-t", "fab-t", "square"]
+NAMES = ["none", "fgsm", "bim-4", "pgd-4", "pgd-4x3", "mim-4", "tidim-4", "deepfool-5", "cw-10", "ddn-10", "sta-10",
+         "fwa-5", "fwa-fw-5", "aa", "apgd-ce", "apgd-t", "fab-t", "square"]
 CASES = [(name, norm) for name in NAMES for norm in parse(name).norms]
-BUDGETED = ("bounded", "transport")
+FAST = [(name, norm) for name, norm in CASES if name not in ("aa", "apgd-t", "fab-t")]
 
 
 class Network(torch.nn.Module):
@@ -36,6 +36,7 @@ class Network(torch.nn.Module):
             if tensor.is_floating_point():
                 tensor.copy_(torch.randn(tensor.shape, generator=generator).abs() * 0.5 + 0.1 if tensor.ndim == 1
                              else torch.randn(tensor.shape, generator=generator))
+        self.eval()
 
     def forward(self, x):
         if self.alone and len(x) > 1:
@@ -63,9 +64,10 @@ def test_registry_is_read_without_torch():
 
 @pytest.mark.parametrize("name, spelt, steps, restarts", [
     ("none", "none", None, 1), ("fgsm", "fgsm", None, 1), ("pgd", "pgd-40", 40, 1), ("pgd-7", "pgd-7", 7, 1),
-    (" PGD-40x5 ", "pgd-40x5", 40, 5), ("pgd-40x1", "pgd-40", 40, 1), ("tidim-40", "tidim", 40, 1), ("tidim-9", "tidim-9", 9, 1),
-    ("bim", "bim", 10, 1), ("cw", "cw-20", 20, 1), ("ddn-20", "ddn-20", 20, 1), ("fwa", "fwa-40", 40, 1),
-    ("fwa-fw-40", "fwa-fw-40", 40, 1), ("apgd-ce", "apgd-ce", None, 1), ("fab-t", "fab-t", None, 1), ("sta", "sta", 100, 1)])
+    (" PGD-40x5 ", "pgd-40x5", 40, 5), ("pgd-40x1", "pgd-40", 40, 1), ("tidim-40", "tidim", 40, 1),
+    ("tidim-9", "tidim-9", 9, 1), ("bim", "bim", 10, 1), ("cw", "cw-20", 20, 1), ("ddn-20", "ddn-20", 20, 1),
+    ("fwa", "fwa-40", 40, 1), ("fwa-fw-40", "fwa-fw-40", 40, 1), ("sta", "sta", 100, 1),
+    ("apgd-ce", "apgd-ce", None, 1), ("fab-t", "fab-t", None, 1)])
 def test_parse(name, spelt, steps, restarts):
     spec = parse(name)
     assert (spec.name, spec.steps, spec.restarts) == (spelt, steps, restarts)
@@ -81,8 +83,8 @@ def test_parse_says_what_an_attack_is():
 
 
 @pytest.mark.parametrize("name, norm, says", [
-    ("pgf-40", None, "pgd-N, pgd-NxSTARTS"), ("", None, "unknown"), ("pgd-0", None, "unknown"), ("pgd-4.5", None, "unknown"),
-    ("fgsm-3", None, "write fgsm"), ("aa-100", None, "write aa"), ("bim-10x2", None, "write bim-10"),
+    ("pgf-40", None, "pgd-N, pgd-NxSTARTS"), ("", None, "unknown"), ("pgd-0", None, "unknown"),
+    ("pgd-4.5", None, "unknown"), ("fgsm-3", None, "write fgsm"), ("aa-100", None, "write aa"), ("bim-10x2", None, "write bim-10"),
     ("cw-20", "linf", "exists for --norm l2, not for linf"), ("fwa-40", "l2", "exists for --norm linf, not for l2")])
 def test_parse_refuses(name, norm, says):
     with pytest.raises(InputError, match=says) as caught:
@@ -111,7 +113,7 @@ def test_stays_in_its_ball_and_in_the_box(name, norm):
     y = model(x).argmax(1)
     x_adv = attack(name, model, x, y, norm, EPSILON[norm], **settings(name))
     assert x_adv.shape == x.shape and x_adv.dtype == x.dtype and not x_adv.requires_grad
-    assert 0 <= x_adv.min() and x_adv.max() <= 1
+    assert x_adv.min() >= 0 and x_adv.max() <= 1
     difference = (x_adv - x).flatten(1)
     kind = parse(name).kind
     if kind == "bounded":
@@ -129,10 +131,9 @@ def test_stays_in_its_ball_and_in_the_box(name, norm):
 
 @pytest.mark.parametrize("name, norm", CASES)
 def test_leaves_everything_as_it_was(name, norm, capfd, caplog, recwarn):
-    x, model = images(), Network()
+    x, model = images(), Network().train()
+    model.linear.eval()
     y = model(x).argmax(1)
-    model.train()
-    model.norm.eval()
     model.linear.bias.requires_grad_(False)
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, float(number)) if number % 2 else None
@@ -193,12 +194,14 @@ def test_generator_of_pgd():
 
 
 class Valley(torch.nn.Module):
-    """Of one pixel v: class 1 wins below 0.4; from 0.45 on its logit rises with v, but in vain."""
+    """Of one pixel v: class 1 wins below 0.4, by little and alone; from 0.45 on classes 1 and 2 rise with v, both in vain,
+    but the cross-entropy of class 0 comes to be higher than where it loses."""
 
     def forward(self, x):
         v = x.flatten(1)
-        lead = torch.where(v < 0.45, 20 * (0.4 - v), -1 + 0.5 * (v - 0.45))
-        return torch.cat([torch.zeros_like(lead), lead], 1)
+        rising = -1.05 + 4 * (v - 0.45)
+        first = torch.where(v < 0.45, (20 * (0.4 - v)).clamp_max(0.2), rising)
+        return torch.cat([torch.zeros_like(v), first, torch.where(v < 0.45, -10, rising)], 1)
 
 
 def test_restarts_find_what_one_start_misses():
@@ -209,15 +212,75 @@ def test_restarts_find_what_one_start_misses():
     assert (once > 0.69).all() and (often < 0.4).all()
 
 
+def test_images_made_in_inference_mode():
+    model = Network()
+    with torch.inference_mode():
+        x = images()
+        y = model(x).argmax(1)
+        for name in ("pgd-2", "tidim-2", "cw-10", "sta-10", "fwa-5", "deepfool-5", "apgd-ce"):
+            assert not torch.equal(attack(name, model, x, y, parse(name).norms[-1], 0.5), x)
+
+
+def test_the_trace_function_stays():
+    def trace(frame, event, argument):
+        return None
+    x, model, before = images(), Network(), sys.gettrace()
+    sys.settrace(trace)
+    try:
+        attack("apgd-ce", model, x, model(x).argmax(1))
+        after = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert after is trace
+
+
+def test_autoattack_is_silent_where_it_would_warn(capfd, caplog, recwarn):
+    x, model = images(), torch.nn.Sequential(Network(), torch.nn.Softmax(1))
+    y = model(x).argmax(1)
+    attack("aa", model, x, y, queries=20)
+    assert capfd.readouterr() == ("", "") and not caplog.records and not recwarn.list
+    assert not logging.getLogger("auto-attack").disabled
+
+
+@pytest.mark.parametrize("name, passes", [
+    ("none", 0), ("fgsm", 1), ("bim", 10), ("pgd-40", 40), ("pgd-40x3", 3 * 41), ("mim", 40), ("cw-20", 4 * 20 + 1 + 2),
+    ("ddn-20", 20 + 2), ("sta", 100 + 2), ("fwa-40", 40), ("fwa-fw-40", 40)])
+def test_forward_passes(name, passes):
+    """On images that no attack can make the network err on. Finding the number of classes takes 1 pass more, judging 2."""
+    model = torch.nn.Sequential(Network())
+    model[0].linear.bias.data[0] += 1000
+    count = []
+    model.register_forward_hook(lambda *_: count.append(1))
+    attack(name, model, images(), torch.zeros(6, dtype=torch.long), parse(name).norms[0])
+    assert len(count) == passes
+
+
 def test_restarts_keep_the_highest_loss_where_all_fail():
     x, model = images(8), Network()
     y = model(x).argmax(1)
 
     def loss(x_adv):
-        return torch.nn.functional.cross_entropy(model.eval()(x_adv), y, reduction="none")
-    model.linear.bias.data[:] = 0
+        return torch.nn.functional.cross_entropy(model(x_adv), y, reduction="none")
     once, often = (attack(name, model, x, y, "linf", 0.002) for name in ("pgd-1", "pgd-1x4"))
     assert (loss(often) >= loss(once)).all() and (loss(often) > loss(once)).any()
+
+
+@pytest.mark.parametrize("name, norm", FAST)
+def test_network_under_autocast(name, norm):
+    x, model = images(), Network()
+    y = model(x).argmax(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        x_adv = attack(name, model, x, y, norm, EPSILON[norm], **settings(name))
+    assert x_adv.dtype == torch.float32 and x_adv.isfinite().all()
+    assert name == "none" or not torch.equal(x_adv, x)
+
+
+@pytest.mark.parametrize("name, norm", FAST)
+def test_float64(name, norm):
+    x, model = images().double(), Network().double()
+    y = model(x).argmax(1)
+    x_adv = attack(name, model, x, y, norm, EPSILON[norm], **settings(name))
+    assert x_adv.dtype == torch.float64 and (name == "none" or not torch.equal(x_adv, x))
 
 
 @pytest.mark.parametrize("name", ["pgd-3", "fwa-3", "fwa-fw-3", "aa", "square"])
@@ -268,9 +331,10 @@ def test_channels_last_images_give_the_same(name):
     model_last = Network().to(memory_format=torch.channels_last)
     expected = attack(name, model, x, y, norm, EPSILON[norm])
     got = attack(name, model_last, x.to(memory_format=torch.channels_last), y, norm, EPSILON[norm])
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-3 if name == "ddn-3" else 1e-4)
+    # DDN rounds to levels; the first step of Adam has the same length however small the gradient.
+    torch.testing.assert_close(got, expected, rtol=0, atol={"ddn-3": 0.005, "sta-3": 0.005}.get(name, 1e-4))
 
 
-def test_every_family_is_tested_here_and_has_a_function():
-    assert {parse(name).family for name in NAMES} == set(FAMILIES) == {parse(choice.split("-N")[0]).family for choice in choices()}
-    assert attack_suite.__doc__.count("AutoAttack") == 1
+def test_every_family_is_tested_here_and_offered():
+    assert {parse(name).family for name in NAMES} == set(FAMILIES)
+    assert {parse(choice.replace("STARTS", "2").replace("N", "3")).family for choice in choices()} == set(FAMILIES)

@@ -166,7 +166,7 @@ def attack(name: str, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, 
     wanted = inspect.signature(run).parameters
     settings = {key: value for key, value in common.items() if key in wanted} | settings
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
-        x = x.detach().clone()
+        x, y = x.detach().clone(), y.detach().clone()
         x_adv = run(model, x, y, **settings).detach()
         if budgeted:
             return x_adv

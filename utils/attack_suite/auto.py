@@ -3,7 +3,7 @@ import torch
 from pyautoattack import AutoAttack
 
 from errors import InputError
-from utils.attack_suite.foreign import contained, in_float32
+from utils.attack_suite.common import contained, in_float32
 
 
 def aa(model, x, y, norm, epsilon, seed=0, queries=5000) -> torch.Tensor:

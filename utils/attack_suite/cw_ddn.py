@@ -7,7 +7,7 @@ import sys
 import torch
 import torch.autograd.gradcheck
 
-from utils.attack_suite.foreign import contained, in_float32
+from utils.attack_suite.common import contained, in_float32
 
 # The module by its name: torch.autograd.gradcheck is also the name of a function, which hides it.
 _gradcheck = sys.modules["torch.autograd.gradcheck"]

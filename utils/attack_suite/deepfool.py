@@ -1,6 +1,7 @@
 """DeepFool (Moosavi-Dezfooli et al. 2016), for L2 and Linf, within [0,1]."""
 import torch
 
+from utils.attack_suite.common import precise
 from utils.attacks import per_sample
 
 
@@ -15,11 +16,11 @@ def deepfool(model, x, y, norm, steps=50, overshoot=0.02, candidates=10) -> torc
     x_adv, total = x.clone(), torch.zeros_like(x)
     index = torch.arange(len(x), device=x.device)
     with torch.no_grad():
-        logits = model(x)
+        logits = precise(model(x))
     others = logits.scatter(1, y[:, None], -torch.inf).topk(min(candidates, logits.shape[1]) - 1, dim=1).indices
     for _ in range(steps):
         point = x_adv[index].requires_grad_(True)
-        logits = model(point)
+        logits = precise(model(point))
         standing = logits.argmax(1) == y[index]
         if not standing.any():
             break

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from errors import InputError
 from utils import attacks
+from utils.attack_suite.common import precise
 
 
 def pgd(model, x, y, norm, epsilon, steps=40, restarts=1, seed=0, generator=None, **settings) -> torch.Tensor:
@@ -44,8 +45,8 @@ def pgd(model, x, y, norm, epsilon, steps=40, restarts=1, seed=0, generator=None
 @torch.no_grad()
 def _judge(model, x_adv, y) -> tuple[torch.Tensor, torch.Tensor]:
     """The cross-entropy of each sample, and whether the network is still right."""
-    logits = model(x_adv)
-    return F.cross_entropy(logits.float(), y, reduction="none"), logits.argmax(1) == y
+    logits = precise(model(x_adv))
+    return F.cross_entropy(logits, y, reduction="none"), logits.argmax(1) == y
 
 
 def mim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0) -> torch.Tensor:
@@ -101,8 +102,8 @@ def _momentum(gradient: Callable, x, norm, epsilon, steps, step_size, decay) -> 
 def _gradient(model, x, y, change: Callable | None = None) -> torch.Tensor:
     """The gradient of each sample's cross-entropy in its image, through `change` where there is one."""
     x = x.detach().requires_grad_(True)
-    logits = model(x if change is None else change(x))
-    return torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), x)[0]
+    logits = precise(model(x if change is None else change(x)))
+    return torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)[0]
 
 
 def _smooth(image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ A flow f (2 displacements in pixels for each pixel) makes x~(p) = x(p + f_p), by
 import torch
 import torch.nn.functional as F
 
+from utils.attack_suite.common import precise
 from utils.attacks import per_sample
 
 
@@ -22,7 +23,7 @@ def sta(model, x, y, steps=100, step_size=0.1, tau=0.0005, confidence=0.0) -> to
     best, smoothest = x, torch.full_like(x[:, 0, 0, 0], torch.inf)
     for _ in range(steps):
         x_adv = warp(x, flow)
-        logits = model(x_adv)
+        logits = precise(model(x_adv))
         rough = roughness(flow)
         margin = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).amax(1)
         flow.grad, = torch.autograd.grad((margin.clamp_min(-confidence) + tau * rough).sum(), flow)

@@ -21,6 +21,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from utils.attack_suite.common import precise
+
 _PER_IMAGE = (1, 2, 3, 4)
 
 
@@ -49,8 +51,8 @@ def _ascend(model, x, y, transport: "Transport", steps: int, move: Callable) -> 
     fooled, erring = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool, device=x.device), x
     for step in range(steps):
         image = transport.push(plan).requires_grad_(True)
-        logits = model(image.clamp(0, 1))
-        gradient, = torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), image)
+        logits = precise(model(image.clamp(0, 1)))
+        gradient, = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), image)
         with torch.no_grad():
             errs = (logits.argmax(1) != y)[:, None, None, None]
             fooled, erring = fooled | errs, torch.where(errs, image.clamp(0, 1), erring)

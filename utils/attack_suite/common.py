@@ -1,4 +1,4 @@
-"""What attacks from other libraries need around them: images and logits in float32, and nothing left behind."""
+"""Precision of logits, and what attacks from other libraries need around them: float32, and nothing left behind."""
 import contextlib
 import logging
 import sys
@@ -6,6 +6,11 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import torch
+
+
+def precise(logits: torch.Tensor) -> torch.Tensor:
+    """Logits in float32 at least: losses and margins of a network in half precision would otherwise be rounded again."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def in_float32(model, x: torch.Tensor) -> Callable:
