@@ -44,6 +44,8 @@ def plot_curves(rows: list[dict], path: Path, title: str) -> None:
         for i, (text, points) in enumerate(series.items()):
             axis.plot(*zip(*points), label=text, color=COLOURS[i], linestyle=STYLES[i], marker="." if len(points) < 40 else None)
         axis.set(xlabel="epoch", ylabel=label)
+        if "%" in label:
+            axis.set_ylim(0, 100)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
