@@ -88,7 +88,7 @@ def test_the_demo_runs_whole(tmp_path, monkeypatch, capfd):
     import demo
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(demo, "OUT", tmp_path)
-    monkeypatch.setattr(demo, "DATA", f"{demo.DATA} --limit-train 200 --num-steps 2 --eval-steps 2")
+    monkeypatch.setattr(demo, "DATA", demo.DATA.replace("--eval-steps 10", "--eval-steps 2") + " --limit-train 200 --num-steps 2")
     monkeypatch.setattr(demo, "EPOCHS", {"natural": 1, "standard": 1, "estimators": 1, "namid": 3})
     demo.main(demo.Settings())
     said = capfd.readouterr().out

@@ -124,11 +124,10 @@ class Evaluation:
                 if first <= done:
                     continue
                 began = time.monotonic()
-                self.source.forwards = self.source.backwards = 0
-                fooled, within, norms = self._batch(spec, x, y, epsilon, number, first - len(y), settings)
+                fooled, within, norms, forwards, backwards = self._batch(spec, x, y, epsilon, number, first - len(y), settings)
                 row["seconds"] += time.monotonic() - began
-                row["forward_passes"] += self.source.forwards
-                row["backward_passes"] += self.source.backwards
+                row["forward_passes"] += forwards
+                row["backward_passes"] += backwards
                 row["standing"] += marks(fooled, within)
                 row["attacked"] += sum(f is not None for f in fooled)
                 row["norms"] += [round(value, 6) for f, value in zip(fooled, norms) if f]
@@ -138,10 +137,12 @@ class Evaluation:
         return self.results["attacks"].setdefault(name, row)
 
     def _batch(self, spec, x, y, epsilon, number, first, settings):
-        """Of each image: whether it fell (None where it was wrong before), whether within the budget, the perturbation's norm."""
+        """Of each image whether it fell (None where it was wrong before), whether within the budget, and the perturbation's
+        norm; and the images that passed through the source in the attack, forwards and backwards."""
         with torch.no_grad():
             right = self.model(x).argmax(1) == y
         x_adv = x.clone()
+        self.source.forwards = self.source.backwards = 0
         if right.any():
             chosen = right.nonzero()[:, 0]
             extra = dict(settings)
@@ -152,11 +153,12 @@ class Evaluation:
             if spec.random:
                 extra["seed"] = mix(self.seed, number) % 2**31
             x_adv[chosen] = attack_suite.attack(spec.name, self.source, x[chosen], y[chosen], self.norm, epsilon, **extra)
+        passes = self.source.forwards, self.source.backwards
         if self.rounded:
             x_adv = (x_adv * 255).round() / 255
         if self.keep:
             numpy.save(self.keep / f"{spec.name}.{number:06}.npy", x_adv.cpu().contiguous().numpy())
-        return self.judge(spec, x, x_adv, y, right, epsilon)
+        return *self.judge(spec, x, x_adv, y, right, epsilon), *passes
 
     def judge(self, spec, x, x_adv, y, right, epsilon):
         """As `_batch`, of given images."""

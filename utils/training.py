@@ -189,7 +189,7 @@ def run_script(main: Callable, settings) -> None:
     except Interrupted as end:
         raise SystemExit(end.status) from None
     except KeyboardInterrupt:
-        print("interrupted before training began or after it ended; nothing is lost", file=sys.stderr)
+        print("interrupted; what was written stays, and the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
