@@ -47,6 +47,8 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
                 runpy.run_path(str(ROOT / script), run_name="__main__")
             except SystemExit as end:
                 status = end.code or 0
+            finally:
+                torch.set_flush_denormal(False)  # a script's own setting of the process; hypothesis needs denormal numbers
     return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
 
 

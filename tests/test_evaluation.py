@@ -201,7 +201,8 @@ def test_what_makes_an_evaluation_doubtful_is_said(flaw, named):
     torch.manual_seed(0)
     images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.arange(40) % 3
     found = Evaluation(Suspect(flaw), None, images, labels, "linf", 0.1, CPU, 16, 1, {}).suspicions()
-    assert [named in text for text in found] == ([True] if named else []), found
+    # a loss that explodes for some images is saturated, its gradient zero, for others
+    assert any(named in text for text in found) and len(found) <= 1 + (flaw == "explodes") if named else not found, found
 
 
 def test_a_weak_attack_that_wins_is_said():

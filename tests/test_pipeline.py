@@ -302,3 +302,11 @@ def test_digits_of_another_folder_are_another_data_set(chain, tmp_path):
     shutil.copytree(chain / "standard", tmp_path / "copy")
     result = succeed("train_standard.py", *SMALL, "--epochs", 4, "--data-dir", tmp_path, "--model-dir", tmp_path / "copy")
     assert "already finished" in result.out
+
+
+def test_compile_changes_nothing_but_the_speed(chain, tmp_path, monkeypatch):
+    """With the compiler's front end alone ("eager" runs the captured graphs as they are) the bits stay; Inductor takes a minute."""
+    true, compiled = torch.nn.Module.compile, []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compiled.append(net) or true(net, backend="eager"))
+    succeed("train_standard.py", *SMALL, "--epochs", 4, "--compile", "--model-dir", tmp_path)
+    assert len(compiled) == 1 and same_bits(tmp_path / "last_model.pth", chain / "standard" / "last_model.pth")
