@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import models
 from errors import InputError
 from models.files import load_strictly, read_file, state_dict_of, to_cpu, write_file
 
@@ -151,3 +152,18 @@ def test_to_cpu_copies():
     weight.data.zero_()
     assert torch.equal(copy, torch.ones(2))
     assert not copy.requires_grad
+
+
+def test_a_file_written_on_cuda_opens_on_a_cpu(tmp_path, monkeypatch):
+    """PyTorch tags each storage with where it was; a file tagged cuda:0 opens here all the same, in `load` and in `read_file`."""
+    net = models.build("resnet18", width=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save({"arch": net.arch, "options": net.options, "state_dict": net.state_dict(), "about": {}}, tmp_path / "cuda.pth")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(tmp_path / "cuda.pth", weights_only=True)  # the tag is there
+    loaded = models.load(tmp_path / "cuda.pth").state_dict()
+    assert all(value.device.type == "cpu" and torch.equal(value, net.state_dict()[name]) for name, value in loaded.items())
+    state = read_file(tmp_path / "cuda.pth")["state_dict"]
+    assert all(value.device.type == "cpu" for value in state.values())
