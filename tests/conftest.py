@@ -47,8 +47,6 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
                 runpy.run_path(str(ROOT / script), run_name="__main__")
             except SystemExit as end:
                 status = end.code or 0
-            finally:
-                torch.set_flush_denormal(False)  # a script's own setting of the process; hypothesis needs denormal numbers
     return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
 
 
@@ -67,6 +65,13 @@ def same_bits(one, other) -> bool:
     """Whether two model files hold the same tensors, bit for bit."""
     one, other = tensors(one), tensors(other)
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers():
+    """A script flushes them in its process, which here is everybody's; hypothesis needs them."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
