@@ -116,6 +116,17 @@ def test_saved_images_give_the_same_count_again(rounding, chain, tmp_path):
         name: row["standing"] for name, row in first["attacks"].items()}
 
 
+def test_images_are_kept_when_the_rows_are_there_already_and_in_a_sweep(chain, tmp_path):
+    """The rows made before without their images are made again; a sweep does not put its images in their place."""
+    words = ["--attacks", "none,bim-3"]
+    _, first = evaluate(chain, tmp_path, *words)
+    for _ in range(2):  # and the same command once more
+        _, again = evaluate(chain, tmp_path, *words, "--save-adv", tmp_path / "a.npz", "--sweep", "0,0.3")
+        assert again["attacks"]["bim-3"]["standing"] == first["attacks"]["bim-3"]["standing"]
+    images = data.load("digits", limit_test=60).test_images.numpy() / 255
+    assert 0.1 < np.abs(np.load(tmp_path / "a.npz")["bim-3"] - images).max() <= 0.15 + 1e-6
+
+
 def test_bad_files_of_adversarial_images(chain, tmp_path):
     labels = data.load("digits", limit_test=60).test_labels.numpy()
     good = np.zeros((60, 3, 16, 16), np.float32)

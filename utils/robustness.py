@@ -3,6 +3,7 @@
 `Evaluation` fixes everything but the attack; its results file holds one row per attack, grows with every batch, and is what the
 same command goes on from.
 """
+import itertools
 import json
 import math
 import sys
@@ -114,7 +115,10 @@ class Evaluation:
         """
         name = spec.name if epsilon is None else f"{spec.name} at {epsilon:.6g}"
         epsilon = self.epsilon if epsilon is None else epsilon
-        row = self.results["attacks"].get(name) or dict(EMPTY, norms=[])
+        keep = self.keep if epsilon == self.epsilon else None  # the images of the budget asked for, not of a sweep's
+        row = self.results["attacks"].get(name)
+        if row is None or (keep and self._lacks_images(spec, row)):
+            row = dict(EMPTY, norms=[])
         done, n = len(row["standing"]), len(self.labels)
         with tqdm(total=n, initial=done, desc=name, unit="image", disable=not sys.stderr.isatty(), leave=False) as bar:
             first = 0
@@ -124,7 +128,8 @@ class Evaluation:
                 if first <= done:
                     continue
                 began = time.monotonic()
-                fooled, within, norms, forwards, backwards = self._batch(spec, x, y, epsilon, number, first - len(y), settings)
+                fooled, within, norms, forwards, backwards = self._batch(spec, x, y, epsilon, number, first - len(y), settings,
+                                                                         keep)
                 row["seconds"] += time.monotonic() - began
                 row["forward_passes"] += forwards
                 row["backward_passes"] += backwards
@@ -136,7 +141,17 @@ class Evaluation:
                 bar.set_postfix_str(f"{row['accuracy']:.1f} % of {len(row['standing'])} stand")
         return self.results["attacks"].setdefault(name, row)
 
-    def _batch(self, spec, x, y, epsilon, number, first, settings):
+    def _lacks_images(self, spec: Spec, row: dict) -> bool:
+        """Whether the adversarial images of a row made before are not all kept, so that it has to be made again."""
+        sizes = [len(y) for _, y in in_order(self.images, self.labels, self.batch_size)]
+        done = sum(end <= len(row["standing"]) for end in itertools.accumulate(sizes))
+        return any(not self._image_file(self.keep, spec, number).is_file() for number in range(done))
+
+    @staticmethod
+    def _image_file(keep: Path, spec: Spec, number: int) -> Path:
+        return keep / f"{spec.name}.{number:06}.npy"
+
+    def _batch(self, spec, x, y, epsilon, number, first, settings, keep):
         """Of each image whether it fell (None where it was wrong before), whether within the budget, and the perturbation's
         norm; and the images that passed through the source in the attack, forwards and backwards."""
         with torch.no_grad():
@@ -156,8 +171,8 @@ class Evaluation:
         passes = self.source.forwards, self.source.backwards
         if self.rounded:
             x_adv = (x_adv * 255).round() / 255
-        if self.keep:
-            numpy.save(self.keep / f"{spec.name}.{number:06}.npy", x_adv.cpu().contiguous().numpy())
+        if keep:
+            numpy.save(self._image_file(keep, spec, number), x_adv.cpu().contiguous().numpy())
         return *self.judge(spec, x, x_adv, y, right, epsilon), *passes
 
     def judge(self, spec, x, x_adv, y, right, epsilon):
