@@ -5,7 +5,7 @@
 
 With a = an estimator's MI on its own kind of sample and b = on the other kind, W the samples whose prediction the attack
 turned wrong and R those that withstood it, the estimators learn to tell the two kinds apart: objective "cosine" as the
-released code does (METHOD, section 3), "difference" as the paper's Equation 5. The folder ends with the four networks,
+released code does (utils/mi_losses.py), "difference" as the paper's Equation 5. The folder ends with the four networks,
 local_n_model.pth, global_n_model.pth, local_a_model.pth and global_a_model.pth.
 """
 from dataclasses import dataclass

@@ -75,7 +75,7 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
 
     def released():
         """The target anew, with its gradients, for each MI value: E_n and E_a, a and b, over W, R, and once more in each
-        of the two objectives - 16 passes (METHOD, section 5, point 19)."""
+        of the two objectives - 16 passes (docs/differences.md, point 19)."""
         networks.target.eval()
         x_adv = attacks.pgd(networks.target, networks.x, networks.y, steps=20)
         total = 0

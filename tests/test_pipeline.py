@@ -284,8 +284,8 @@ def test_warnings_name_what_is_suspect():
     assert "collapsed" in train_MIAT.warnings({"largest_class": 0.95})[0]
 
 
-def test_the_papers_weights_collapse_a_small_run_and_are_warned_of(chain, tmp_path):
-    """alpha 5 at once on an untrained narrow network: METHOD, end of section 3."""
+def test_a_weight_that_takes_over_is_warned_of(chain, tmp_path):
+    """Far too large a weight at once on an untrained narrow network, as alpha 5 is in results/cifar10-small."""
     result = succeed("train_MIAT.py", *SMALL, "--epochs", 2, "--warmup-epochs", 0, "--alpha", 500, "--estimator-dir", chain / "estimators",
                      "--model-dir", tmp_path)
     assert "warning: alpha L_mi pulls" in result.out

@@ -1,4 +1,4 @@
-"""The adversarial losses L_adv of the defenses (METHOD: section 3), each (logits, logits_adv, y) -> scalar.
+"""The adversarial losses L_adv of the defenses, each (logits, logits_adv, y) -> scalar.
 
 `logits` h(x) and `logits_adv` h(x~) are (N,C), `y` is (N,); computed in float32 at least, mean over the samples.
 A further loss is one function here and one line in `LOSSES`.

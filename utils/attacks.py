@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 NORMS = ("linf", "l2")
-NOISE = 0.001  # standard deviation of the default start, x + 0.001 N(0,1): METHOD, "start of PGD"
+NOISE = 0.001  # standard deviation of the default start, x + 0.001 N(0,1), of the released code
 
 
 @contextlib.contextmanager

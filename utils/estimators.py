@@ -47,7 +47,7 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, o
 
 def train(name: str, settings, objectives: dict[str, Callable]) -> None:
     """Train both estimators with objectives["natural"] and objectives["adversarial"], each (a, b, masks) -> scalar, where
-    a is the estimator's value on its own kind of sample, b on the other (METHOD, section 3), both (N,); masks are C, R, W
+    a is the estimator's value on its own kind of sample, b on the other (utils/mi_losses.py), both (N,); masks are C, R, W
     and "fooled" = {argmax h(x~) != y}."""
     need_files({"pre_target": settings.pre_target})
     stage = open_stage(name, settings, {"pre_target": settings.pre_target})

@@ -9,7 +9,7 @@ from utils import patterns
 from utils.attacks import frozen, pgd
 from utils.devices import Compute
 
-PAIRS = {  # column of the record -> (which estimator, which output); METHOD, section 1
+PAIRS = {  # column of the record -> (which estimator, which output); paper, section 3
     "natural_mi_of_natural": ("natural", "output"),
     "natural_mi_of_adversarial": ("natural", "output_adv"),
     "adversarial_mi_of_natural": ("adversarial", "output"),

@@ -21,8 +21,8 @@ from errors import InputError
 from models.mi_names import BOUNDS, REPRESENTATIONS
 
 # Before torch is imported: a thread that waits for another spins 1,000 times, then sleeps. PGD on two cores, images/s
-# (ResNet-18 of width 16, 16x16, bf16), alone and beside a busy process: 772 and 336 so; 896 and 7 when it spins on; 480 and
-# 449 when it sleeps at once (2026-11-20).
+# (ResNet-18 of width 16, 16x16, bf16), alone and beside a busy process: 772 and 336 so; 896 and 7 when it spins on; 443 to
+# 517 and 449 when it sleeps at once (2026-11-20).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 

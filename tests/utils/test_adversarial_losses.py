@@ -23,7 +23,7 @@ def softmax(row):
 
 
 def plain(logits, logits_adv, y, name, beta):
-    """The mean over samples of METHOD's formulas, with nothing but math."""
+    """The mean over samples of the papers' formulas, with nothing but math."""
     total = 0.0
     for row, row_adv, label in zip(logits.tolist(), logits_adv.tolist(), y.tolist()):
         p, q = softmax(row), softmax(row_adv)

@@ -68,7 +68,7 @@ FAMILIES = {
     "square": Family(f"{_HERE}.auto.square", "bounded", random=True, black_box=True),
 }
 
-# The columns of the paper's tables (METHOD, section 4).
+# The columns of the paper's Tables 1 to 6.
 COLUMNS = {"linf": ["none", "pgd-40", "aa", "fwa-40", "tidim"], "l2": ["none", "pgd-40", "cw-20", "ddn-20"]}
 
 # The same columns as the released script runs them, at Linf 8/255 and L2 0.5: name -> the settings that differ.
