@@ -1,5 +1,6 @@
 """What a run computes on: the device, the precision of its networks, and the seeds of its random draws."""
 import contextlib
+import ctypes
 import platform
 from dataclasses import dataclass
 
@@ -49,9 +50,20 @@ def compute(device_asked: str, precision: str = "fp32") -> Compute:
         precision = "bf16" if native else "fp32"
     # Gradients of saturated softmaxes are denormal numbers, on which a CPU was seen to be 100 times slower; zero is as good.
     torch.set_flush_denormal(True)
+    if device.type == "cpu":
+        _keep_memory()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return Compute(device, precision)
+
+
+def _keep_memory() -> None:
+    """Ask glibc to keep freed memory for the next tensor of its size. It gives large blocks back to the system, which has to
+    clear their pages again each time: a fifth of the time of PGD (ResNet-18 of width 16, batch 125, bf16, one thread)."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)        # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def _cpu(field: str) -> str:

@@ -3,9 +3,11 @@
 `Evaluation` fixes everything but the attack; its results file holds one row per attack, grows with every batch, and is what the
 same command goes on from.
 """
+import contextlib
 import itertools
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from utils.attacks import at_least_float32, frozen, l2_norm, pgd
 from utils.devices import Compute, mix
 from utils.runs import write_text
 
+LEAVING = ("pgd", "bim", "mim", "tidim", "fwa", "fwa-fw")  # attacks of which a sample may leave once it has fallen
 TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
 
 
@@ -156,24 +159,56 @@ class Evaluation:
         norm; and the images that passed through the source in the attack, forwards and backwards."""
         with torch.no_grad():
             right = self.model(x).argmax(1) == y
-        x_adv = x.clone()
+        x_adv, chosen = x.clone(), right.nonzero()[:, 0]
         self.source.forwards = self.source.backwards = 0
-        if right.any():
-            chosen = right.nonzero()[:, 0]
+        if len(chosen):
             extra = dict(settings)
-            if spec.family in ("pgd", "bim") and self.source is self.model:
+            if spec.family in LEAVING and self.source is self.model:
                 extra["until_fooled"] = True
             if spec.family == "tidim":
                 extra["index"] = first + chosen.cpu()
             if spec.random:
                 extra["seed"] = mix(self.seed, number) % 2**31
-            x_adv[chosen] = attack_suite.attack(spec.name, self.source, x[chosen], y[chosen], self.norm, epsilon, **extra)
+            craft = self._craft_in_parts if spec.family in attack_suite.PARTS else self._craft
+            x_adv[chosen] = craft(spec, x[chosen], y[chosen], epsilon, extra)
         passes = self.source.forwards, self.source.backwards
         if self.rounded:
             x_adv = (x_adv * 255).round() / 255
         if keep:
             numpy.save(self._image_file(keep, spec, number), x_adv.cpu().contiguous().numpy())
         return *self.judge(spec, x, x_adv, y, right, epsilon), *passes
+
+    def _craft(self, spec, x, y, epsilon, extra):
+        return attack_suite.attack(spec.name, self.source, x, y, self.norm, epsilon, **extra)
+
+    def _craft_in_parts(self, spec, x, y, epsilon, extra):
+        """The images that AutoAttack makes of a batch, its parts one by one: each is kept in a file beside the results, so that a
+        long batch goes on after a kill with the part it was in."""
+        parts, state = attack_suite.PARTS[spec.family], None
+        kept = self.output and self.output.with_name(f".{self.output.name}.unfinished.npz")
+        question = json.dumps([self.identity, epsilon, extra, x.sum().item()], default=str)
+        if kept and kept.is_file():
+            with contextlib.suppress(OSError, ValueError, KeyError, EOFError), numpy.load(kept, allow_pickle=False) as file:
+                state = {name: file[name] for name in file.files} if file["question"] == question else None
+        x_adv, done = x.clone(), 0
+        if state:
+            x_adv, done = torch.from_numpy(state["x_adv"]).to(x), int(state["done"])
+            self.source.forwards, self.source.backwards = state["passes"].tolist()
+        for part in parts[done:]:
+            with torch.no_grad():
+                left = (self.source(x_adv).argmax(1) == y).nonzero()[:, 0]
+            if len(left) == 0:
+                break
+            x_adv[left] = self._craft(attack_suite.parse(part), x[left], y[left], epsilon, extra)
+            done += 1
+            if kept:
+                beside = kept.with_name(f"{kept.name}.part.npz")
+                numpy.savez(beside, question=question, x_adv=x_adv.cpu().contiguous().numpy(), done=done,
+                            passes=[self.source.forwards, self.source.backwards])
+                os.replace(beside, kept)
+        if kept:
+            kept.unlink(missing_ok=True)
+        return x_adv
 
     def judge(self, spec, x, x_adv, y, right, epsilon):
         """As `_batch`, of given images."""

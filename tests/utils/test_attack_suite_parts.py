@@ -186,3 +186,34 @@ def test_sta_cannot_move_a_constant_image():
     x = torch.full((2, 3, 12, 12), 0.5)
     y = torch.zeros(2, dtype=torch.long)
     assert torch.equal(attack("sta-20", Position(5.6), x, y), x)
+
+
+class Seen(torch.nn.Module):
+    """A linear classifier of two classes that keeps how many images pass."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.weight, self.passed = torch.randn(2, 3, 12, 12, generator=generator), 0
+
+    def forward(self, x):
+        self.passed += len(x)
+        if x.shape[2:] != (12, 12):
+            x = F.adaptive_avg_pool2d(x, 12)
+        return torch.einsum("nchw,kchw->nk", x, self.weight)
+
+
+@pytest.mark.parametrize("name, epsilon", [("pgd-12", 0.02), ("bim-12", 0.02), ("mim-12", 0.02), ("tidim-12", 0.03),
+                                           ("fwa-12", 0.01), ("fwa-fw-12", 0.005)])
+def test_fallen_samples_leave_and_the_others_are_attacked_as_before(name, epsilon):
+    model = Seen()
+    x = torch.rand(12, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+    y = model(x).argmax(1)
+    model.passed = 0
+    together = attack(name, model, x, y, "linf", epsilon)
+    passed, model.passed = model.passed, 0
+    leaving = attack(name, model, x, y, "linf", epsilon, until_fooled=True)
+    assert model.passed < passed
+    fell, stood = model(leaving).argmax(1) != y, model(together).argmax(1) == y
+    assert fell.any() and not fell.all() and not (fell & stood).any()
+    torch.testing.assert_close(leaving[~fell], together[~fell], rtol=0, atol=2e-5)

@@ -41,9 +41,9 @@ def best_plan(value, x, epsilon, kernel=SIZE):
 
 def feasible(transport, plan, within=1e-9):
     assert (plan >= 0).all() and (plan[:, :, transport.outside[0, 0]] == 0).all()
-    torch.testing.assert_close(plan.sum(2), transport.x, rtol=0, atol=within)
+    torch.testing.assert_close(plan.sum(2), transport.mass.squeeze(2), rtol=0, atol=within)
     assert (transport.spent(plan) <= transport.budget + within).all()
-    torch.testing.assert_close(transport.push(plan).sum((1, 2, 3)), transport.x.sum((1, 2, 3)), rtol=1e-9, atol=0)
+    torch.testing.assert_close(transport.push(plan).sum((1, 2, 3)), transport.mass.squeeze(2).sum((1, 2, 3)), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("kernel", [3, 4, 5])

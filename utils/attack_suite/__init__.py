@@ -68,6 +68,9 @@ FAMILIES = {
     "square": Family(f"{_HERE}.auto.square", "bounded", random=True, black_box=True),
 }
 
+# What AutoAttack consists of, in its order, each on what the ones before left.
+PARTS = {"aa": ("apgd-ce", "apgd-t", "fab-t", "square")}
+
 # The columns of the paper's Tables 1 to 6.
 COLUMNS = {"linf": ["none", "pgd-40", "aa", "fwa-40", "tidim"], "l2": ["none", "pgd-40", "cw-20", "ddn-20"]}
 

@@ -49,19 +49,22 @@ def _judge(model, x_adv, y) -> tuple[torch.Tensor, torch.Tensor]:
     return F.cross_entropy(logits, y, reduction="none"), logits.argmax(1) == y
 
 
-def mim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0) -> torch.Tensor:
-    """The momentum iterative method. step_size: in pixel units, default epsilon/4; decay: of the running direction."""
-    return _momentum(lambda x_adv, _: _gradient(model, x_adv, y), x, norm, epsilon, steps, step_size, decay)
+def mim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0, until_fooled=False) -> torch.Tensor:
+    """The momentum iterative method. step_size: in pixel units, default epsilon/4; decay: of the running direction.
+    until_fooled: a sample stops at the first iterate that the network gets wrong."""
+    return _momentum(lambda x_adv, index, _: _gradient(model, x_adv, y[index]), x, norm, epsilon, steps, step_size, decay,
+                     until_fooled)
 
 
 def tidim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0, probability=0.5, enlargement=36 / 32,
-          kernel=15, sigma=3.0, seed=0, index=None) -> torch.Tensor:
+          kernel=15, sigma=3.0, seed=0, index=None, until_fooled=False) -> torch.Tensor:
     """TI-DIM. Before each gradient each image is, with `probability`, resized to a side drawn from its own to
     `enlargement` times its own and padded with zeros to the latter, at a random place; that is what the network sees.
     The gradient is smoothed by a Gaussian of kernel x kernel pixels with standard deviation `sigma`, in pixels.
 
     index: (N,) integers >= 0 that name the samples, such as their places in the data set; default 0..N-1. The draws of
     a sample come from (seed, its index) alone: they depend neither on the rest of the batch nor on the device.
+    until_fooled: a sample stops at the first iterate that the network is seen to get wrong as it is, without a change.
     Raises InputError where the network does not take the enlarged images.
     """
     height, width = x.shape[2:]
@@ -73,37 +76,48 @@ def tidim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0, proba
     weights = torch.exp(-0.5 * ((torch.arange(kernel, device=x.device) - (kernel - 1) / 2) / sigma) ** 2)
     weights = (weights / weights.sum()).to(x.dtype)
 
-    def gradient(x_adv, step):
-        diverse = draws[step, :, 0] < probability
-        result = torch.empty_like(x_adv)
+    def gradient(x_adv, index, step):
+        drawn = draws[step, index.cpu().numpy()]
+        diverse = drawn[:, 0] < probability
+        result, errs = torch.empty_like(x_adv), torch.zeros_like(index, dtype=torch.bool)
         for chosen, changed in ((diverse, True), (~diverse, False)):
             if chosen.any():
                 here = torch.from_numpy(np.flatnonzero(chosen)).to(x.device)
-                change = _Enlarged(draws[step, chosen, 1:], (height, width), canvas, x) if changed else None
-                result[here] = _gradient(model, x_adv[here], y[here], change)
-        return _smooth(result, weights)
+                change = _Enlarged(drawn[chosen, 1:], (height, width), canvas, x) if changed else None
+                result[here], wrong = _gradient(model, x_adv[here], y[index[here]], change)
+                if not changed:
+                    errs[here] = wrong
+        return _smooth(result, weights), errs
 
-    return _momentum(gradient, x, norm, epsilon, steps, step_size, decay)
+    return _momentum(gradient, x, norm, epsilon, steps, step_size, decay, until_fooled)
 
 
-def _momentum(gradient: Callable, x, norm, epsilon, steps, step_size, decay) -> torch.Tensor:
-    """The iteration above; gradient: (x_adv, step) -> g."""
+def _momentum(gradient: Callable, x, norm, epsilon, steps, step_size, decay, until_fooled) -> torch.Tensor:
+    """The iteration above; gradient: (x_adv, which samples these are, step) -> g, which of them the network gets wrong."""
     step_size = epsilon / 4 if step_size is None else step_size
-    x_adv, direction = x, torch.zeros_like(x)
+    result, index = x.clone(), torch.arange(len(x), device=x.device)
+    natural, x_adv, direction = x, x, torch.zeros_like(x)
     for step in range(steps):
-        g = gradient(x_adv, step)
+        g, errs = gradient(x_adv, index, step)
+        if until_fooled and errs.any():
+            result[index[errs]] = x_adv[errs]
+            natural, x_adv, direction, g, index = (v[~errs] for v in (natural, x_adv, direction, g, index))
+            if len(index) == 0:
+                break
         scale = g.abs().mean((1, 2, 3), keepdim=True)
         direction = decay * direction + torch.where(scale > 0, g / torch.where(scale > 0, scale, 1), 0)
-        delta = x_adv + step_size * attacks.steepest(direction, norm) - x
-        x_adv = (x + attacks.project(delta, norm, epsilon)).clamp(0, 1)
-    return x_adv
+        delta = x_adv + step_size * attacks.steepest(direction, norm) - natural
+        x_adv = (natural + attacks.project(delta, norm, epsilon)).clamp(0, 1)
+    result[index] = x_adv
+    return result
 
 
-def _gradient(model, x, y, change: Callable | None = None) -> torch.Tensor:
-    """The gradient of each sample's cross-entropy in its image, through `change` where there is one."""
+def _gradient(model, x, y, change: Callable | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of each sample's cross-entropy in its image, through `change` where there is one; and whether the network
+    gets what it saw wrong."""
     x = x.detach().requires_grad_(True)
     logits = precise(model(x if change is None else change(x)))
-    return torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)[0]
+    return torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x)[0], logits.detach().argmax(1) != y
 
 
 def _smooth(image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -26,40 +26,64 @@ from utils.attack_suite.common import precise
 _PER_IMAGE = (1, 2, 3, 4)
 
 
-def projected(model, x, y, epsilon, steps=40, kernel=5, step_size=0.007, evaluations=15) -> torch.Tensor:
-    """The projected-gradient form. evaluations: of the multiplier in each projection, at most."""
-    transport = Transport(x, epsilon, kernel)
+def projected(model, x, y, epsilon, steps=40, kernel=5, step_size=0.007, evaluations=15, until_fooled=False) -> torch.Tensor:
+    """The projected-gradient form. evaluations: of the multiplier in each projection, at most. until_fooled: a sample
+    stops at the first image that the network gets wrong."""
+    def move(transport, plan, G, _):
+        return transport.project(plan.add_(G, alpha=step_size), evaluations)
+    return _ascend(model, x, y, epsilon, kernel, steps, move, until_fooled)
 
-    def move(plan, G, _):
-        return transport.project(plan + step_size * G, evaluations)
-    return _ascend(model, x, y, transport, steps, move)
 
-
-def frank_wolfe(model, x, y, epsilon, steps=40, kernel=5, gamma=0.001, evaluations=30) -> torch.Tensor:
+def frank_wolfe(model, x, y, epsilon, steps=40, kernel=5, gamma=0.001, evaluations=30, until_fooled=False) -> torch.Tensor:
     """The Frank-Wolfe form. gamma: the weight of the entropy; evaluations: of the multiplier in each step, at most."""
-    transport = Transport(x, epsilon, kernel)
-
-    def move(plan, G, k):
+    def move(transport, plan, G, k):
         return plan.lerp(transport.maximise(G, gamma, evaluations), 2 / (k + 2))
-    return _ascend(model, x, y, transport, steps, move)
+    return _ascend(model, x, y, epsilon, kernel, steps, move, until_fooled)
 
 
-def _ascend(model, x, y, transport: "Transport", steps: int, move: Callable) -> torch.Tensor:
-    """`steps` times move(plan, G, number of the step), from the plan that moves nothing. Returned of each sample is the
-    latest image on which the network was seen to err, or else the last image."""
-    plan = transport.identity()
-    fooled, erring = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool, device=x.device), x
+def _ascend(model, x, y, epsilon, kernel, steps: int, move: Callable, until_fooled: bool) -> torch.Tensor:
+    """`steps` times move(transport, plan, G, number of the step), from the plan that moves nothing. Returned of each sample
+    is the latest image on which the network was seen to err, or else the last image."""
+    # On a CPU the plans of a few images at a time stay in its cache.
+    pieces = [_Piece(index, Transport(x[index], epsilon, kernel))
+              for index in torch.arange(len(x), device=x.device).split(4 if x.device.type == "cpu" else len(x))]
+    result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
     for step in range(steps):
-        image = transport.push(plan).requires_grad_(True)
+        index = torch.cat([piece.index for piece in pieces])
+        image = torch.cat([piece.transport.push(piece.plan) for piece in pieces]).requires_grad_(True)
         logits = precise(model(image.clamp(0, 1)))
-        gradient, = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), image)
+        gradient, = torch.autograd.grad(F.cross_entropy(logits, y[index], reduction="sum"), image)
         with torch.no_grad():
-            errs = (logits.argmax(1) != y)[:, None, None, None]
-            fooled, erring = fooled | errs, torch.where(errs, image.clamp(0, 1), erring)
-            G = transport.pull(gradient)
-            largest = G.abs().amax(_PER_IMAGE, keepdim=True)
-            plan = move(plan, G / torch.where(largest > 0, largest, 1), step)
-    return torch.where(fooled, erring, transport.push(plan).clamp(0, 1))
+            errs = logits.argmax(1) != y[index]
+            result[index[errs]] = image[errs].clamp(0, 1)
+            fooled[index[errs]] = True
+            largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+            gradient = gradient / torch.where(largest > 0, largest, 1)
+            sizes = [len(piece.index) for piece in pieces]
+            for piece, g, err in zip(pieces, gradient.split(sizes), errs.split(sizes)):
+                if until_fooled and err.any():
+                    piece.keep(~err)
+                    g = g[~err]
+                if len(g):
+                    piece.plan = move(piece.transport, piece.plan, piece.transport.pull(g), step)
+            pieces = [piece for piece in pieces if len(piece.index)]
+        if not pieces:
+            break
+    for piece in pieces:
+        last = ~fooled[piece.index]
+        result[piece.index[last]] = piece.transport.push(piece.plan)[last].clamp(0, 1)
+    return result
+
+
+class _Piece:
+    """Some images of a batch: their places in it, their transport and their plans."""
+
+    def __init__(self, index: torch.Tensor, transport: "Transport"):
+        self.index, self.transport, self.plan = index, transport, transport.identity()
+
+    def keep(self, stay: torch.Tensor) -> None:
+        self.index, self.plan = self.index[stay], self.plan[stay]
+        self.transport.keep(stay)
 
 
 class Transport:
@@ -68,16 +92,22 @@ class Transport:
     tolerance: the share of the budget by which a plan may miss it."""
 
     def __init__(self, x: torch.Tensor, epsilon: float, kernel: int = 5, tolerance: float = 1e-4):
-        self.x, self.epsilon, self.kernel, self.tolerance = x, epsilon, kernel, tolerance
+        self.epsilon, self.kernel, self.tolerance = epsilon, kernel, tolerance
         before, after = (kernel - 1) // 2, kernel // 2
         self.pads = (before, after, before, after)
         offsets = torch.arange(-before, after + 1, device=x.device, dtype=x.dtype)
         self.cost = torch.hypot(offsets[:, None], offsets).reshape(1, 1, -1, 1, 1)
         self.centre = before * kernel + before
         self.outside = self.pull(torch.ones_like(x[:1, :1])) == 0
-        self.mass = x.unsqueeze(2)
+        self.mass = x.contiguous().unsqueeze(2)  # laid out as the plans are, else each product of both takes twice as long
         self.budget = epsilon * self.mass.sum(_PER_IMAGE, keepdim=True)
         self.multiplier = torch.zeros_like(self.budget)  # the last one found, near which the next one is sought
+        self.tau = None  # likewise the thresholds of the rows
+
+    def keep(self, stay: torch.Tensor) -> None:
+        """Go on with the images for which `stay` is true."""
+        self.mass, self.budget, self.multiplier = (v[stay] for v in (self.mass, self.budget, self.multiplier))
+        self.tau = None if self.tau is None else self.tau[stay]
 
     def push(self, plan: torch.Tensor) -> torch.Tensor:
         """What each pixel receives, (N,C,H,W)."""
@@ -97,28 +127,23 @@ class Transport:
 
     def identity(self) -> torch.Tensor:
         """The plan that moves nothing."""
-        return self._kept(torch.zeros_like(self.x).unsqueeze(2).repeat(1, 1, self.kernel ** 2, 1, 1), self.mass)
+        return self._kept(torch.zeros_like(self.mass).repeat(1, 1, self.kernel ** 2, 1, 1), self.mass)
 
     def project(self, plan: torch.Tensor, evaluations: int = 15) -> torch.Tensor:
         """The feasible plan nearest to `plan` in Euclidean distance. For the multiplier t it is
         max(plan - t c - tau, 0), with one tau for each pixel by which the pixel sends what it has."""
         rows = plan.masked_fill(self.outside, -1e4)  # far below every tau
-        places = (~self.outside).to(plan.dtype)
-        # Nothing moves for this t: in each row the centre leads all others by all that the pixel has.
-        lead = (rows - rows[:, :, self.centre:self.centre + 1] + self.mass) / self.cost.clamp_min(1)
-        highest = self._kept(lead, 0).amax(_PER_IMAGE, keepdim=True)
-        tau = ((rows * places).sum(2, keepdim=True) - self.mass) / places.sum(2, keepdim=True)
-        before = torch.zeros_like(highest)
+        centre = rows[:, :, self.centre:self.centre + 1]
+        lowest = centre - self.mass  # below this tau the centre alone, which costs nothing, would send too much
+        # Nothing moves for this t, as all others cost 1 at least: in each row the centre leads by all that the pixel has.
+        highest = rows.amax(_PER_IMAGE, keepdim=True) - lowest.amin(_PER_IMAGE, keepdim=True)
 
         def at(t):
-            nonlocal tau, before
-            # Rows sink by the largest c times the growth of t at most, and their thresholds with them.
-            lowest, before = tau - (t - before).clamp_min(0) * self.cost.max(), t
             sunk = rows - t * self.cost
-            tau, positive = self._threshold(sunk, tau, lowest)
+            self.tau, positive = self._threshold(sunk, lowest if self.tau is None else self.tau, lowest)
             count, mean_cost, mean_square = self._moments(positive)
             slope = (count * (mean_square - mean_cost.square())).sum(_PER_IMAGE, keepdim=True)
-            return (sunk - tau).clamp_min(0), slope
+            return (sunk - self.tau).clamp_min(0), slope
         return self._within_budget(at, highest, evaluations)
 
     def maximise(self, G: torch.Tensor, gamma: float, evaluations: int = 30) -> torch.Tensor:
@@ -169,14 +194,32 @@ class Transport:
         """The tau for which max(rows - tau, 0) sums to x in each row (axis 2), and where rows exceed it (1, else 0).
 
         The sum is convex in tau, so that Newton's method from any guess below the largest entry lands below tau and
-        then rises to it in a few steps, as fewer and fewer places take part; that is several times faster than
-        sorting the rows. lowest: a lower bound of tau, for rows where the guess is too high for that.
+        then rises to it as fewer and fewer places take part. Most rows are there after two steps and a few need eight:
+        those go on by themselves. lowest: a lower bound of tau, for rows where the guess is above all entries.
         """
-        count, tau = None, guess
-        while True:
-            positive = (rows > tau).to(rows.dtype)
-            before, count = count, positive.sum(2, keepdim=True)
-            if before is not None and torch.equal(before, count):
-                return tau, positive
-            newton = ((positive * rows).sum(2, keepdim=True) - self.mass) / count.clamp_min(1)
-            tau = torch.where(count > 0, newton, lowest) if before is None else torch.maximum(tau, newton)
+        def newton(rows, mass, tau, axis):
+            above = (rows - tau).relu_()
+            total = above.sum(axis, keepdim=True)
+            positive = above.sign_()
+            count = positive.sum(axis, keepdim=True)
+            return positive, count, tau + (total - mass) / count.clamp_min(1)
+
+        positive, count, landed = newton(rows, self.mass, guess, 2)
+        tau = torch.where(count > 0, landed, lowest)
+        unsettled = torch.ones_like(count, dtype=torch.bool)
+        while unsettled.float().mean() > 0.1:
+            before = count
+            positive, count, risen = newton(rows, self.mass, tau, 2)
+            unsettled, tau = count != before, torch.maximum(tau, risen)
+        chosen = unsettled[:, :, 0]
+        if chosen.any():
+            few, mass, few_tau, few_count = (v.movedim(2, -1)[chosen] for v in (rows, self.mass, tau, count))
+            while True:
+                before = few_count
+                few_positive, few_count, risen = newton(few, mass, few_tau, 1)
+                if torch.equal(before, few_count):
+                    break
+                few_tau = torch.maximum(few_tau, risen)
+            tau.movedim(2, -1)[chosen] = few_tau
+            positive.movedim(2, -1)[chosen] = few_positive
+        return tau, positive
