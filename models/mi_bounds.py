@@ -10,13 +10,23 @@ Every bound has a form with one value per sample, which the training stages need
 
 Scores are computed in float32 at least, also under autocast: they reach +-2000, and there bfloat16 rounds to multiples
 of 8. No function here waits for the device.
+
+The N x N x L scores are large, and a value needs no more of them than one sum over j. Above BLOCK scores they are made for
+some outputs at a time and made again in the backward pass, so that memory grows with N, not with its square.
+
+Where several processes share a batch (`models.processes`), ``local`` and ``global_`` are this process's samples, N counts the
+samples of all, every pattern of which is a negative, and values are those of all N samples, the same in each process.
 """
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
+from models import processes
 from models.mi_names import BOUNDS
+
+BLOCK = 2**27  # scores held at a time, 512 MiB in float32: batches of up to 1,448 images of 32x32 take one block
 
 
 def check_samples(n: int) -> None:
@@ -31,31 +41,89 @@ def scores(local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
 
     Raises ValueError on other shapes, and for N < 2.
     """
+    local, global_ = _checked(local, global_)
+    check_samples(len(local))
+    return _against(_vectors(local), global_.squeeze(2), len(local))
+
+
+def _checked(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in the precision of the scores. Raises ValueError on other shapes than (N,U,L) and (N,U,1)."""
     if local.dim() != 3 or global_.shape != (*local.shape[:2], 1):
         raise ValueError(f"local (N,U,L) and global_ (N,U,1) are needed, not {tuple(local.shape)} and "
                          f"{tuple(global_.shape)}")
-    n, units, locations = local.shape
-    check_samples(n)
     dtype = torch.promote_types(torch.promote_types(local.dtype, global_.dtype), torch.float32)
+    return local.to(dtype), global_.to(dtype)
+
+
+def _vectors(local: torch.Tensor) -> torch.Tensor:
+    """(N, U, L) as (N L, U). The MI networks end in a LayerNorm over channels, so units are innermost in memory and this is
+    a view."""
+    return local.transpose(1, 2).reshape(-1, local.shape[1])
+
+
+def _against(vectors: torch.Tensor, outputs: torch.Tensor, n: int) -> torch.Tensor:
+    """Scores (M, n, L) of outputs (M, U) against the vectors (n L, U) of n patterns."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return (outputs @ vectors.T).view(len(outputs), n, -1)
+
+
+def _pairs(local: torch.Tensor, global_: torch.Tensor, reduce: Callable, combine: Callable
+           ) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positives u[i,i,l] and a reduction of the negatives over j != i, both (N, L).
+
+    reduce(u, diagonal): scores (M, n, L) and where they are positives (M, n, 1) -> (M, L). combine: (R, N, L), the
+    reductions over the patterns of each of R processes, -> (N, L).
+    """
+    local, global_ = _checked(local, global_)
+    n, _, locations = local.shape
+    lengths = processes.sizes(n)
+    total, first = sum(lengths), sum(lengths[:processes.rank()])
+    check_samples(total)
     with torch.autocast(local.device.type, enabled=False):
-        # The MI networks end in a LayerNorm over channels, so units are innermost in memory and this is a view.
-        vectors = local.to(dtype).transpose(1, 2).reshape(n * locations, units)
-        return (global_.to(dtype).squeeze(2) @ vectors.T).view(n, n, locations)
+        positives = processes.gather(torch.bmm(global_.transpose(1, 2), local).squeeze(1))
+    vectors, outputs = _vectors(local), processes.gather(global_.squeeze(2))
+    own = torch.arange(first, first + n, device=local.device)
+
+    def part(vectors, outputs, begin):
+        index = torch.arange(begin, begin + len(outputs), device=own.device)
+        return reduce(_against(vectors, outputs, n), (index[:, None] == own).unsqueeze(2))
+
+    rows = max(1, BLOCK // (n * locations))
+    reduced = part(vectors, outputs, 0) if rows >= total else _InParts.apply(vectors, outputs, part, rows)
+    return positives, combine(processes.gather(reduced.unsqueeze(0)))
 
 
-def _positives(u: torch.Tensor) -> torch.Tensor:
-    """u[i, i, l] as (N, L)."""
-    return u.diagonal(dim1=0, dim2=1).T
+class _InParts(torch.autograd.Function):
+    """part(vectors, outputs, 0), a function of each output by itself, made for `rows` outputs at a time and once more in the
+    backward pass. (torch.utils.checkpoint, part by part, was seen to hold a gradient of `vectors` for each part.)"""
+
+    @staticmethod
+    def forward(ctx, vectors, outputs, part, rows):
+        ctx.save_for_backward(vectors, outputs)
+        ctx.part, ctx.rows = part, rows
+        return torch.cat([part(vectors, some, i * rows) for i, some in enumerate(outputs.split(rows))])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad[:2]
+        sums = [torch.zeros_like(each) if need else None for each, need in zip(saved, needed)]
+        for begin in range(0, len(saved[1]), ctx.rows):
+            some = slice(begin, begin + ctx.rows)
+            leaves = [each.detach().requires_grad_(need) for each, need in zip((saved[0], saved[1][some]), needed)]
+            with torch.enable_grad():
+                value = ctx.part(*leaves, begin)
+            found = iter(torch.autograd.grad(value, [leaf for leaf in leaves if leaf.requires_grad], gradient[some]))
+            if needed[0]:
+                sums[0] += next(found)
+            if needed[1]:
+                sums[1][some] = next(found)
+        return *sums, None, None
 
 
-def _on_diagonal(u: torch.Tensor) -> torch.Tensor:
-    """(N, N, 1), true where a pair is a positive."""
-    return torch.eye(len(u), dtype=torch.bool, device=u.device).unsqueeze(2)
-
-
-def _log_sum_exp_negatives(u: torch.Tensor) -> torch.Tensor:
-    """log sum_{j != i} exp u[i, j, l] as (N, L)."""
-    return u.masked_fill(_on_diagonal(u), -math.inf).logsumexp(dim=1)
+def _log_sum_exp_negatives(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """u[i,i,l] and log sum_{j != i} exp u[i,j,l], both (N, L)."""
+    return _pairs(local, global_, lambda u, diagonal: u.masked_fill(diagonal, -math.inf).logsumexp(dim=1),
+                  lambda parts: parts[0] if len(parts) == 1 else parts.logsumexp(dim=0))
 
 
 def donsker_varadhan(local: torch.Tensor, global_: torch.Tensor, released_diagonal: bool = False,
@@ -76,11 +144,10 @@ def donsker_varadhan(local: torch.Tensor, global_: torch.Tensor, released_diagon
 
     Returns: (N,), or a scalar.
     """
-    u = scores(local, global_)
-    negatives = _log_sum_exp_negatives(u)
+    positives, negatives = _log_sum_exp_negatives(local, global_)
     if released_diagonal:
         negatives = torch.logaddexp(negatives, negatives.new_zeros(()))
-    values = (_positives(u) - negatives).mean(1) + math.log(len(u) - 1)
+    values = (positives - negatives).mean(1) + math.log(len(positives) - 1)
     return values if per_sample else values.mean()
 
 
@@ -93,12 +160,11 @@ def infonce(local: torch.Tensor, global_: torch.Tensor, per_sample: bool = False
     Per sample (N,): I_i = mean_l [ u[i,i,l] - log sum_j exp u[i,j,l] + log N ], at most log N; the negatives of a
     location are the same location of the other patterns.
     """
-    u = scores(local, global_)
-    negatives = _log_sum_exp_negatives(u)
+    positives, negatives = _log_sum_exp_negatives(local, global_)
     # log( e^p / (e^p + sum e^n) ) = log sigmoid( p - log sum e^n ), which stays exact as it nears 0.
     if per_sample:
-        return F.logsigmoid(_positives(u) - negatives).mean(1) + math.log(len(u))
-    return F.logsigmoid(_positives(u) - negatives.logsumexp(dim=1, keepdim=True)).mean()
+        return F.logsigmoid(positives - negatives).mean(1) + math.log(len(positives))
+    return F.logsigmoid(positives - negatives.logsumexp(dim=1, keepdim=True)).mean()
 
 
 # Measure -> its terms for a positive and for a negative score. DV's second term is no expectation: a log-mean-exp.
@@ -134,15 +200,17 @@ def f_divergence(local: torch.Tensor, global_: torch.Tensor, measure: str = "JSD
     positive_term, negative_term = _TERMS[measure]
     if measure == "DV" and per_sample:
         return donsker_varadhan(local, global_)
-    u = scores(local, global_)
-    n, _, locations = u.shape
     if measure == "DV":
-        log_mean_exp = _log_sum_exp_negatives(u).logsumexp(dim=(0, 1)) - math.log(n * (n - 1) * locations)
-        return _positives(u).mean() - log_mean_exp
-    # Masked on both sides: before the term, or an overflow at a positive would turn its zero gradient into NaN.
-    diagonal = _on_diagonal(u)
-    negatives = negative_term(u.masked_fill(diagonal, 0)).masked_fill(diagonal, 0).sum(1) / (n - 1)
-    values = (positive_term(_positives(u)) - negatives).mean(1)
+        positives, negatives = _log_sum_exp_negatives(local, global_)
+        n, locations = positives.shape
+        return positives.mean() - negatives.logsumexp(dim=(0, 1)) + math.log(n * (n - 1) * locations)
+
+    def total(u, diagonal):
+        # Masked on both sides: before the term, or an overflow at a positive would turn its zero gradient into NaN.
+        return negative_term(u.masked_fill(diagonal, 0)).masked_fill(diagonal, 0).sum(1)
+
+    positives, negatives = _pairs(local, global_, total, lambda parts: parts.sum(0))
+    values = (positive_term(positives) - negatives / (len(positives) - 1)).mean(1)
     return values if per_sample else values.mean()
 
 

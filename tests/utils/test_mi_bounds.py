@@ -4,7 +4,10 @@ import math
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import models.mi_bounds
 from utils import mi_bounds
 from utils.mi_bounds import BOUNDS, MEASURES, donsker_varadhan, f_divergence, infonce, per_sample
 
@@ -308,3 +311,47 @@ def test_unknown_names_are_answered_with_the_choices():
         f_divergence(*inputs, measure="jsd")
     with pytest.raises(ValueError, match=r"'mine'.*dv, dv-released, nce, fd"):
         per_sample("mine", *inputs)
+
+
+class TestBlocks:
+    @pytest.mark.parametrize("block", [1, 40, 100])
+    @pytest.mark.parametrize("form", ["scalar", "per sample"])
+    def test_values_and_gradients_are_those_of_the_plain_form(self, form, block, monkeypatch):
+        for name, function in (SCALARS if form == "scalar" else VALUES).items():
+            results = []
+            for size in (2**27, block):
+                monkeypatch.setattr(models.mi_bounds, "BLOCK", size)
+                local, global_ = (each.requires_grad_() for each in encodings(7))
+                value = function(local, global_)
+                weights = torch.arange(1., 1 + value.numel(), dtype=value.dtype).view_as(value)
+                results.append([value, *torch.autograd.grad((weights * value).sum(), (local, global_))])
+            for plain, blocked in zip(*results):
+                torch.testing.assert_close(blocked, plain, rtol=1e-12, atol=1e-12, msg=name)
+
+    @pytest.mark.parametrize("bound", BOUNDS)
+    def test_memory_grows_with_the_batch_and_not_with_its_square(self, bound, monkeypatch):
+        """The largest sum of the sizes of all tensors alive at a time, forwards and backwards."""
+        def memory(n):
+            alive, most = {}, 0
+
+            class Watch(TorchDispatchMode):
+                def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                    nonlocal alive, most
+                    result = function(*args, **(kwargs or {}))
+                    for each in result if isinstance(result, (tuple, list)) else [result]:
+                        if isinstance(each, torch.Tensor):
+                            storage = each.untyped_storage()
+                            alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                    alive = {key: entry for key, entry in alive.items() if not entry[0].expired()}
+                    most = max(most, sum(size for _, size in alive.values()))
+                    return result
+
+            local, global_ = (each.requires_grad_() for each in encodings(n, units=2, locations=2))
+            with Watch():
+                torch.autograd.grad(per_sample(bound, local, global_).sum(), (local, global_))
+            return most
+
+        monkeypatch.setattr(models.mi_bounds, "BLOCK", 64)
+        assert memory(200) <= 4.5 * memory(50)
+        monkeypatch.setattr(models.mi_bounds, "BLOCK", 2**27)
+        assert memory(200) > 12 * memory(50)
