@@ -131,7 +131,7 @@ import torch
 import data
 import models
 from data.sets import DataSet, holdout_size, split_holdout
-from utils import devices
+from utils import devices, parallel
 from utils.attacks import frozen
 from utils.reports import plot_examples, plot_sweep, table
 from utils.robustness import Evaluation, order_warnings
@@ -243,6 +243,7 @@ def draw_gallery(evaluation: Evaluation, attacks: dict, folder: Path, stem: str)
 
 
 def main(settings: Settings) -> None:
+    parallel.refuse("test_comparison.py")
     compute = devices.compute(settings.device, settings.precision)
     model, source, options = find_model(settings)
     about = getattr(model, "about", {})

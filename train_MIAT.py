@@ -1,4 +1,4 @@
-"""Stage 3: train a target by NAMID, natural-adversarial mutual information-based defense.
+"""Stage 3: train a target by NAMID, natural-adversarial mutual information-based defense; or by WMIM, its baseline.
 
     python train_MIAT.py --estimator-dir runs/estimators --model-dir runs/namid
     python train_MIAT.py --estimator-dir runs/estimators --adv-loss trades --model-dir runs/namid_t
@@ -6,26 +6,51 @@
 
 Minimises L_adv + alpha L_mi (paper, Equations 6, 8 and 9). E_n and E_a are the estimators of stage 2, frozen: the mutual
 information of the target's output with the natural pattern x and with the adversarial pattern n = x~ - x. L_mi pulls both
-kinds of MI of the samples that the attack turned wrong towards what they are for the natural samples.
+kinds of MI of the samples that the attack turned wrong towards what they are for the natural samples. With --mi-loss wmim,
+L_mi is minus the MI of whole adversarial images x~ with the target's output, by the natural estimator of
+train_MI_estimator_only_max.py.
 
 With alpha as large as the paper's 5, short runs of narrow networks were seen to collapse (results/cifar10-small): the record
 therefore shows each part of L_mi and its gradient at the target's outputs beside L_adv's, a warning is printed where the MI part
 dominates or the predictions collapse, and --alpha-ramp and --init make a gentler beginning. The folder ends with
-target_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth.
+target_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both of the
+averaged network.
 """
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.settings import Attack, Bound, Count, Data, Network, Representation, Run, Training, group, need, parse
+from utils.settings import (
+    Attack,
+    Bound,
+    Count,
+    Data,
+    Fraction,
+    Network,
+    Representation,
+    Run,
+    StageSettings,
+    Training,
+    Weights,
+    group,
+    need,
+    parse,
+)
+
+ESTIMATOR_DIR = {"namid": Path("runs/estimators"), "wmim": Path("runs/estimators_max")}  # what stage 2 writes
+ALPHA = {"namid": 5.0, "wmim": 0.1}  # the paper's; ours, for the paper names none
 
 
 @dataclass
-class Settings:
+class Settings(StageSettings):
     """Options of stage 3."""
 
+    stage = "train_MIAT"
+
+    mi_loss: Literal["namid", "wmim"] = "namid"
+    """L_mi: the paper's Equation 8, or that of its baseline WMIM, which needs the natural estimator alone."""
     estimator_dir: Path | None = None
-    """The folder of stage 2; runs/estimators when no estimator is named at all."""
+    """The folder of stage 2; when not given runs/estimators, and for wmim runs/estimators_max."""
     pre_local_n: Path | None = None
     """The natural estimator's local network, in place of the folder's (also the three below: the released code's options)."""
     pre_global_n: Path | None = None
@@ -42,12 +67,12 @@ class Settings:
     """What the estimators see of the target: to check the files against; they say it themselves."""
     adv_loss: Literal["ce", "trades", "mart"] = "ce"
     """L_adv: cross-entropy (NAMID), TRADES (NAMID_T) or MART (NAMID_M)."""
-    alpha: float = 5.0
-    """Weight of L_mi in Equation 9 (paper: 5)."""
+    alpha: Fraction = None
+    """Weight of L_mi in Equation 9; when not given 5 (paper), and for wmim 0.1 (ours; the paper names none)."""
     alpha_ramp: float = 0.0
     """Epochs over which alpha grows linearly from 0, counted after the warm-up; 0: at once."""
-    lam: float = 0.1
-    """lambda of Equation 8 (paper: 0.1; the released code leaves the term out)."""
+    lam: Fraction = None
+    """lambda of Equation 8; 0.1 when not given (paper; the released code leaves the term out)."""
     beta: float = 6.0
     """Weight of the regulariser of TRADES and MART (paper: 6)."""
     without: Literal["natural", "adversarial"] | None = None
@@ -60,9 +85,17 @@ class Settings:
     network: Network = group(Network)
     attack: Attack = group(Attack)
     training: Training = group(Training)
+    weights: Weights = group(Weights)
     run: Run = group(Run, model_dir=Path("runs/namid"))
 
     def check(self) -> None:
+        if self.mi_loss == "wmim":
+            for option in ("lam", "without", "pre_local_a", "pre_global_a"):
+                need(not getattr(self, option), option, getattr(self, option),
+                     "is of NAMID; leave it out with --mi-loss wmim, which takes the natural estimator as it is")
+            self.lam = 0.0
+        self.lam = 0.1 if self.lam is None else self.lam
+        self.alpha = ALPHA[self.mi_loss] if self.alpha is None else self.alpha
         need(self.alpha >= 0, "alpha", self.alpha, "give 0 or more")
         need(self.alpha_ramp >= 0, "alpha_ramp", self.alpha_ramp, "give 0 or more epochs")
         need(self.beta >= 0, "beta", self.beta, "give 0 or more")
@@ -70,10 +103,10 @@ class Settings:
         need(self.n_units is None or self.n_units > 0, "n_units", self.n_units, "give 1 or more")
 
     def estimator_files(self) -> dict[str, Path]:
-        """The four files of the estimators by their options."""
-        folder = self.estimator_dir or Path("runs/estimators")
+        """The files of the estimators, four or the natural one's two, by their options."""
+        folder = self.estimator_dir or ESTIMATOR_DIR[self.mi_loss]
         return {f"pre_{part}_{letter}": getattr(self, f"pre_{part}_{letter}") or folder / f"{part}_{letter}_model.pth"
-                for letter in "na" for part in ("local", "global")}
+                for letter in ("na" if self.mi_loss == "namid" else "n") for part in ("local", "global")}
 
 
 if __name__ == "__main__":
@@ -84,15 +117,19 @@ import torch.nn.functional as F
 
 import models
 from errors import InputError
-from utils import patterns
+from models import processes
+from models.processes import gather
+from utils import parallel, patterns
 from utils.adversarial_losses import LOSSES
-from utils.attacks import pgd
+from utils.attacks import at_least_float32, pgd
+from utils.averaging import Average
 from utils.estimators import load_estimators
 from utils.evaluation import examples, held_out
-from utils.mi_losses import namid_parts
+from utils.mi_losses import namid_parts, wmim
 from utils.reports import plot_curves
 from utils.stages import check_classes, need_files, open_stage
 from utils.training import fit, run_script
+from utils.weight_perturbation import WeightPerturbation
 
 LOOKS = 10  # steps of an epoch whose gradients are measured part by part
 # How many times L_adv's gradient alpha L_mi's may be before a warning: in results/cifar10-small it was 0.7 to 1.9 times in
@@ -101,47 +138,88 @@ DOMINANT = 3
 COLLAPSED = 0.9  # the share of held-out images with one same predicted label that draws a warning
 
 
-def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, settings, compute, steps_per_epoch):
+def namid_loss(x, x_adv, natural_mi, adversarial_mi, settings, compute):
+    """L_mi of NAMID as a function (h(x), h(x~), the mask of Equation 6) -> (L_mi, its three terms). The patterns are encoded
+    here, once and without gradient: they carry none."""
+    local_n = local_a = None
+    with compute.autocast(), torch.no_grad():
+        if settings.without != "natural":
+            local_n = natural_mi.encode_pattern(patterns.natural(x, x_adv))
+        if settings.without != "adversarial":
+            local_a = adversarial_mi.encode_pattern(patterns.adversarial(x, x_adv))
+
+    def loss(output, output_adv, selected):
+        natural = natural_adv = adversarial = adversarial_adv = None
+        with compute.autocast():
+            if local_n is not None:
+                natural = natural_mi.mi(local_n, natural_mi.encode_output(output))                      # E_n(x; h(x))
+                natural_adv = natural_mi.mi(local_n, natural_mi.encode_output(output_adv))              # E_n(x; h(x~))
+            if local_a is not None:
+                adversarial = adversarial_mi.mi(local_a, adversarial_mi.encode_output(output))          # E_a(n; h(x))
+                adversarial_adv = adversarial_mi.mi(local_a, adversarial_mi.encode_output(output_adv))  # E_a(n; h(x~))
+        parts = namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, settings.lam, settings.without)
+        return sum(parts.values()), parts                                                               # Eq. 8
+
+    return loss
+
+
+def wmim_loss(x_adv, standard_mi, compute):
+    """L_mi of WMIM as a function with the arguments and results of `namid_loss`'s; it has no terms."""
+    with compute.autocast(), torch.no_grad():
+        local = standard_mi.encode_pattern(x_adv)
+
+    def loss(output, output_adv, selected):
+        with compute.autocast():
+            standard_adv = standard_mi.mi(local, standard_mi.encode_output(output_adv))                 # E_s(x~; h(x~))
+        return wmim(standard_adv), {}
+
+    return loss
+
+
+def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, settings, compute, steps_per_epoch,
+         perturbation=None):
     """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,), Equation 9; and what the record shows of it.
 
-    Each network runs once per distinct input: the target on x and on x~ (train mode, two passes), the local networks on the
-    patterns (no gradient: they carry none), the global networks on both outputs.
+    Each network runs once per distinct input: the target on x and on x~ (train mode, two passes; WMIM with cross-entropy has no
+    use for x), the local networks on the patterns, the global networks on both outputs. With weight perturbation, target and
+    global networks run once more, on the moved weights. For WMIM, natural_mi is its E_s and adversarial_mi None. `gather`: where
+    several processes share the batch, each has a part of x and y here and takes the loss over all of it.
     """
     if epoch < settings.warmup_epochs:
         with compute.autocast():
             logits = target(x)
-        return F.cross_entropy(logits.float(), y), {}
+        return F.cross_entropy(gather(logits.float()), gather(y)), {}
 
-    defense, attack = LOSSES[settings.adv_loss], settings.attack
-    representation = natural_mi.representation
+    defense, attack, namid = LOSSES[settings.adv_loss], settings.attack, settings.mi_loss == "namid"
     with compute.autocast():
         x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
                     generator=generator)
-        logits, output = target(x, tap=representation)
-        logits_adv, output_adv = target(x_adv, tap=representation)
-        selected = patterns.select(logits, logits_adv, y)["W"]                                     # Eq. 6
-        natural = natural_adv = adversarial = adversarial_adv = None
-        if settings.without != "natural":
-            with torch.no_grad():
-                local = natural_mi.encode_pattern(patterns.natural(x, x_adv))
-            natural = natural_mi.mi(local, natural_mi.encode_output(output))                       # E_n(x; h(x))
-            natural_adv = natural_mi.mi(local, natural_mi.encode_output(output_adv))               # E_n(x; h(x~))
-        if settings.without != "adversarial":
-            with torch.no_grad():
-                local = adversarial_mi.encode_pattern(patterns.adversarial(x, x_adv))
-            adversarial = adversarial_mi.mi(local, adversarial_mi.encode_output(output))           # E_a(n; h(x))
-            adversarial_adv = adversarial_mi.mi(local, adversarial_mi.encode_output(output_adv))   # E_a(n; h(x~))
-    adv_loss = defense(logits, logits_adv, y, settings.beta)
-    parts = namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, settings.lam, settings.without)
-    mi_loss = sum(parts.values())                                                                  # Eq. 8
+    mi_loss_of = (namid_loss(x, x_adv, natural_mi, adversarial_mi, settings, compute) if namid
+                  else wmim_loss(x_adv, natural_mi, compute))
     alpha = alpha_at(settings, epoch + index / steps_per_epoch)
-    loss = adv_loss + alpha * mi_loss                                                              # Eq. 9
 
-    logged = {"adv_loss": adv_loss, "mi_loss": mi_loss, "selected": selected.float().mean(),
-              **{f"mi_{name}": part for name, part in parts.items()}}
-    if index % max(1, steps_per_epoch // LOOKS) == 0:
+    def objective():
+        """At the weights that the target has now: L_all, what the record shows, what pulls at the outputs, and the outputs."""
+        logits = output = None
+        with compute.autocast():
+            if namid or defense.natural_pass:
+                logits, output = target(x, tap=natural_mi.representation)
+            logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)
+        logits = None if logits is None else gather(at_least_float32(logits))
+        logits_adv, labels = gather(at_least_float32(logits_adv)), gather(y)
+        selected = patterns.select(logits, logits_adv, labels)["W"] if namid else None                  # Eq. 6
+        mi_loss, parts = mi_loss_of(output, output_adv, selected)
+        adv_loss = defense(logits, logits_adv, labels, settings.beta)
+        logged = {"adv_loss": adv_loss, "mi_loss": mi_loss, **({"selected": selected.float().mean()} if namid else {}),
+                  **{f"mi_{name}": part for name, part in parts.items()}}
         pulls = {"adv": adv_loss, "mi": alpha * mi_loss, **{f"mi_{name}": alpha * part for name, part in parts.items()}}
-        logged |= {f"gradient_{name}": gradient_norm(pull, (output, output_adv)) for name, pull in pulls.items()}
+        return adv_loss + alpha * mi_loss, logged, pulls, (output, output_adv)                          # Eq. 9
+
+    if perturbation and epoch >= settings.weights.awp_warmup:
+        perturbation.ascend(lambda: objective()[0])
+    loss, logged, pulls, outputs = objective()
+    if index % max(1, steps_per_epoch // LOOKS) == 0:
+        logged |= {f"gradient_{name}": gradient_norm(pull, outputs) for name, pull in pulls.items()}
     return loss, logged
 
 
@@ -156,8 +234,10 @@ def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> torc
     """The Euclidean norm of the gradient of `loss` in the target's natural and adversarial outputs together."""
     if not loss.requires_grad:
         return torch.zeros_like(loss)
+    outputs = [output for output in outputs if output is not None]
     gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
-    return sum(gradient.float().square().sum() for gradient in gradients if gradient is not None).sqrt()
+    square = sum(at_least_float32(gradient).square().sum() for gradient in gradients if gradient is not None)
+    return processes.add(square).sqrt() / processes.count()
 
 
 def warnings(row: dict) -> list[str]:
@@ -177,8 +257,8 @@ def main(settings: Settings) -> None:
     files = settings.estimator_files()
     inputs = files | ({"init": settings.init} if settings.init else {})
     need_files(inputs)
-    stage = open_stage("train_MIAT", settings, inputs)
-    compute, training = stage.compute, settings.training
+    stage = open_stage(settings.stage, settings, inputs)
+    compute, training, weights = stage.compute, settings.training, settings.weights
 
     if settings.init:
         target = models.load(settings.init, settings.network.arch)
@@ -200,21 +280,28 @@ def main(settings: Settings) -> None:
     if settings.run.compile:
         target.compile()
     optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay)
+    perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
+    nets = {"target": target}
+    if weights.ema:
+        nets["average"] = Average(target, weights.ema, optimizer)
+    kept = nets["average"].module if weights.ema else target
 
     def evaluate(epoch):
-        return held_out(examples(target, stage.held_images, stage.held_labels, settings, compute,
+        return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute,
                                  estimators["natural"].representation), estimators)
 
     def keep(which):
-        models.save(target, stage.folder.path / ("target_model.pth" if which == "best" else "last_model.pth"),
-                    defense=f"namid-{settings.adv_loss}", dataset=settings.data.dataset, **settings.attack.threat_model)
+        models.save(kept, stage.folder.path / ("target_model.pth" if which == "best" else "last_model.pth"),
+                    defense=f"{settings.mi_loss}-{settings.adv_loss}", dataset=settings.data.dataset,
+                    **settings.attack.threat_model)
 
     rows = fit(stage.folder, settings, compute, stage.batches,
                lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
-                                   adversarial_mi=estimators["adversarial"], settings=settings, compute=compute,
-                                   steps_per_epoch=len(stage.batches)),
-               evaluate, optimizer, {"target": target}, keep, warnings)
-    plot_curves(rows, stage.folder.path / "curves.png", "NAMID")
+                                   adversarial_mi=estimators.get("adversarial"), settings=settings, compute=compute,
+                                   steps_per_epoch=len(stage.batches), perturbation=perturbation),
+               evaluate, optimizer, nets, keep, warnings)
+    if parallel.first():
+        plot_curves(rows, stage.folder.path / "curves.png", settings.mi_loss.upper())
     print(f"done: {stage.folder.path}/target_model.pth and last_model.pth, metrics.csv, curves.png")
 
 

@@ -18,6 +18,8 @@ from utils.settings import EstimatorSettings, Training, group, parse
 class Settings(EstimatorSettings):
     """Options of stage 2."""
 
+    stage = "train_MI_estimator"
+
     objective: Literal["cosine", "difference"] = "cosine"
     """What the estimators minimise: the released code's cosine objectives, or the paper's Equation 5."""
     training: Training = group(Training, epochs=25, batch_size=400, lr=1e-2, lr_milestones=(0.4, 0.8))
@@ -37,7 +39,7 @@ OBJECTIVES = {
 
 
 def main(settings: Settings) -> None:
-    train("train_MI_estimator", settings, OBJECTIVES[settings.objective])
+    train(settings, OBJECTIVES[settings.objective])
 
 
 if __name__ == "__main__":

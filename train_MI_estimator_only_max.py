@@ -16,6 +16,8 @@ from utils.settings import EstimatorSettings, Run, Training, group, parse
 class Settings(EstimatorSettings):
     """Options of stage 2, plain maximisation."""
 
+    stage = "train_MI_estimator_only_max"
+
     training: Training = group(Training, epochs=50, batch_size=200, lr=1e-2, lr_milestones=(0.4, 0.6, 0.8), lr_factor=0.5)
     run: Run = group(Run, model_dir=Path("runs/estimators_max"))
 
@@ -31,7 +33,7 @@ OBJECTIVES = {"natural": partial(maximum, over="C"), "adversarial": partial(maxi
 
 
 def main(settings: Settings) -> None:
-    train("train_MI_estimator_only_max", settings, OBJECTIVES)
+    train(settings, OBJECTIVES)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,26 @@
 
     python train_standard.py --model-dir runs/standard                          # the paper's setting on CIFAR-10
     python train_standard.py --defense natural --model-dir runs/natural
+    python train_standard.py --preset strong --defense trades --awp 0.005 --model-dir runs/strong
     python train_standard.py --dataset digits --width 8 --epochs 3 --epsilon 0.15 --batch-size 128 --model-dir runs/try
 
 Standard adversarial training minimises CE(h(x~), y) on PGD images x~ made afresh for each batch (Madry et al. 2018; paper,
 section 5.1). The other defenses differ in their loss alone (utils/adversarial_losses.py). The folder ends with
-best_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth.
+best_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both of the averaged
+network.
 """
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.settings import Attack, Data, Network, Run, Training, group, need, parse
+from utils.settings import Attack, Data, Network, Run, StageSettings, Training, Weights, group, need, parse
 
 
 @dataclass
-class Settings:
+class Settings(StageSettings):
     """Options of stage 1."""
+
+    stage = "train_standard"
 
     defense: Literal["natural", "standard", "trades", "mart"] = "standard"
     """What is minimised: CE on natural images; CE on adversarial images (standard AT); TRADES; MART."""
@@ -27,10 +31,13 @@ class Settings:
     network: Network = group(Network)
     attack: Attack = group(Attack)
     training: Training = group(Training)
+    weights: Weights = group(Weights)
     run: Run = group(Run, model_dir=Path("runs/standard"))
 
     def check(self) -> None:
         need(self.beta >= 0, "beta", self.beta, "give 0 or more")
+        need(self.defense != "natural" or self.weights.awp == 0, "awp", self.weights.awp,
+             "perturbs the weights in adversarial training; leave it out with --defense natural")
 
 
 if __name__ == "__main__":
@@ -40,51 +47,69 @@ import torch
 import torch.nn.functional as F
 
 import models
+from models.processes import gather
+from utils import parallel
 from utils.adversarial_losses import LOSSES
-from utils.attacks import pgd
+from utils.attacks import at_least_float32, pgd
+from utils.averaging import Average
 from utils.evaluation import examples, held_out
 from utils.reports import plot_curves
 from utils.stages import open_stage
 from utils.training import fit, run_script
+from utils.weight_perturbation import WeightPerturbation
 
 
-def step(x, y, epoch, index, generator, *, target, settings, compute):
-    """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,); and what the record shows of it."""
+def step(x, y, epoch, index, generator, *, target, settings, compute, perturbation=None):
+    """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,); and what the record shows of it. `gather`: where several processes
+    share the batch, each has a part of x and y here and takes the loss over all of it."""
     if settings.defense == "natural":
         with compute.autocast():
             logits = target(x)
-        return F.cross_entropy(logits.float(), y), {}
+        return F.cross_entropy(gather(logits.float()), gather(y)), {}
     defense = LOSSES["ce" if settings.defense == "standard" else settings.defense]
     attack = settings.attack
     with compute.autocast():
         x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
                     generator=generator)
-        logits = target(x) if defense.natural_pass else None
-        logits_adv = target(x_adv)
-    return defense(logits, logits_adv, y, settings.beta), {}
+
+    def loss():
+        with compute.autocast():
+            logits = gather(at_least_float32(target(x))) if defense.natural_pass else None
+            logits_adv = gather(at_least_float32(target(x_adv)))
+        return defense(logits, logits_adv, gather(y), settings.beta)
+
+    if perturbation and epoch >= settings.weights.awp_warmup:
+        perturbation.ascend(loss)
+    return loss(), {}
 
 
 def main(settings: Settings) -> None:
-    stage = open_stage("train_standard", settings)
-    compute, training = stage.compute, settings.training
+    stage = open_stage(settings.stage, settings)
+    compute, training, weights = stage.compute, settings.training, settings.weights
 
     target = compute.prepare(models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width))
     if settings.run.compile:
         target.compile()
     target.train()
     optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay)
+    perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
+    nets = {"target": target}
+    if weights.ema:
+        nets["average"] = Average(target, weights.ema, optimizer)
+    kept = nets["average"].module if weights.ema else target
 
     def evaluate(epoch):
-        return held_out(examples(target, stage.held_images, stage.held_labels, settings, compute))
+        return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute))
 
     def keep(which):
-        models.save(target, stage.folder.path / f"{which}_model.pth", defense=settings.defense,
+        models.save(kept, stage.folder.path / f"{which}_model.pth", defense=settings.defense,
                     dataset=settings.data.dataset, **(settings.attack.threat_model if settings.defense != "natural" else {}))
 
     rows = fit(stage.folder, settings, compute, stage.batches,
-               lambda *batch: step(*batch, target=target, settings=settings, compute=compute),
-               evaluate, optimizer, {"target": target}, keep)
-    plot_curves(rows, stage.folder.path / "curves.png", f"{settings.defense} training")
+               lambda *batch: step(*batch, target=target, settings=settings, compute=compute, perturbation=perturbation),
+               evaluate, optimizer, nets, keep)
+    if parallel.first():
+        plot_curves(rows, stage.folder.path / "curves.png", f"{settings.defense} training")
     print(f"done: {stage.folder.path}/best_model.pth and last_model.pth, metrics.csv, curves.png")
 
 

@@ -19,9 +19,11 @@ class Batches:
         flip: mirror horizontally with probability 1/2.
         device: where images, labels and batches are.
         channels_last: whether a batch has torch.channels_last strides.
+        share: (rank, count): of each batch this process's part, where `count` processes share it. All parts together are
+            the batch that one process would have, and differ by one image at most.
 
-    The last batch may be smaller. It is left out where it would hold a single image: batch normalisation and the MI
-    bounds need two. Another image is left out in another epoch.
+    The last batch may be smaller. It is left out where it would hold a single image, since batch normalisation and the
+    MI bounds need two, or fewer than there are processes. Other images are left out in another epoch.
 
     All that is random in an epoch comes from `generator`, on the CPU, seeded anew by (seed, epoch): an epoch has the
     same bits on every device, however often training was interrupted.
@@ -30,26 +32,33 @@ class Batches:
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, *, padding: int = 0,
-                 flip: bool = False, device="cpu", channels_last: bool = False):
+                 flip: bool = False, device="cpu", channels_last: bool = False, share: tuple[int, int] = (0, 1)):
         _check(images, labels)
         if batch_size < 2:
             raise InputError(f"--batch-size {batch_size}: must be 2 or more, for batch norm and the MI bounds")
         if len(images) < 2:
             raise InputError(f"--limit-train: {len(images)} training images are left; at least 2 are needed")
+        if min(batch_size, len(images)) < share[1]:
+            raise InputError(f"--batch-size {batch_size}: is shared by {share[1]} processes; give {share[1]} or more images")
         if padding < 0:
             raise ValueError(f"padding must be 0 or more, not {padding}")
         self.images, self.labels = images.to(device), labels.to(device)
         self.batch_size = min(batch_size, len(images))
         self.padding, self.flip, self.channels_last = padding, flip, channels_last
+        self.share = share
         self.generator = torch.Generator()
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(len(self.images), self.batch_size)
-        return full + (rest > 1)
+        return full + (rest >= max(2, self.share[1]))
+
+    def size(self, batch: int) -> int:
+        """The images of a batch, those of all processes."""
+        return min(self.batch_size, len(self.images) - batch * self.batch_size)
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (x, y), float32 (n,3,H,W) in [0,1] and int64 (n,), from the batch `start` on.
+        """Yield (x, y), float32 (n,3,H,W) in [0,1] and int64 (n,), from the batch `start` on: this process's part of each.
 
         Batches before `start` are not computed; the others have the bits that they have in the whole epoch.
         """
@@ -63,7 +72,9 @@ class Batches:
         corner = torch.randint(2 * self.padding + 1, (n, 2), generator=self.generator).to(device)
         mirrored = torch.randint(2, (n,), generator=self.generator).bool().to(device) & self.flip
         for batch in range(start, len(self)):
-            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            rank, count = self.share
+            first, size = batch * self.batch_size, self.size(batch)
+            part = slice(first + rank * size // count, first + (rank + 1) * size // count)
             index = order[part]
             if self.padding or self.flip:
                 x = crop_and_flip(self.images, index, corner[part] - self.padding, mirrored[part])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from errors import InputError
-from models import files, mi_bounds
+from models import files, mi_bounds, processes
 from models.mi_names import BOUNDS, REPRESENTATIONS
 
 
@@ -149,7 +149,8 @@ def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> _MINe
 
 class MIEstimator(nn.Module):
     """E(pattern; output): the mutual information of patterns (N, 3, H, W) and outputs of the target, one value (N,) per
-    sample, in nats. The other samples of the batch are the negatives, so N >= 2 is needed.
+    sample, in nats. The other samples of the batch are the negatives, so N >= 2 is needed. Where several processes share
+    the batch, values are those of the samples of all.
 
     A training step that pairs the same patterns with several outputs encodes each input once, with `encode_pattern` and
     `encode_output`, and calls `mi` for each pairing.
@@ -182,7 +183,7 @@ class MIEstimator(nn.Module):
 
     def encode_output(self, output: torch.Tensor) -> torch.Tensor:
         """Logits (N, C), or a feature map where the global network takes one -> global (N, U, 1)."""
-        if self.training:  # batch norm would refuse a single sample too, but for reasons of its own
+        if self.training and processes.count() == 1:  # batch norm would refuse a single sample too, but for reasons of its own
             mi_bounds.check_samples(len(output))
         return self.global_net(output)
 

@@ -4,13 +4,29 @@ A run of R processes (torchrun) computes what one process would. Each holds some
 is computed by each of them, from gathered rows, to the same value. The backward passes here add up the gradients of all
 processes, so that the mean over processes of a weight's gradients is that of the common loss.
 """
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 
+_alone = False
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process computes for itself, on batches that the others do not share."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
 
 def count() -> int:
-    """The number of processes of this run."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """The number of processes that share a batch."""
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
@@ -29,12 +45,12 @@ def sizes(n: int) -> list[int]:
 
 def gather(x: torch.Tensor) -> torch.Tensor:
     """The rows of all processes, in their order, (N, ...) of this one's `x` (n, ...); with gradient."""
-    return x if count() == 1 else _Gather.apply(x)
+    return x if count() == 1 else torch.compiler.disable(_Gather.apply)(x)
 
 
 def add(x: torch.Tensor) -> torch.Tensor:
     """The sum over processes of a tensor that has one shape in all of them; with gradient."""
-    return x if count() == 1 else _Add.apply(x)
+    return x if count() == 1 else torch.compiler.disable(_Add.apply)(x)
 
 
 class _Gather(torch.autograd.Function):

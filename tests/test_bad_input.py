@@ -173,6 +173,26 @@ def test_an_estimator_folder_that_lacks_a_file(chain, tmp_path):
     assert "global_a_model.pth" in stage_3(tmp_path / "e", tmp_path)
 
 
+def test_wmim_without_the_natural_estimator(chain, tmp_path):
+    shutil.copytree(chain / "estimators", tmp_path / "e")
+    (tmp_path / "e" / "local_n_model.pth").unlink()
+    assert "local_n_model.pth" in stage_3(tmp_path / "e", tmp_path, "--mi-loss", "wmim")
+    assert "adversarial" in stage_3(chain / "estimators", tmp_path, "--mi-loss", "wmim", "--pre-local-n", chain / "estimators/local_a_model.pth")
+
+
+def test_options_of_namid_given_to_wmim(chain, tmp_path):
+    for option, value in (("--lam", 0.1), ("--without", "natural"), ("--pre-global-a", "a.pth")):
+        assert f"{option} {value}" in stage_3(chain / "estimators", tmp_path, "--mi-loss", "wmim", option, value)
+
+
+def test_the_released_stage_2_reads_a_resnet18(chain, tmp_path):
+    """And says which --arch, given, would win over the preset's."""
+    state = torch.load(chain / "standard/best_model.pth", weights_only=True)["state_dict"]
+    torch.save({"arch": "wrn34-10", "state_dict": state}, tmp_path / "wide.pth")
+    line = stage_2(tmp_path / "wide.pth", tmp_path, "--preset", "released")
+    assert "wide.pth: holds a wrn34-10, not a resnet18" in line and "--arch wrn34-10" in line
+
+
 def test_estimators_that_do_not_fit(chain, tmp_path):
     e = chain / "estimators"
     assert "epsilon 0.15" in stage_3(e, tmp_path, "--epsilon", "0.1")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
+from utils import parallel
+
 NORMS = ("linf", "l2")
 NOISE = 0.001  # standard deviation of the default start, x + 0.001 N(0,1), of the released code
 
@@ -111,10 +113,7 @@ def pgd(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "l
     step_size = epsilon / 4 if step_size is None else step_size
     with torch.inference_mode(False), frozen(model):
         natural = at_least_float32(x.detach().clone())
-        if start is None:
-            delta = NOISE * torch.randn(natural.shape, device=x.device, generator=generator, dtype=natural.dtype)
-        else:
-            delta = start.detach().clone().to(natural)
+        delta = NOISE * parallel.normal(natural, generator) if start is None else start.detach().clone().to(natural)
         x_adv = (natural + project(delta, norm, epsilon)).clamp(0, 1)
         log_natural = None
         if loss == "kl":

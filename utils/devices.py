@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 from errors import InputError
+from utils.parallel import start, synchronised
 
 
 @dataclass
@@ -23,8 +24,8 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def prepare(self, net: torch.nn.Module) -> torch.nn.Module:
-        """`net` on the device, with convolution weights laid out channels last."""
-        return net.to(self.device, memory_format=torch.channels_last)
+        """`net` on the device, with convolution weights laid out channels last; batch norm is over all processes."""
+        return synchronised(net.to(self.device, memory_format=torch.channels_last))
 
     def generator(self, *numbers: int) -> torch.Generator:
         """A generator on the device whose stream is fixed by `numbers`, say seed, epoch and step: nothing about
@@ -38,10 +39,11 @@ def mix(*numbers: int) -> int:
 
 
 def compute(device_asked: str, precision: str = "fp32") -> Compute:
-    """The `Compute` that the options --device and --precision ask for. float32 means float32: TF32 stays off."""
+    """The `Compute` that the options --device and --precision ask for, in each process of torchrun its own. float32 means
+    float32: TF32 stays off."""
     if device_asked == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
-    device = torch.device("cuda" if device_asked != "cpu" and torch.cuda.is_available() else "cpu")
+    device = start(torch.device("cuda" if device_asked != "cpu" and torch.cuda.is_available() else "cpu"))
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported()

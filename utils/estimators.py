@@ -10,8 +10,9 @@ import torch
 import models
 from errors import InputError
 from models import mi
-from utils import patterns
-from utils.attacks import frozen, pgd
+from models.processes import gather
+from utils import parallel, patterns
+from utils.attacks import at_least_float32, frozen, pgd
 from utils.evaluation import examples, held_out
 from utils.reports import plot_curves
 from utils.stages import check_classes, check_threat_model, need_files, open_stage
@@ -32,8 +33,9 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, o
         with frozen(target), torch.no_grad():
             logits, output = target(x, tap=representation)
             logits_adv, output_adv = target(x_adv, tap=representation)
-        masks = patterns.select(logits, logits_adv, y)
-        masks["fooled"] = logits_adv.argmax(1) != y
+        logits, logits_adv, labels = gather(at_least_float32(logits)), gather(at_least_float32(logits_adv)), gather(y)
+        masks = patterns.select(logits, logits_adv, labels)
+        masks["fooled"] = logits_adv.argmax(1) != labels
         local = natural_mi.encode_pattern(patterns.natural(x, x_adv))
         natural = {"own": natural_mi.mi(local, natural_mi.encode_output(output)),
                    "other": natural_mi.mi(local, natural_mi.encode_output(output_adv))}
@@ -45,12 +47,12 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, o
     return loss_n + loss_a, {"natural_loss": loss_n, "adversarial_loss": loss_a}
 
 
-def train(name: str, settings, objectives: dict[str, Callable]) -> None:
+def train(settings, objectives: dict[str, Callable]) -> None:
     """Train both estimators with objectives["natural"] and objectives["adversarial"], each (a, b, masks) -> scalar, where
     a is the estimator's value on its own kind of sample, b on the other (utils/mi_losses.py), both (N,); masks are C, R, W
     and "fooled" = {argmax h(x~) != y}."""
     need_files({"pre_target": settings.pre_target})
-    stage = open_stage(name, settings, {"pre_target": settings.pre_target})
+    stage = open_stage(settings.stage, settings, {"pre_target": settings.pre_target})
     compute, training, estimation = stage.compute, settings.training, settings.estimation
 
     target = compute.prepare(models.load(settings.pre_target, settings.arch))
@@ -87,19 +89,22 @@ def train(name: str, settings, objectives: dict[str, Callable]) -> None:
                                    adversarial_mi=estimators["adversarial"], objectives=objectives, settings=settings,
                                    compute=compute),
                evaluate, optimizer, estimators, keep)
-    plot_curves(rows, stage.folder.path / "curves.png", "MI estimators")
+    if parallel.first():
+        plot_curves(rows, stage.folder.path / "curves.png", "MI estimators")
     print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
 
 
 def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, bound: str | None) -> dict[str, mi.MIEstimator]:
     """{"natural": E_n, "adversarial": E_a}, frozen and in eval mode, from the files of stage 2 or the released code's.
 
-    paths: {"pre_local_n": ..., "pre_global_n": ..., "pre_local_a": ..., "pre_global_a": ...}. bound: None takes the one that
-    the files name, dv where they name none. Raises InputError where a file is no such network, where the files do
-    not fit each other or the target's outputs, or were made under another threat model.
+    paths: {"pre_local_n": ..., "pre_global_n": ..., "pre_local_a": ..., "pre_global_a": ...}, or one estimator's two. bound:
+    None takes the one that the files name, dv where they name none. Raises InputError where a file is no such network, where
+    the files do not fit each other or the target's outputs, or were made under another threat model.
     """
     estimators = {}
     for kind, letter in FILES.items():
+        if f"pre_local_{letter}" not in paths:
+            continue
         local_path, global_path = paths[f"pre_local_{letter}"], paths[f"pre_global_{letter}"]
         local_net, global_net = mi.load_net(local_path), mi.load_net(global_path)
         for path, net, local in ((local_path, local_net, True), (global_path, global_net, False)):

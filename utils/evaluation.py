@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from data.batches import in_order
-from utils import patterns
+from models import processes
+from utils import parallel, patterns
 from utils.attacks import frozen, pgd
 from utils.devices import Compute
 
@@ -33,11 +34,15 @@ class Examples:
 
 def examples(target: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, settings, compute: Compute,
              representation: str = "logits") -> Iterable[Examples]:
-    """Attack held-out images (uint8) batch by batch with PGD of --eval-steps steps, in float32, the target in eval mode."""
+    """Attack held-out images (uint8) batch by batch with PGD of --eval-steps steps, in float32, the target in eval mode. Where
+    there are several processes, each takes batches of its own."""
     attack = settings.attack
     for number, (x, y) in enumerate(in_order(images, labels, settings.training.batch_size, compute.device)):
-        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.eval_steps, attack.step_size,
-                    generator=compute.generator(settings.training.seed, number))
+        if number % processes.count() != processes.rank():
+            continue
+        with processes.alone():
+            x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.eval_steps, attack.step_size,
+                        generator=compute.generator(settings.training.seed, number))
         with frozen(target), torch.no_grad():
             logits, output = target(x, tap=representation)
             logits_adv, output_adv = target(x_adv, tap=representation)
@@ -48,22 +53,29 @@ def held_out(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]
     """Accuracies in percent, their mean ("score"), the largest share of images that get one same label, and the means over W
     and over R of the four MI values; a mean over no sample is None.
 
-    estimators: {"natural": E_n, "adversarial": E_a}, each (pattern, output) -> (N,); run in eval mode.
+    batches: this process's; the values are those over the batches of all. estimators: {"natural": E_n, "adversarial": E_a},
+    each (pattern, output) -> (N,); run in eval mode.
     """
-    n, natural, robust, predicted, sums = 0, 0, 0, 0, {}
+    parts = []
     for batch in batches:
-        n += len(batch.y)
-        natural += (batch.logits.argmax(1) == batch.y).sum().item()
-        robust += (batch.logits_adv.argmax(1) == batch.y).sum().item()
-        predicted = predicted + torch.bincount(batch.logits.argmax(1), minlength=batch.logits.shape[1])
-        if estimators and len(batch.y) > 1:
-            for name, total, count in _mi_sums(batch, estimators):
-                before = sums.get(name, (0.0, 0))
-                sums[name] = (before[0] + total, before[1] + count)
-    if n == 0:
+        with processes.alone():
+            predicted = batch.logits.argmax(1)
+            parts.append({
+                "n": len(batch.y), "natural": (predicted == batch.y).sum().item(),
+                "robust": (batch.logits_adv.argmax(1) == batch.y).sum().item(),
+                "predicted": torch.bincount(predicted, minlength=batch.logits.shape[1]).tolist(),
+                "mi": list(_mi_sums(batch, estimators)) if estimators and len(batch.y) > 1 else []})
+    parts = [part for each in parallel.together(parts) for part in each]
+    if not parts:
         return {}
+    n, natural, robust = (sum(part[name] for part in parts) for name in ("n", "natural", "robust"))
+    largest = max(map(sum, zip(*(part["predicted"] for part in parts))))
     values = {"natural_accuracy": 100 * natural / n, "robust_accuracy": 100 * robust / n,
-              "score": 50 * (natural + robust) / n, "largest_class": predicted.max().item() / n}
+              "score": 50 * (natural + robust) / n, "largest_class": largest / n}
+    sums = {}
+    for name, total, count in (entry for part in parts for entry in part["mi"]):
+        before = sums.get(name, (0.0, 0))
+        sums[name] = (before[0] + total, before[1] + count)
     return values | {name: total / count if count else None for name, (total, count) in sums.items()}
 
 

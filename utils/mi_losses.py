@@ -74,6 +74,11 @@ def maximum(a: torch.Tensor, b: torch.Tensor | None, masks: dict[str, torch.Tens
     return -_mean(a, masks[over])
 
 
+def wmim(standard_adv: torch.Tensor) -> torch.Tensor:
+    """L_mi of WMIM, to be minimised: -mean_i E_s(x~_i; h(x~_i)), of the standard MI values (N,) of whole adversarial images."""
+    return -standard_adv.mean()
+
+
 def namid_parts(natural: torch.Tensor | None, natural_adv: torch.Tensor | None, adversarial: torch.Tensor | None,
                 adversarial_adv: torch.Tensor | None, mask: torch.Tensor, lam: float = 0.1,
                 without: str | None = None) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """A run's folder: its settings, its record, and the state it goes on from.
 
-    settings.json   every option, the command, versions, git commit, fingerprints of the data and of the files read
+    settings.json   every option and where its value is from, the command, versions, git commit, fingerprints of the data and
+                    of the files read
     metrics.csv     a row per epoch
     last.ckpt       everything needed to go on
 """
@@ -17,11 +18,11 @@ from pathlib import Path
 
 from errors import InputError
 from models.files import read_file, write_file
-from utils import devices
-from utils.settings import flat
+from utils import devices, parallel
+from utils.settings import flat, origin
 
-# Options that say where things are and what a run runs on, not what it computes: another value may go on with a run.
-FREE = {"model_dir", "data_dir", "estimator_dir", "restart", "device", "compile"}
+# Options that say where things and values are from and what a run runs on, not what it computes: another may go on with a run.
+FREE = {"preset", "model_dir", "data_dir", "estimator_dir", "restart", "device", "compile"}
 OURS = ("settings.json", "metrics.csv", "last.ckpt", "curves.png", "results.json", "best_model.pth", "last_model.pth",
         "target_model.pth", "local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth")
 
@@ -52,7 +53,7 @@ def git_commit() -> str | None:
 
 
 class RunFolder:
-    """The folder of --model-dir, opened for a run of `stage` with `settings`.
+    """The folder of --model-dir, opened for a run of `stage` with `settings`. Of several processes the first writes in it.
 
     fingerprint: of the data set; inputs: {option: path} of the model files that the run reads. Raises InputError when
     the folder cannot be written, or holds a run of another stage, with other settings, data or files: that run stays
@@ -62,27 +63,32 @@ class RunFolder:
     def __init__(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None = None):
         self.path = Path(settings.run.model_dir)
         make_folder(self.path, "--model-dir")
-        if settings.run.restart:
+        if not parallel.first():
+            parallel.wait()  # until the first process has made the folder ready
+        elif settings.run.restart:
             for name in OURS:
                 (self.path / name).unlink(missing_ok=True)
-        self.options = flat(settings)
+        self.options, self.defaults = flat(settings), flat(type(settings)())
         facts = {"stage": stage, "data_fingerprint": fingerprint,
                  **{f"{name}_hash": file_hash(file) for name, file in (inputs or {}).items()}}
         computed = {name: value for name, value in self.options.items() if name not in FREE and name not in (inputs or {})}
         self.identity = json.loads(json.dumps(facts | computed))
         self.checkpoint = self._resume()
-        if self.checkpoint is None:
+        if self.checkpoint is None and parallel.first():
             write_text(self.path / "settings.json", json.dumps({
-                **facts, "options": self.options, "precision_used": compute.precision,
+                **facts, "options": self.options, "origin": origin(settings, sys.argv[1:]), "precision_used": compute.precision,
                 "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
                 "hardware": devices.hardware(compute.device), "versions": devices.versions(), "git_commit": git_commit(),
                 "identity": self.identity}, indent=1) + "\n")
+        if parallel.first():
+            parallel.wait()
 
     def _resume(self) -> dict | None:
         if not (self.path / "last.ckpt").exists():
             return None
         checkpoint = read_file(self.path / "last.ckpt")
-        before = checkpoint.get("identity", {})
+        # A run from before an option was there did what the option's default does.
+        before = {name: value for name, value in self.defaults.items() if name in self.identity} | checkpoint.get("identity", {})
         other = [name for name in self.identity | before if self.identity.get(name) != before.get(name)]
         if other:
             named = ", ".join(f"{name} {before.get(name)} (now {self.identity.get(name)})" for name in other[:4])

@@ -1,7 +1,7 @@
 """The command line: options declared once, as typed, documented fields of dataclasses.
 
-A script's settings are a dataclass of shared groups (``Data``, ``Network``, ``Attack``, ``Training``, ``Run``) and its own
-fields; `parse` reads them with tyro. Nothing here imports torch: ``--help`` and a wrong option answer at once.
+A script's settings are a dataclass of shared groups (``Data``, ``Network``, ``Attack``, ``Training``, ``Weights``, ``Run``) and
+its own fields; `parse` reads them with tyro. Nothing here imports torch: ``--help`` and a wrong option answer at once.
 """
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -19,6 +19,7 @@ import data
 import models
 from errors import InputError
 from models.mi_names import BOUNDS, REPRESENTATIONS
+from utils import presets
 
 # Before torch is imported: a thread that waits for another spins 1,000 times, then sleeps. PGD on two cores, images/s
 # (ResNet-18 of width 16, 16x16, bf16), alone and beside a busy process: 772 and 336 so; 896 and 7 when it spins on; 443 to
@@ -62,6 +63,7 @@ Dataset = Literal[tuple(data.DATASETS)]
 Arch = Literal[tuple(models.ARCHITECTURES)]
 Representation = Literal[REPRESENTATIONS]
 Bound = Literal[BOUNDS]
+Preset = Literal[tuple(presets.PRESETS)]
 EPSILON = {"linf": 8 / 255, "l2": 0.5}  # the paper's budgets, section 5.1
 
 
@@ -153,11 +155,14 @@ class Training:
     batch_size: int = 1024
     """Images in a step (paper: 1024)."""
     lr: float = 0.1
-    """Learning rate at the start (paper: 0.1)."""
+    """The largest learning rate (paper: 0.1)."""
+    schedule: Literal["steps", "cosine", "cyclic"] = "steps"
+    """The learning rate over the run. steps: falls at --lr-milestones (paper); cosine: half a cosine from lr to 0; cyclic: linear
+    from 0 to lr over the first 40 % of the run, then linear to 0 (Wong et al. 2020, Fast Is Better than Free)."""
     lr_milestones: tuple[float, ...] = (0.75, 0.9)
-    """Where the learning rate falls, as fractions of the epochs (paper: epochs 75 and 90 of 100)."""
+    """Of steps: where the learning rate falls, as fractions of the epochs (paper: epochs 75 and 90 of 100)."""
     lr_factor: float = 0.1
-    """What it is multiplied by there (paper: 0.1)."""
+    """Of steps: what it is multiplied by there (paper: 0.1)."""
     momentum: float = 0.9
     """Momentum of SGD (paper: 0.9)."""
     weight_decay: float = 2e-4
@@ -176,6 +181,25 @@ class Training:
         need(all(0 <= m <= 1 for m in self.lr_milestones), "lr_milestones", self.lr_milestones,
              "give fractions of the epochs, from 0 to 1")
         need(0 <= self.seed < 2**31, "seed", self.seed, "give a whole number from 0 to 2147483647")
+
+
+@dataclass
+class Weights:
+    """What is done with the target's weights beside gradient descent. Nothing in the paper."""
+
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights and batch-norm statistics, say 0.999, which is evaluated and kept
+    in place of the network itself; after t steps it is min(EMA, (1+t)/(10+t)), lest a short run average its beginning; 0: off."""
+    awp: float = 0.0
+    """gamma of adversarial weight perturbation (Wu et al. 2020; its authors: 0.005 to 0.01): gradients, and the loss in the
+    record, are taken where the weights were moved up the loss by this fraction of each layer's norm; 0: off."""
+    awp_warmup: int = 0
+    """Epochs at the beginning without weight perturbation (its authors begin late, say after 10 of 200)."""
+
+    def check(self) -> None:
+        need(0 <= self.ema < 1, "ema", self.ema, "give a decay from 0 (off) to below 1, say 0.999")
+        need(0 <= self.awp < 1, "awp", self.awp, "give a fraction of the weights' norm from 0 (off) to below 1, say 0.005")
+        need(self.awp_warmup >= 0, "awp_warmup", self.awp_warmup, "give 0 or more epochs")
 
 
 @dataclass
@@ -213,7 +237,18 @@ class Estimation:
 
 
 @dataclass
-class EstimatorSettings:
+class StageSettings:
+    """What every training script takes."""
+
+    stage: ClassVar[str]  # the script's name without ".py"
+
+    preset: Preset = "paper"
+    """Where options that are not given have their values from: the paper; the code released with it; or strong, the settings of
+    present adversarial training (weight decay 5e-4, batch 128, averaged weights). utils/presets.py has each with its reason."""
+
+
+@dataclass
+class EstimatorSettings(StageSettings):
     """Options that both scripts of stage 2 take."""
 
     pre_target: Path = Path("runs/standard/best_model.pth")
@@ -247,15 +282,49 @@ def check(settings) -> None:
         settings.check()
 
 
+def _given(words: list[str]) -> dict[str, str]:
+    """{option: its value's first word} of a command line; an option that comes twice has its last."""
+    given = {}
+    for word, after in zip(words, [*words[1:], ""]):
+        if word.startswith("--"):
+            name, equals, value = word.removeprefix("--").removeprefix("no-").partition("=")
+            given[name.replace("-", "_")] = value if equals else after
+    return given
+
+
+def _preset(kind: type[StageSettings], words: list[str]) -> StageSettings:
+    """The settings of a stage before its other options are read: those of the --preset among the words."""
+    given = _given(words)
+    values = presets.values(given.get("preset", "paper"), kind.stage, given.get("norm", "linf"))
+
+    def put(settings):
+        for each in dataclasses.fields(settings):
+            if dataclasses.is_dataclass(value := getattr(settings, each.name)):
+                put(value)
+            elif each.name in values:
+                setattr(settings, each.name, values[each.name])
+        return settings
+
+    return put(kind())
+
+
+def origin(settings: StageSettings, words: list[str]) -> dict[str, str]:
+    """{option: "command line", "preset NAME" or "default"}: where each option of a stage, read from `words`, is from."""
+    given, preset = _given(words), presets.values(settings.preset, settings.stage, settings.attack.norm)
+    return {name: "command line" if name in given else f"preset {settings.preset}" if name in preset else "default"
+            for name in flat(settings)}
+
+
 def parse(kind, description: str, argv: list[str] | None = None):
     """The settings of the dataclass `kind` that the command line asks for.
 
     Bad input ends the program: one line on stderr that names the option, exit status 2.
     """
-    said = io.StringIO()
+    said, argv = io.StringIO(), sys.argv[1:] if argv is None else argv
     try:
         with contextlib.redirect_stderr(said):
-            settings = tyro.cli(kind, args=argv, description=description, config=(tyro.conf.OmitArgPrefixes,))
+            start = {"default": _preset(kind, argv)} if issubclass(kind, StageSettings) else {}
+            settings = tyro.cli(kind, args=argv, description=description, config=(tyro.conf.OmitArgPrefixes,), **start)
         check(settings)
         return settings
     except InputError as error:
@@ -267,8 +336,9 @@ def parse(kind, description: str, argv: list[str] | None = None):
 
 
 def exit_with(message) -> None:
-    """End with the user's mistake in one line on stderr, and status 2."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    """End with the user's mistake in one line on stderr, and status 2. Of torchrun's processes the first says it for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 

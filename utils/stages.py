@@ -7,6 +7,7 @@ import data
 from data.batches import Batches
 from data.sets import DataSet, holdout_size, split_holdout
 from errors import InputError
+from models import processes
 from utils import devices
 from utils.runs import RunFolder
 
@@ -36,10 +37,10 @@ def open_stage(name: str, settings, inputs: dict | None = None) -> Stage:
     torch.manual_seed(settings.training.seed)
     batches = Batches(dataset.train_images[train], dataset.train_labels[train], settings.training.batch_size,
                       padding=dataset.padding if options.augment else 0, flip=dataset.flip and options.augment,
-                      device=compute.device, channels_last=True)
+                      device=compute.device, channels_last=True, share=(processes.rank(), processes.count()))
     print(f"{name}: {dataset.name}, {len(train)} training and {len(held)} held-out images, {dataset.num_classes} classes; "
           f"{settings.attack.norm} {settings.attack.epsilon:.4g}; {compute.device.type}, {compute.precision}; "
-          f"folder {folder.path}", flush=True)
+          + (f"{processes.count()} processes; " if processes.count() > 1 else "") + f"folder {folder.path}", flush=True)
     return Stage(compute, dataset, batches, dataset.train_images[held], dataset.train_labels[held], folder)
 
 

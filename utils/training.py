@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from data.batches import Batches
 from errors import Diverged, InputError
+from utils import parallel
 from utils.devices import Compute
 from utils.runs import RunFolder
 
@@ -39,7 +40,8 @@ class _Signals:
 
     def _note(self, number, frame):
         self.number = number
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+        if parallel.first():
+            print("\nstopping after this step; once more to stop at once", file=sys.stderr)
         for each, handler in self.before.items():
             signal.signal(each, handler)
 
@@ -67,9 +69,18 @@ class Means:
         return {name: (total.cpu(), count) for name, (total, count) in self.sums.items()}
 
 
-def learning_rate(training, epoch: int) -> float:
-    """The learning rate in `epoch` (from 0): lr times lr_factor for each milestone passed."""
-    return training.lr * training.lr_factor ** sum(epoch >= round(m * training.epochs) for m in training.lr_milestones)
+def learning_rate(training, epoch: int, index: int, steps_per_epoch: int) -> float:
+    """The learning rate of step `index` in `epoch` (both from 0), by nothing but these: no schedule has a state to save.
+
+    steps: lr times lr_factor for each milestone passed. cosine and cyclic go by t, the part of the run that is over: half a
+    cosine from lr to 0; linear from 0 to lr at t = 0.4, then linear to 0 (Wong et al. 2020).
+    """
+    if training.schedule == "steps":
+        return training.lr * training.lr_factor ** sum(epoch >= round(m * training.epochs) for m in training.lr_milestones)
+    t = (epoch + index / steps_per_epoch) / training.epochs
+    if training.schedule == "cosine":
+        return training.lr * (1 + math.cos(math.pi * t)) / 2
+    return training.lr * min(t / 0.4, (1 - t) / 0.6)
 
 
 def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: Callable, evaluate: Callable,
@@ -81,6 +92,8 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
     evaluate(epoch) -> {name: value}; a "score" among them chooses the best epoch. keep(which), with which "best" or
     "last", writes the stage's model files. warnings(row) -> texts to print after an epoch. Raises Diverged when the loss
     is not finite and Interrupted on a signal.
+
+    Several processes go through it in step: each on its part of a batch, with the mean of all gradients; the first writes.
     """
     training, rows, best = settings.training, [], None
     first, index, means = 0, 0, Means()
@@ -91,13 +104,18 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
         for name, net in nets.items():
             net.load_state_dict(saved["nets"][name])
         optimizer.load_state_dict(saved["optimizer"])
-        folder.write_metrics(rows)
+        if parallel.first():
+            folder.write_metrics(rows)
         done = first == training.epochs
         print(f"{folder.path}: {'already finished' if done else 'going on'} after epoch {first}"
               + f", batch {index}" * bool(index))
     elapsed = rows[-1]["seconds"] if rows else 0.0
 
+    weights = [weight for net in nets.values() for weight in net.parameters()]
+
     def save(epoch: int, index: int) -> None:
+        if not parallel.first():
+            return
         folder.save(epoch=epoch, index=index, rows=rows, best=best, means=means.state(), optimizer=optimizer.state_dict(),
                     nets={name: net.state_dict() for name, net in nets.items()})
 
@@ -113,33 +131,36 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
 
     with _Signals() as stop:
         for epoch in range(first, training.epochs):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(training, epoch)
             began, saved_at, shown_at = time.monotonic(), time.monotonic(), 0.0
             bar = tqdm(total=len(batches), initial=index, desc=f"epoch {epoch + 1}/{training.epochs}", unit="batch",
-                       disable=not sys.stderr.isatty(), leave=False)
+                       disable=not (sys.stderr.isatty() and parallel.first()), leave=False)
             images, begin = 0, index
             for index, (x, y) in enumerate(batches.epoch(training.seed, epoch, start=begin), start=begin):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(training, epoch, index, len(batches))
                 optimizer.zero_grad(set_to_none=True)
                 loss, logged = step(x, y, epoch, index, compute.generator(training.seed, epoch, index))
                 loss.backward()
+                parallel.average([weight.grad for weight in weights if weight.grad is not None])
                 optimizer.step()
-                means.add({"loss": loss, **logged}, len(x))
-                images += len(x)
+                means.add({"loss": loss, **logged}, batches.size(index))
+                images += batches.size(index)
                 now = time.monotonic()
                 if not bar.disable and now - shown_at > 1:  # reading the loss waits for the device: once a second
                     shown_at = now
                     bar.set_postfix_str(f"loss {loss.item():.4f}, {images / (now - began):.0f} images/s")
                 bar.update()
-                if stop.number or now - saved_at > SAVE_EVERY:
+                asked = parallel.any_number(stop.number)  # a signal reaches the processes in different steps
+                if asked or now - saved_at > SAVE_EVERY:
                     finite(epoch)
                     save(epoch, index + 1)
                     saved_at = now
-                    if stop.number:
+                    if asked:
                         bar.close()
-                        print(f"{folder.path}: state saved in epoch {epoch + 1} after batch {index + 1}; "
-                              "the same command goes on", file=sys.stderr)
-                        raise Interrupted(stop.number)
+                        if parallel.first():
+                            print(f"{folder.path}: state saved in epoch {epoch + 1} after batch {index + 1}; "
+                                  "the same command goes on", file=sys.stderr)
+                        raise Interrupted(asked)
             bar.close()
             finite(epoch)
             train_seconds = time.monotonic() - began
@@ -149,16 +170,19 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
             rows.append(row | {"seconds": elapsed})
             if "score" in row and (best is None or row["score"] > best):
                 best = row["score"]
-                keep("best")
+                if parallel.first():
+                    keep("best")
             index, means = 0, Means()
             save(epoch + 1, 0)
-            folder.write_metrics(rows)
+            if parallel.first():
+                folder.write_metrics(rows)
             print(_line(rows[-1], training.epochs), flush=True)
             for text in warnings(rows[-1]):
                 print(f"warning: {text}", flush=True)
-    keep("last")
-    if best is None:
-        keep("best")
+    if parallel.first():
+        keep("last")
+        if best is None:
+            keep("best")
     return rows
 
 
@@ -170,7 +194,7 @@ def _line(row: dict, epochs: int) -> str:
              ("adversarial_mi_of_natural_W", "E_a(n;h(x)) {:8.3f}"), ("adversarial_mi_of_adversarial_W", "E_a(n;h(x~)) {:8.3f}"),
              ("images_per_second", "{:7.0f} images/s"), ("seconds", "{:7.1f} s")]
     texts = [text.format(row[name]) for name, text in shown if row.get(name) is not None]
-    return f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  lr {row['lr']:7.1g}  " + "  ".join(texts)
+    return f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  lr {row['lr']:7.2g}  " + "  ".join(texts)
 
 
 def run_script(main: Callable, settings) -> None:
@@ -181,6 +205,7 @@ def run_script(main: Callable, settings) -> None:
     try:
         main(settings)
         sys.stdout.flush()
+        parallel.stop()
     except InputError as error:
         exit_with(error)
     except Diverged as error:

@@ -1,4 +1,5 @@
 """CE, TRADES and MART against plain-Python arithmetic and at extreme logits."""
+import itertools
 import math
 from typing import get_args, get_type_hints
 
@@ -84,3 +85,26 @@ def test_the_command_line_offers_exactly_these():
     assert set(get_args(get_type_hints(train_MIAT.Settings)["adv_loss"])) == set(LOSSES)
     defenses = set(get_args(get_type_hints(train_standard.Settings)["defense"]))
     assert defenses == {"natural", "standard"} | (set(LOSSES) - {"ce"})
+
+
+def test_mart_at_logits_of_plus_and_minus_a_thousand():
+    """Every pair of predictions from logits -1000, 0 and 1000 with every label: the value of each sample against arithmetic in
+    log-probabilities, and finite gradients."""
+    rows = list(itertools.product((-1000.0, 0.0, 1000.0), repeat=3))
+    cases = list(itertools.product(rows, rows, range(3)))
+    logits, logits_adv = (torch.tensor([case[i] for case in cases], requires_grad=True) for i in (0, 1))
+    y = torch.tensor([label for *_, label in cases])
+
+    def log_softmax(row):
+        top = max(row)
+        return [v - top - math.log(sum(math.exp(w - top) for w in row)) for v in row]
+
+    for i, (row, row_adv, label) in enumerate(cases):
+        log_p, log_q = log_softmax(row), log_softmax(row_adv)
+        kl = sum(math.exp(a) * (a - b) for a, b in zip(log_p, log_q))
+        wrong = max(math.exp(v) for k, v in enumerate(log_q) if k != label)
+        expected = -log_q[label] - math.log(1.0001 - wrong + 1e-12) + 6 * kl * (1 - math.exp(log_p[label]))
+        value = mart(logits[i:i + 1], logits_adv[i:i + 1], y[i:i + 1])
+        assert value.item() == pytest.approx(expected, rel=1e-5, abs=2e-3), cases[i]  # 1.0001 - 1 keeps 3 digits in float32
+    mart(logits, logits_adv, y).backward()
+    assert torch.isfinite(logits.grad).all() and torch.isfinite(logits_adv.grad).all()

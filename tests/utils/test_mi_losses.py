@@ -214,3 +214,10 @@ def test_no_loss_asks_for_a_value():
             function(*four[:2], masks).backward()
         namid(*four, masks["W"]).backward()
         assert all(each.grad.shape == (4,) for each in four)
+
+
+def test_wmim_is_minus_the_mean():
+    value, = values(count=1)
+    loss = mi_losses.wmim(value)
+    loss.backward()
+    assert loss.item() == pytest.approx(-mean(value.tolist())) and value.grad.tolist() == [-1 / 4] * 4

@@ -72,19 +72,42 @@ def test_a_stage_has_its_own_defaults():
     ("--lr-milestones 2", "--lr-milestones"), ("--lr-factor 0", "--lr-factor"), ("--num-steps 0", "--num-steps"),
     ("--step-size 0", "--step-size"), ("--eval-steps 0", "--eval-steps"), ("--limit-train 0", "--limit-train"),
     ("--limit-test -5", "--limit-test"), ("--holdout -1", "--holdout"), ("--beta -1", "--beta"), ("--defense pgd", "pgd"),
+    ("--schedule linear", "linear"), ("--ema 1", "--ema 1"), ("--ema nan", "--ema"), ("--ema -0.5", "--ema -0.5"), ("--awp 1", "--awp 1"),
+    ("--awp -0.1", "--awp -0.1"), ("--awp inf", "--awp"), ("--awp-warmup -1", "--awp-warmup -1"), ("--awp-warmup 0.5", "--awp-warmup"),
+    ("--preset fast", "fast"), ("--preset", "--preset"), ("--defense natural --awp 0.01", "--awp 0.01"),
     ("--device tpu", "tpu"), ("--precision fp8", "fp8"), ("--nosuch 3", "--nosuch"), ("stray", "stray"), ("--epochs", "--epochs"),
 ])
-def test_a_wrong_option_is_named_in_one_line(words, named, capsys):
+def test_a_wrong_option_is_named_in_one_line(words, named, capsys, kind=train_standard.Settings):
     with pytest.raises(SystemExit) as end:
-        ask(words.split())
+        ask(words.split(), kind)
     said = capsys.readouterr()
     assert end.value.code == 2 and said.out == ""
     assert said.err.count("\n") == 1 and named in said.err and len(said.err) < 300, said.err
 
 
+@pytest.mark.parametrize("words, named", [
+    ("--mi-loss mine", "mine"), ("--alpha -1", "--alpha -1"), ("--alpha inf", "--alpha"), ("--alpha x", "--alpha"), ("--lam nan", "--lam"),
+    ("--mi-loss wmim --alpha -1", "--alpha -1"), ("--mi-loss wmim --lam 0.1", "--lam 0.1"), ("--mi-loss wmim --without natural", "--without"),
+    ("--mi-loss wmim --without adversarial", "--without"), ("--mi-loss wmim --pre-local-a a.pth", "--pre-local-a a.pth"),
+    ("--mi-loss wmim --pre-global-a a.pth", "--pre-global-a a.pth"),
+])
+def test_a_wrong_option_of_stage_3_too(words, named, capsys):
+    test_a_wrong_option_is_named_in_one_line(words, named, capsys, train_MIAT.Settings)
+
+
+def test_weight_of_each_mi_loss():
+    """The paper's 5 and 0.1 for NAMID; a weight of ours and no third term for WMIM, the released preset's lambda of 0 included."""
+    for words, expected in (("", (5.0, 0.1)), ("--mi-loss wmim", (0.1, 0.0)), ("--mi-loss wmim --alpha 2 --preset released", (2.0, 0.0)),
+                            ("--alpha 1/2 --lam 0", (0.5, 0.0))):
+        found = ask(words.split(), train_MIAT.Settings)
+        assert (found.alpha, found.lam) == expected
+    assert list(ask(["--mi-loss", "wmim"], train_MIAT.Settings).estimator_files()) == ["pre_local_n", "pre_global_n"]
+
+
 def test_check_reaches_every_group():
     good = ask([])
-    for group, option, bad in (("data", "holdout", -1), ("network", "width", 0), ("attack", "num_steps", 0), ("training", "epochs", 0)):
+    for group, option, bad in (("data", "holdout", -1), ("network", "width", 0), ("attack", "num_steps", 0), ("training", "epochs", 0),
+                               ("weights", "ema", 1.0)):
         spoilt = dataclasses.replace(good, **{group: dataclasses.replace(getattr(good, group), **{option: bad})})
         with pytest.raises(InputError, match=option.replace("_", "-")):
             settings.check(spoilt)

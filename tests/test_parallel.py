@@ -1,0 +1,246 @@
+"""Several processes against one: torchrun as a user runs it, and one step of each stage in float64."""
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.multiprocessing
+from conftest import ESTIMATOR, ROOT, SMALL, run_script, succeed, tensors
+
+import models
+import train_MIAT
+import train_standard
+from data.batches import Batches
+from models import mi, mi_bounds, processes
+from utils import attacks, estimators, mi_losses, parallel
+from utils.devices import Compute
+from utils.settings import parse
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+IMAGES, UNITS = 7, 8
+CASES = ["stage 1 natural", "stage 1 standard", "stage 1 trades", "stage 2", "stage 3 ce", "stage 3 mart"]
+BLOCKS = [2**27, 30]
+
+
+def torchrun(*words, count=2) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *map(str, words)]
+
+
+def measured(case: str) -> dict[str, torch.Tensor]:
+    """What a step comes to on this process's part of seven images: the loss, what is logged, and the mean of the gradients."""
+    torch.manual_seed(0)
+    compute = Compute(torch.device("cpu"), "fp32")
+    x = torch.rand(IMAGES, 3, 16, 16, dtype=torch.float64)
+    y = torch.randint(10, (IMAGES,))
+    target = parallel.synchronised(models.build("resnet18", width=4).double())
+    nets = {kind: parallel.synchronised(mi.MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)).double())
+            for kind in ("natural", "adversarial")}
+    with torch.no_grad(), processes.alone():  # some right, some wrong: no selection is empty
+        y[:5] = target.train()(x).argmax(1)[:5]
+    attack = ["--num-steps", "3", "--epsilon", "0.3"]
+    rank, count = processes.rank(), processes.count()
+    part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
+    x, y = x[part], y[part]
+    generator = torch.Generator().manual_seed(3)
+    if case.startswith("stage 1"):
+        settings = parse(train_standard.Settings, "", ["--defense", case.split()[2], *attack])
+        trained = [target.train()]
+        loss, logged = train_standard.step(x, y, 0, 0, generator, target=target, settings=settings, compute=compute)
+    elif case == "stage 2":
+        settings = parse(train_standard.Settings, "", attack)
+        settings.estimation = SimpleNamespace(representation="logits")
+        trained = [net.train() for net in nets.values()]
+        loss, logged = estimators.step(
+            x, y, 0, 0, generator, target=target.eval(), natural_mi=nets["natural"], adversarial_mi=nets["adversarial"],
+            objectives={"natural": mi_losses.cosine_natural, "adversarial": mi_losses.cosine_adversarial},
+            settings=settings, compute=compute)
+    else:
+        settings = parse(train_MIAT.Settings, "", ["--warmup-epochs", "0", "--adv-loss", case.split()[2], *attack])
+        trained = [target.train()]
+        for net in nets.values():
+            net.eval().requires_grad_(False)
+        loss, logged = train_MIAT.step(x, y, 0, 0, generator, target=target, natural_mi=nets["natural"],
+                                       adversarial_mi=nets["adversarial"], settings=settings, compute=compute, steps_per_epoch=1)
+    loss.backward()
+    weights = [weight for net in trained for weight in net.parameters() if weight.grad is not None]
+    parallel.average([weight.grad for weight in weights])
+    statistics = [buffer.double() for net in trained for buffer in net.buffers()]
+    return {"loss": loss.detach(), **{name: value.detach() for name, value in logged.items()},
+            "gradient": torch.cat([weight.grad.flatten() for weight in weights]),
+            "statistics": torch.cat([buffer.flatten() for buffer in statistics])}
+
+
+def bounds_of(block: int) -> dict[str, torch.Tensor]:
+    """Every bound and its gradients, on this process's part of seven samples."""
+    generator = torch.Generator().manual_seed(1)
+    encodings = [torch.randn(IMAGES, 5, size, dtype=torch.float64, generator=generator) for size in (3, 1)]
+    rank, count = processes.rank(), processes.count()
+    part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
+    found = {}
+    mi_bounds.BLOCK = block
+    for bound in mi_bounds.BOUNDS:
+        own = [each[part].clone().requires_grad_() for each in encodings]
+        values = mi_bounds.per_sample(bound, *own)
+        gradients = torch.autograd.grad((values * torch.arange(1., IMAGES + 1)).sum() / count, own)
+        found[bound] = torch.cat([values.detach(), *(processes.gather(each).flatten() for each in gradients)])
+    return found
+
+
+def _work(rank: int, count: int, port: int, folder) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    parallel.start(torch.device("cpu"))
+    torch.save(everything(), folder / str(rank))
+    parallel.stop()
+
+
+def everything() -> dict:
+    """What the tests below compare between two processes and one."""
+    return {"steps": {case: measured(case) for case in CASES}, "bounds": {block: bounds_of(block) for block in BLOCKS},
+            "noise": noise(), "alone": alone_attack()}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> list[dict]:
+    """`everything`, in each of two processes."""
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_work, (2, port, folder), nprocs=2)
+    return [torch.load(folder / str(rank), weights_only=True) for rank in range(2)]
+
+
+def same(found: dict, expected: dict, tolerance=1e-9) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_of_two_processes_is_that_of_one(case, found):
+    """Loss, record, gradients and batch-norm statistics: seven images by three and four, in float64."""
+    expected = measured(case)
+    for each in found:
+        same(each["steps"][case], expected)
+    assert expected["gradient"].abs().max() > 1e-3
+    if case.startswith("stage 3"):
+        assert 0 < expected["selected"] < 1 and expected["mi_loss"] > 0
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_bounds_see_the_negatives_of_all_processes(block, found, monkeypatch):
+    monkeypatch.setattr(mi_bounds, "BLOCK", 2**27)
+    expected = bounds_of(2**27)
+    for each in found:
+        same(each["bounds"][block], expected)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_parts_of_a_batch_are_the_batch(count):
+    images = torch.randint(256, (33, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(33)
+    options = {"batch_size": 10, "padding": 2, "flip": True}
+    whole = list(Batches(images, labels, **options).epoch(1, 2))
+    shared = [list(Batches(images, labels, **options, share=(rank, count)).epoch(1, 2)) for rank in range(count)]
+    if count == 5:  # the last three images are fewer than five processes
+        whole.pop()
+    assert {len(parts) for parts in shared} == {len(whole)}
+    for batch, parts in zip(whole, zip(*shared)):
+        assert torch.equal(torch.cat([x for x, _ in parts]), batch[0]) and torch.equal(torch.cat([y for _, y in parts]), batch[1])
+        assert max(len(y) for _, y in parts) - min(len(y) for _, y in parts) <= 1
+
+
+def test_the_noise_of_all_processes_is_that_of_one(found):
+    assert torch.equal(torch.cat([each["noise"] for each in found]), noise())
+
+
+def noise():
+    rank, count = processes.rank(), processes.count()
+    mine = (rank + 1) * 5 // count - rank * 5 // count
+    return parallel.normal(torch.zeros(mine, 2), torch.Generator().manual_seed(4))
+
+
+def rows(folder) -> list[dict]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_torchrun_trains_all_stages_as_one_process_does(chain, tmp_path):
+    """One epoch: the same record but for rounding, which the signs of PGD's gradients amplify a little; then goes on alone."""
+    precise = ["--precision", "fp32", "--device", "cpu"]
+    commands = {
+        "standard": ["train_standard.py", *SMALL, "--epochs", 2, *precise],
+        "estimators": ["train_MI_estimator.py", *ESTIMATOR, "--pre-target", chain / "standard/best_model.pth", *precise],
+        "namid": ["train_MIAT.py", *SMALL, "--epochs", 2, "--warmup-epochs", 1, "--alpha", 0.1, "--estimator-dir", chain / "estimators", *precise],
+    }
+    for name, words in commands.items():
+        succeed(*words, "--model-dir", tmp_path / "one" / name)
+        ended = subprocess.run(torchrun(ROOT / words[0], *words[1:], "--model-dir", tmp_path / "two" / name), cwd=ROOT,
+                               env=ENVIRONMENT, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("done: ") == 1 and "2 processes" in ended.stdout
+        one, two = rows(tmp_path / "one" / name), rows(tmp_path / "two" / name)
+        assert len(one) == len(two) == 2
+        assert float(two[0]["loss"]) == pytest.approx(float(one[0]["loss"]), rel=2e-2)
+        assert two[0].keys() == one[0].keys()
+
+
+def test_stopped_in_two_processes_goes_on_in_one(tmp_path):
+    words = ["train_standard.py", *SMALL, "--epochs", 8, "--precision", "fp32", "--model-dir", tmp_path]
+    running = subprocess.Popen(torchrun(ROOT / words[0], *words[1:]), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    until((tmp_path / "metrics.csv").exists)
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode != 0 and said.count("the same command goes on") == 1
+    before = rows(tmp_path)
+    again = succeed(*words)
+    assert "going on after epoch" in again.out and 1 <= len(before) < len(rows(tmp_path)) == 8
+    assert rows(tmp_path)[:len(before)] == before
+
+
+def until(holds, seconds=120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.1)
+
+
+def test_a_killed_process_ends_the_run(tmp_path):
+    words = ["train_standard.py", *SMALL, "--epochs", 1000, "--model-dir", tmp_path]
+    running = subprocess.Popen(torchrun(ROOT / words[0], *words[1:]), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    until((tmp_path / "metrics.csv").exists)
+    workers = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    assert running.wait(timeout=120) != 0
+    assert tensors(tmp_path / "best_model.pth")  # what was written stays whole
+
+
+def test_what_is_wrong_is_said_once(tmp_path):
+    ended = subprocess.run(torchrun(ROOT / "train_standard.py", *SMALL, "--batch-size", 3, "--model-dir", tmp_path, count=4),
+                           cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert ended.returncode != 0 and ended.stderr.count("--batch-size 3: is shared by 4 processes") == 1
+
+
+def test_the_evaluation_runs_in_one_process(chain, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = run_script("test_comparison.py", "--model-dir", chain / "standard")
+    assert refused.status == 2 and refused.err.count("test_comparison.py runs in one process") == 1
+
+
+def test_attacks_alone_do_not_wait_for_others(found):
+    """Inside `processes.alone`, as in evaluation, each process attacks another number of images."""
+    assert [len(each["alone"]) for each in found] == [2, 3]
+
+
+def alone_attack():
+    torch.manual_seed(0)
+    target, n = models.build("resnet18", width=4), 2 + processes.rank()
+    with processes.alone():
+        return attacks.pgd(target, torch.rand(n, 3, 16, 16), torch.zeros(n, dtype=torch.long), steps=1)
