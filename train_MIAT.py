@@ -277,9 +277,9 @@ def main(settings: Settings) -> None:
                 raise InputError(f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have {found}; "
                                  "leave the option out")
         compute.prepare(estimator)
-    if settings.run.compile:
-        target.compile()
-    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay)
+    compute.compiled(target)
+    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
+                                fused=True)
     perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
     nets = {"target": target}
     if weights.ema:

@@ -87,11 +87,10 @@ def main(settings: Settings) -> None:
     stage = open_stage(settings.stage, settings)
     compute, training, weights = stage.compute, settings.training, settings.weights
 
-    target = compute.prepare(models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width))
-    if settings.run.compile:
-        target.compile()
-    target.train()
-    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay)
+    target = models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width)
+    target = compute.compiled(compute.prepare(target)).train()
+    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
+                                fused=True)
     perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
     nets = {"target": target}
     if weights.ema:

@@ -62,7 +62,7 @@ class Workbench:
 
     def __init__(self, sizes: Sizes, variant: Variant, images: torch.Tensor, labels: torch.Tensor,
                  make_target: Callable[[], torch.nn.Module] | None = None):
-        self.compute = Compute(images.device, variant.precision)
+        self.compute = Compute(images.device, variant.precision, variant.compile)
         self.images, self.labels, self.batch, self.channels_last = images, labels, sizes.batch, variant.channels_last
         self.x, self.y = to_float(images[:self.batch], variant.channels_last), labels[:self.batch]
         training = Training(batch_size=self.batch, seed=SEED)
@@ -79,11 +79,10 @@ class Workbench:
         if variant.channels_last:
             for net in self.nets:
                 self.compute.prepare(net)
-        if variant.compile:
-            self.target.compile()
+        self.compute.compiled(self.target)
         self.sgd = torch.optim.SGD(self.target.parameters(), lr=0.0, momentum=training.momentum,
-                                   weight_decay=training.weight_decay)
-        self.adam = torch.optim.Adam([*self.natural_mi.parameters(), *self.adversarial_mi.parameters()], lr=0.0)
+                                   weight_decay=training.weight_decay, fused=True)
+        self.adam = torch.optim.Adam([*self.natural_mi.parameters(), *self.adversarial_mi.parameters()], lr=0.0, fused=True)
 
     @property
     def nets(self) -> tuple[torch.nn.Module, ...]:

@@ -307,6 +307,7 @@ def test_digits_of_another_folder_are_another_data_set(chain, tmp_path):
 def test_compile_changes_nothing_but_the_speed(chain, tmp_path, monkeypatch):
     """With the compiler's front end alone ("eager" runs the captured graphs as they are) the bits stay; Inductor takes a minute."""
     true, compiled = torch.nn.Module.compile, []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compiled.append(net) or true(net, backend="eager"))
+    monkeypatch.setattr(torch.nn.Module, "compile",
+                        lambda net, **options: compiled.append(net) or true(net, backend="eager", **options))
     succeed("train_standard.py", *SMALL, "--epochs", 4, "--compile", "--model-dir", tmp_path)
     assert len(compiled) == 1 and same_bits(tmp_path / "last_model.pth", chain / "standard" / "last_model.pth")

@@ -18,6 +18,7 @@ class Compute:
 
     device: torch.device
     precision: str  # "fp32" or "bf16"
+    compiles: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Networks called inside run in the chosen precision."""
@@ -26,6 +27,16 @@ class Compute:
     def prepare(self, net: torch.nn.Module) -> torch.nn.Module:
         """`net` on the device, with convolution weights laid out channels last; batch norm is over all processes."""
         return synchronised(net.to(self.device, memory_format=torch.channels_last))
+
+    def compiled(self, net: torch.nn.Module) -> torch.nn.Module:
+        """`net`, compiled in place where this device compiles: a graph for each batch size, the last of an epoch is another."""
+        if self.compiles:
+            net.compile(dynamic=False)
+        return net
+
+    def eager(self) -> contextlib.AbstractContextManager:
+        """Networks called inside are not compiled: for evaluation, in another precision and other batch sizes."""
+        return torch.compiler.set_stance("force_eager") if self.compiles else contextlib.nullcontext()
 
     def generator(self, *numbers: int) -> torch.Generator:
         """A generator on the device whose stream is fixed by `numbers`, say seed, epoch and step: nothing about
@@ -38,9 +49,9 @@ def mix(*numbers: int) -> int:
     return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> 1)
 
 
-def compute(device_asked: str, precision: str = "fp32") -> Compute:
-    """The `Compute` that the options --device and --precision ask for, in each process of torchrun its own. float32 means
-    float32: TF32 stays off."""
+def compute(device_asked: str, precision: str = "fp32", compile: str = "off") -> Compute:
+    """The `Compute` that the options --device, --precision and --compile ask for, in each process of torchrun its own. float32
+    means float32: TF32 stays off."""
     if device_asked == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
     device = start(torch.device("cuda" if device_asked != "cpu" and torch.cuda.is_available() else "cpu"))
@@ -56,7 +67,8 @@ def compute(device_asked: str, precision: str = "fp32") -> Compute:
         _keep_memory()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    return Compute(device, precision)
+    torch.backends.cudnn.benchmark = True
+    return Compute(device, precision, compile == "on" or (compile == "auto" and device.type == "cuda"))
 
 
 def _keep_memory() -> None:

@@ -62,10 +62,9 @@ def train(settings, objectives: dict[str, Callable]) -> None:
     for kind in FILES:
         global_net = mi.global_net(estimation.representation, target.tap_channels[estimation.representation], estimation.n_units)
         estimators[kind] = compute.prepare(mi.MIEstimator(mi.LocalNet(estimation.n_units), global_net, estimation.bound)).train()
-    if settings.run.compile:
-        target.compile()
+    compute.compiled(target)
     parameters = [parameter for estimator in estimators.values() for parameter in estimator.parameters()]
-    optimizer = torch.optim.Adam(parameters, training.lr)
+    optimizer = torch.optim.Adam(parameters, training.lr, fused=True)
 
     held = []  # the target is frozen: its held-out adversarial images are made once
 

@@ -40,10 +40,10 @@ def examples(target: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
     for number, (x, y) in enumerate(in_order(images, labels, settings.training.batch_size, compute.device)):
         if number % processes.count() != processes.rank():
             continue
-        with processes.alone():
+        with processes.alone(), compute.eager():
             x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.eval_steps, attack.step_size,
                         generator=compute.generator(settings.training.seed, number))
-        with frozen(target), torch.no_grad():
+        with frozen(target), torch.no_grad(), compute.eager():
             logits, output = target(x, tap=representation)
             logits_adv, output_adv = target(x_adv, tap=representation)
         yield Examples(x, y, x_adv, logits, logits_adv, output, output_adv)

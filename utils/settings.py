@@ -214,8 +214,9 @@ class Run:
     """auto: the first CUDA device, or the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the networks in training (auto: bf16 where the device has it); all else, and evaluation, is float32."""
-    compile: bool = False
-    """Compile the target with torch.compile."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the target with torch.compile: --compile or --no-compile. auto: on CUDA; on a CPU the minute that it takes pays in
+    runs of more than a few minutes only (docs/speed.md)."""
 
     def check(self) -> None:
         pass
@@ -282,6 +283,16 @@ def check(settings) -> None:
         settings.check()
 
 
+def _flags(words: list[str]) -> list[str]:
+    """The words with --compile on for --compile by itself and --compile off for --no-compile."""
+    result = []
+    for word, after in zip(words, [*words[1:], ""]):
+        result += ["--compile", "off"] if word == "--no-compile" else [word]
+        if word == "--compile" and after not in ("auto", "on", "off"):
+            result.append("on")
+    return result
+
+
 def _given(words: list[str]) -> dict[str, str]:
     """{option: its value's first word} of a command line; an option that comes twice has its last."""
     given = {}
@@ -320,7 +331,7 @@ def parse(kind, description: str, argv: list[str] | None = None):
 
     Bad input ends the program: one line on stderr that names the option, exit status 2.
     """
-    said, argv = io.StringIO(), sys.argv[1:] if argv is None else argv
+    said, argv = io.StringIO(), _flags(sys.argv[1:] if argv is None else argv)
     try:
         with contextlib.redirect_stderr(said):
             start = {"default": _preset(kind, argv)} if issubclass(kind, StageSettings) else {}

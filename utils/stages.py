@@ -26,7 +26,7 @@ class Stage:
 
 def open_stage(name: str, settings, inputs: dict | None = None) -> Stage:
     """Read the data, split it, seed PyTorch and open the run's folder. inputs: {option: path} of model files to be read."""
-    compute = devices.compute(settings.run.device, settings.run.precision)
+    compute = devices.compute(settings.run.device, settings.run.precision, settings.run.compile)
     options = settings.data
     dataset = data.load(options.dataset, options.data_dir, options.limit_train, options.limit_test)
     size = holdout_size(options.holdout, len(dataset.train_labels))
@@ -39,7 +39,7 @@ def open_stage(name: str, settings, inputs: dict | None = None) -> Stage:
                       padding=dataset.padding if options.augment else 0, flip=dataset.flip and options.augment,
                       device=compute.device, channels_last=True, share=(processes.rank(), processes.count()))
     print(f"{name}: {dataset.name}, {len(train)} training and {len(held)} held-out images, {dataset.num_classes} classes; "
-          f"{settings.attack.norm} {settings.attack.epsilon:.4g}; {compute.device.type}, {compute.precision}; "
+          f"{settings.attack.norm} {settings.attack.epsilon:.4g}; {compute.device.type}, {compute.precision}{', compiled' * compute.compiles}; "
           + (f"{processes.count()} processes; " if processes.count() > 1 else "") + f"folder {folder.path}", flush=True)
     return Stage(compute, dataset, batches, dataset.train_images[held], dataset.train_labels[held], folder)
 
