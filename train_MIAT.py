@@ -138,42 +138,22 @@ DOMINANT = 3
 COLLAPSED = 0.9  # the share of held-out images with one same predicted label that draws a warning
 
 
-def namid_loss(x, x_adv, natural_mi, adversarial_mi, settings, compute):
-    """L_mi of NAMID as a function (h(x), h(x~), the mask of Equation 6) -> (L_mi, its three terms). The patterns are encoded
-    here, once and without gradient: they carry none."""
-    local_n = local_a = None
-    with compute.autocast(), torch.no_grad():
-        if settings.without != "natural":
-            local_n = natural_mi.encode_pattern(patterns.natural(x, x_adv))
-        if settings.without != "adversarial":
-            local_a = adversarial_mi.encode_pattern(patterns.adversarial(x, x_adv))
-
-    def loss(output, output_adv, selected):
-        natural = natural_adv = adversarial = adversarial_adv = None
-        with compute.autocast():
-            if local_n is not None:
-                natural = natural_mi.mi(local_n, natural_mi.encode_output(output))                      # E_n(x; h(x))
-                natural_adv = natural_mi.mi(local_n, natural_mi.encode_output(output_adv))              # E_n(x; h(x~))
-            if local_a is not None:
-                adversarial = adversarial_mi.mi(local_a, adversarial_mi.encode_output(output))          # E_a(n; h(x))
-                adversarial_adv = adversarial_mi.mi(local_a, adversarial_mi.encode_output(output_adv))  # E_a(n; h(x~))
-        parts = namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, settings.lam, settings.without)
-        return sum(parts.values()), parts                                                               # Eq. 8
-
-    return loss
+def mi_of(estimator, pattern, *outputs):
+    """The MI of the patterns with each of the outputs of the target. The patterns carry no gradient, and their encoding, the
+    largest tensor of a step, is gone when this returns."""
+    with torch.no_grad():
+        local = estimator.encode_pattern(pattern)
+    return [estimator.mi(local, estimator.encode_output(output)) for output in outputs]
 
 
-def wmim_loss(x_adv, standard_mi, compute):
-    """L_mi of WMIM as a function with the arguments and results of `namid_loss`'s; it has no terms."""
-    with compute.autocast(), torch.no_grad():
-        local = standard_mi.encode_pattern(x_adv)
-
-    def loss(output, output_adv, selected):
-        with compute.autocast():
-            standard_adv = standard_mi.mi(local, standard_mi.encode_output(output_adv))                 # E_s(x~; h(x~))
-        return wmim(standard_adv), {}
-
-    return loss
+def namid_terms(x, x_adv, output, output_adv, selected, natural_mi, adversarial_mi, settings) -> dict[str, torch.Tensor]:
+    """The terms of Equation 8 by name; their sum is L_mi."""
+    natural = natural_adv = adversarial = adversarial_adv = None
+    if settings.without != "natural":            # E_n(x; h(x)) and E_n(x; h(x~))
+        natural, natural_adv = mi_of(natural_mi, patterns.natural(x, x_adv), output, output_adv)
+    if settings.without != "adversarial":        # E_a(n; h(x)) and E_a(n; h(x~))
+        adversarial, adversarial_adv = mi_of(adversarial_mi, patterns.adversarial(x, x_adv), output, output_adv)
+    return namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, settings.lam, settings.without)
 
 
 def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, settings, compute, steps_per_epoch,
@@ -181,8 +161,8 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, s
     """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,), Equation 9; and what the record shows of it.
 
     Each network runs once per distinct input: the target on x and on x~ (train mode, two passes; WMIM with cross-entropy has no
-    use for x), the local networks on the patterns, the global networks on both outputs. With weight perturbation, target and
-    global networks run once more, on the moved weights. For WMIM, natural_mi is its E_s and adversarial_mi None. `gather`: where
+    use for x), the local networks on the patterns, the global networks on both outputs. With weight perturbation, all but the
+    attack runs once more, on the moved weights. For WMIM, natural_mi is its E_s and adversarial_mi None. `gather`: where
     several processes share the batch, each has a part of x and y here and takes the loss over all of it.
     """
     if epoch < settings.warmup_epochs:
@@ -191,12 +171,11 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, s
         return F.cross_entropy(gather(logits.float()), gather(y)), {}
 
     defense, attack, namid = LOSSES[settings.adv_loss], settings.attack, settings.mi_loss == "namid"
+    alpha = alpha_at(settings, epoch + index / steps_per_epoch)
     with compute.autocast():
         x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
                     generator=generator)
-    mi_loss_of = (namid_loss(x, x_adv, natural_mi, adversarial_mi, settings, compute) if namid
-                  else wmim_loss(x_adv, natural_mi, compute))
-    alpha = alpha_at(settings, epoch + index / steps_per_epoch)
+    labels = gather(y)
 
     def objective():
         """At the weights that the target has now: L_all, what the record shows, what pulls at the outputs, and the outputs."""
@@ -204,16 +183,20 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, s
         with compute.autocast():
             if namid or defense.natural_pass:
                 logits, output = target(x, tap=natural_mi.representation)
+                logits = gather(at_least_float32(logits))
             logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)
-        logits = None if logits is None else gather(at_least_float32(logits))
-        logits_adv, labels = gather(at_least_float32(logits_adv)), gather(y)
-        selected = patterns.select(logits, logits_adv, labels)["W"] if namid else None                  # Eq. 6
-        mi_loss, parts = mi_loss_of(output, output_adv, selected)
+            logits_adv = gather(at_least_float32(logits_adv))
+            if namid:
+                selected = patterns.select(logits, logits_adv, labels)["W"]                             # Eq. 6
+                parts = namid_terms(x, x_adv, output, output_adv, selected, natural_mi, adversarial_mi, settings)
+                mi_loss = sum(parts.values())                                                           # Eq. 8
+                logged = {"selected": selected.float().mean(), **{f"mi_{name}": part for name, part in parts.items()}}
+            else:
+                parts, mi_loss, logged = {}, wmim(*mi_of(natural_mi, x_adv, output_adv)), {}            # E_s(x~; h(x~))
         adv_loss = defense(logits, logits_adv, labels, settings.beta)
-        logged = {"adv_loss": adv_loss, "mi_loss": mi_loss, **({"selected": selected.float().mean()} if namid else {}),
-                  **{f"mi_{name}": part for name, part in parts.items()}}
         pulls = {"adv": adv_loss, "mi": alpha * mi_loss, **{f"mi_{name}": alpha * part for name, part in parts.items()}}
-        return adv_loss + alpha * mi_loss, logged, pulls, (output, output_adv)                          # Eq. 9
+        loss = adv_loss + alpha * mi_loss                                                               # Eq. 9
+        return loss, {"adv_loss": adv_loss, "mi_loss": mi_loss, **logged}, pulls, (output, output_adv)
 
     if perturbation and epoch >= settings.weights.awp_warmup:
         perturbation.ascend(lambda: objective()[0])
@@ -277,6 +260,8 @@ def main(settings: Settings) -> None:
                 raise InputError(f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have {found}; "
                                  "leave the option out")
         compute.prepare(estimator)
+        for net in (estimator.local_net, estimator.global_net):
+            compute.compiled(net)
     compute.compiled(target)
     optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
                                 fused=True)

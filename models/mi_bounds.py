@@ -11,22 +11,25 @@ Every bound has a form with one value per sample, which the training stages need
 Scores are computed in float32 at least, also under autocast: they reach +-2000, and there bfloat16 rounds to multiples
 of 8. No function here waits for the device.
 
-The N x N x L scores are large, and a value needs no more of them than one sum over j. Above BLOCK scores they are made for
-some outputs at a time and made again in the backward pass, so that memory grows with N, not with its square.
+The N x N x L scores are large, and a value needs no more of them than one sum over j. They are made for some outputs at a time,
+BLOCK scores at most, so that memory grows with N, not with its square. A value depends on one output: where patterns take no
+gradient (stage 3), its gradient is taken with it and the scores are dropped; else they are made again in the backward pass.
 
 Where several processes share a batch (`models.processes`), ``local`` and ``global_`` are this process's samples, N counts the
 samples of all, every pattern of which is a negative, and values are those of all N samples, the same in each process.
 """
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from models import processes
 from models.mi_names import BOUNDS
 
-BLOCK = 2**27  # scores held at a time, 512 MiB in float32: batches of up to 1,448 images of 32x32 take one block
+BLOCK = 2**24  # scores held at a time, 64 MiB in float32: batches of up to 512 images of 32x32 take one block
 
 
 def check_samples(n: int) -> None:
@@ -67,13 +70,66 @@ def _against(vectors: torch.Tensor, outputs: torch.Tensor, n: int) -> torch.Tens
         return (outputs @ vectors.T).view(len(outputs), n, -1)
 
 
-def _pairs(local: torch.Tensor, global_: torch.Tensor, reduce: Callable, combine: Callable
-           ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The positives u[i,i,l] and a reduction of the negatives over j != i, both (N, L).
+class _Reduction(NamedTuple):
+    """A sum of some kind over the negatives of each output. within(u, diagonal): scores (M, n, L), and where they are positives
+    (M, n, 1), -> (M, L). between: (R, N, L), the sums over the patterns of each of R processes, -> (N, L)."""
 
-    reduce(u, diagonal): scores (M, n, L) and where they are positives (M, n, 1) -> (M, L). combine: (R, N, L), the
-    reductions over the patterns of each of R processes, -> (N, L).
-    """
+    within: Callable
+    between: Callable
+
+
+_LOG_SUM_EXP = _Reduction(lambda u, diagonal: u.masked_fill(diagonal, -math.inf).logsumexp(dim=1),
+                          lambda parts: parts.logsumexp(dim=0))
+
+
+def _sum_of(term: Callable) -> _Reduction:
+    """The sum of term(u). Masked on both sides: before the term, or an overflow at a positive would turn its zero gradient
+    into NaN."""
+    return _Reduction(lambda u, diagonal: term(u.masked_fill(diagonal, 0)).masked_fill(diagonal, 0).sum(1),
+                      lambda parts: parts.sum(0))
+
+
+def _values(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction, finish: Callable) -> torch.Tensor:
+    """A value (N,) for each sample: finish(u[i,i,l], reduced negatives, N), where both are (M, L), -> (M,)."""
+    local, global_ = _checked(local, global_)
+    if processes.count() > 1 or local.requires_grad:
+        positives, negatives = _pairs(local, global_, reduction)
+        return finish(positives, negatives, len(positives))
+    check_samples(len(local))
+    return _WithGradient.apply(global_.squeeze(2), _vectors(local), len(local), reduction, finish)
+
+
+class _WithGradient(torch.autograd.Function):
+    """`_values` of outputs (N, U) against vectors (N L, U) without gradient; the gradient of each value in its own output,
+    which is all that it depends on, is taken at once and kept, (N, U)."""
+
+    @staticmethod
+    def forward(ctx, outputs, vectors, n, reduction, finish):
+        patterns = vectors.view(n, -1, vectors.shape[1])
+        index = torch.arange(n, device=vectors.device)
+        rows, wanted = max(1, BLOCK // len(vectors)), ctx.needs_input_grad[0]
+        values, gradients = [], []
+        for some, own, pattern in zip(outputs.split(rows), index.split(rows), patterns.split(rows)):
+            with torch.set_grad_enabled(wanted), torch.autocast(vectors.device.type, enabled=False):
+                leaf = some.detach().requires_grad_(wanted)
+                positives = torch.bmm(pattern, leaf.unsqueeze(2)).squeeze(2)
+                negatives = reduction.within(_against(vectors, leaf, n), (own[:, None] == index).unsqueeze(2))
+                value = finish(positives, negatives, n)
+                if wanted:
+                    gradients += torch.autograd.grad(value.sum(), leaf)
+            values.append(value.detach())
+        if wanted:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return gradient.unsqueeze(1) * ctx.saved_tensors[0], None, None, None, None
+
+
+def _pairs(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positives u[i,i,l] and the reduced negatives, both (N, L)."""
     local, global_ = _checked(local, global_)
     n, _, locations = local.shape
     lengths = processes.sizes(n)
@@ -86,11 +142,11 @@ def _pairs(local: torch.Tensor, global_: torch.Tensor, reduce: Callable, combine
 
     def part(vectors, outputs, begin):
         index = torch.arange(begin, begin + len(outputs), device=own.device)
-        return reduce(_against(vectors, outputs, n), (index[:, None] == own).unsqueeze(2))
+        return reduction.within(_against(vectors, outputs, n), (index[:, None] == own).unsqueeze(2))
 
     rows = max(1, BLOCK // (n * locations))
     reduced = part(vectors, outputs, 0) if rows >= total else _InParts.apply(vectors, outputs, part, rows)
-    return positives, combine(processes.gather(reduced.unsqueeze(0)))
+    return positives, reduced if processes.count() == 1 else reduction.between(processes.gather(reduced.unsqueeze(0)))
 
 
 class _InParts(torch.autograd.Function):
@@ -120,12 +176,6 @@ class _InParts(torch.autograd.Function):
         return *sums, None, None
 
 
-def _log_sum_exp_negatives(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """u[i,i,l] and log sum_{j != i} exp u[i,j,l], both (N, L)."""
-    return _pairs(local, global_, lambda u, diagonal: u.masked_fill(diagonal, -math.inf).logsumexp(dim=1),
-                  lambda parts: parts[0] if len(parts) == 1 else parts.logsumexp(dim=0))
-
-
 def donsker_varadhan(local: torch.Tensor, global_: torch.Tensor, released_diagonal: bool = False,
                      per_sample: bool = True) -> torch.Tensor:
     """The Donsker-Varadhan bound, one log-mean-exp for each output and location:
@@ -144,10 +194,12 @@ def donsker_varadhan(local: torch.Tensor, global_: torch.Tensor, released_diagon
 
     Returns: (N,), or a scalar.
     """
-    positives, negatives = _log_sum_exp_negatives(local, global_)
-    if released_diagonal:
-        negatives = torch.logaddexp(negatives, negatives.new_zeros(()))
-    values = (positives - negatives).mean(1) + math.log(len(positives) - 1)
+    def finish(positives, negatives, n):
+        if released_diagonal:
+            negatives = torch.logaddexp(negatives, negatives.new_zeros(()))
+        return (positives - negatives).mean(1) + math.log(n - 1)
+
+    values = _values(local, global_, _LOG_SUM_EXP, finish)
     return values if per_sample else values.mean()
 
 
@@ -160,10 +212,11 @@ def infonce(local: torch.Tensor, global_: torch.Tensor, per_sample: bool = False
     Per sample (N,): I_i = mean_l [ u[i,i,l] - log sum_j exp u[i,j,l] + log N ], at most log N; the negatives of a
     location are the same location of the other patterns.
     """
-    positives, negatives = _log_sum_exp_negatives(local, global_)
     # log( e^p / (e^p + sum e^n) ) = log sigmoid( p - log sum e^n ), which stays exact as it nears 0.
     if per_sample:
-        return F.logsigmoid(positives - negatives).mean(1) + math.log(len(positives))
+        return _values(local, global_, _LOG_SUM_EXP,
+                       lambda positives, negatives, n: F.logsigmoid(positives - negatives).mean(1) + math.log(n))
+    positives, negatives = _pairs(local, global_, _LOG_SUM_EXP)
     return F.logsigmoid(positives - negatives.logsumexp(dim=1, keepdim=True)).mean()
 
 
@@ -201,16 +254,12 @@ def f_divergence(local: torch.Tensor, global_: torch.Tensor, measure: str = "JSD
     if measure == "DV" and per_sample:
         return donsker_varadhan(local, global_)
     if measure == "DV":
-        positives, negatives = _log_sum_exp_negatives(local, global_)
+        positives, negatives = _pairs(local, global_, _LOG_SUM_EXP)
         n, locations = positives.shape
         return positives.mean() - negatives.logsumexp(dim=(0, 1)) + math.log(n * (n - 1) * locations)
 
-    def total(u, diagonal):
-        # Masked on both sides: before the term, or an overflow at a positive would turn its zero gradient into NaN.
-        return negative_term(u.masked_fill(diagonal, 0)).masked_fill(diagonal, 0).sum(1)
-
-    positives, negatives = _pairs(local, global_, total, lambda parts: parts.sum(0))
-    values = (positive_term(positives) - negatives / (len(positives) - 1)).mean(1)
+    values = _values(local, global_, _sum_of(negative_term),
+                     lambda positives, negatives, n: (positive_term(positives) - negatives / (n - 1)).mean(1))
     return values if per_sample else values.mean()
 
 

@@ -72,7 +72,7 @@ def test_wmim_is_its_formula_and_the_gradient_comes_through_the_output_alone(net
 ])
 @pytest.mark.parametrize("gamma", [0.0, 0.01])
 def test_each_network_runs_once_per_distinct_input(words, passes, encodings, gamma, networks):
-    """Train-mode passes of the target, passes of (local, global) networks; the moved weights make a second round of outputs."""
+    """Train-mode passes of the target, passes of (local, global) networks; the moved weights make a second round."""
     calls = []
     networks.target.register_forward_pre_hook(lambda net, _: calls.append("target") if net.training else None)
     for kind in ("natural", "adversarial"):
@@ -84,8 +84,8 @@ def test_each_network_runs_once_per_distinct_input(words, passes, encodings, gam
     rounds = 2 if gamma else 1
     assert calls.count("target") == rounds * passes
     for kind in ("natural", "adversarial"):
-        local, outputs = encodings.get(kind, (0, 0))
-        assert (calls.count(f"{kind} local"), calls.count(f"{kind} global")) == (local, rounds * outputs)
+        patterns, outputs = encodings.get(kind, (0, 0))
+        assert (calls.count(f"{kind} local"), calls.count(f"{kind} global")) == (rounds * patterns, rounds * outputs)
 
 
 @pytest.mark.parametrize("words", ["--awp 0.05", "--awp 0.05 --mi-loss wmim"])

@@ -316,20 +316,25 @@ def test_unknown_names_are_answered_with_the_choices():
 class TestBlocks:
     @pytest.mark.parametrize("block", [1, 40, 100])
     @pytest.mark.parametrize("form", ["scalar", "per sample"])
-    def test_values_and_gradients_are_those_of_the_plain_form(self, form, block, monkeypatch):
+    @pytest.mark.parametrize("trained", ["both", "global"])
+    def test_values_and_gradients_are_those_of_the_plain_form(self, trained, form, block, monkeypatch):
         for name, function in (SCALARS if form == "scalar" else VALUES).items():
             results = []
             for size in (2**27, block):
                 monkeypatch.setattr(models.mi_bounds, "BLOCK", size)
                 local, global_ = (each.requires_grad_() for each in encodings(7))
-                value = function(local, global_)
+                # the plain form takes both gradients in one block
+                value = function(local.detach() if trained == "global" and size == block else local, global_)
                 weights = torch.arange(1., 1 + value.numel(), dtype=value.dtype).view_as(value)
-                results.append([value, *torch.autograd.grad((weights * value).sum(), (local, global_))])
+                results.append([value, *torch.autograd.grad((weights * value).sum(), global_)])
+                if trained == "both":
+                    results[-1] += torch.autograd.grad((weights * function(local, global_)).sum(), local)
             for plain, blocked in zip(*results):
                 torch.testing.assert_close(blocked, plain, rtol=1e-12, atol=1e-12, msg=name)
 
+    @pytest.mark.parametrize("trained", [True, False])
     @pytest.mark.parametrize("bound", BOUNDS)
-    def test_memory_grows_with_the_batch_and_not_with_its_square(self, bound, monkeypatch):
+    def test_memory_grows_with_the_batch_and_not_with_its_square(self, bound, trained, monkeypatch):
         """The largest sum of the sizes of all tensors alive at a time, forwards and backwards."""
         def memory(n):
             alive, most = {}, 0
@@ -347,8 +352,9 @@ class TestBlocks:
                     return result
 
             local, global_ = (each.requires_grad_() for each in encodings(n, units=2, locations=2))
+            local.requires_grad_(trained)
             with Watch():
-                torch.autograd.grad(per_sample(bound, local, global_).sum(), (local, global_))
+                per_sample(bound, local, global_).sum().backward()
             return most
 
         monkeypatch.setattr(models.mi_bounds, "BLOCK", 64)
