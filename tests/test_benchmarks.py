@@ -280,3 +280,13 @@ def test_the_commands_of_the_docstring_are_understood():
 
 def test_run_names_the_bench():
     assert "./run bench" in subprocess.run(["bash", ROOT / "run"], capture_output=True, text=True).stderr
+
+
+def test_the_overhead_of_attacks_is_measured(tmp_path):
+    """Every pass is replayed, and the files hold what is shown; what the times are is the machine's business."""
+    said = succeed("benchmarks/attacks.py", "--width", 4, "--size", 16, "--batch-size", 4, "--runs", 2, "--attacks",
+                   "fgsm,pgd-3,ddn-3,fwa-2", "--output", tmp_path / "attacks.json").out
+    rows = json.loads((tmp_path / "attacks.json").read_text())["rows"]
+    assert [(row["attack"], row["passes"], row["backward"]) for row in rows][:2] == [("fgsm", 1, 1), ("pgd-3", 3, 3)]
+    for row in rows:
+        assert row["attack"] in said and row["overhead"]["median"] > -1 and row["backward"] <= row["passes"]

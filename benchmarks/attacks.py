@@ -1,0 +1,124 @@
+"""What an attack costs beyond its own passes through the network.
+
+    python -m benchmarks.attacks                                       # ResNet-18 at full width, a few minutes on two cores
+    python -m benchmarks.attacks --attacks pgd-40,fwa-40,aa --device cuda --batch-size 256
+
+Each attack is run, then replayed: as many passes, forwards or forwards and back to the image, of the same sizes in the same
+order, with nothing between. overhead = time of the attack / time of the replay - 1, the median over rounds of that within a
+round. No image leaves early, and the network is an untrained one: neither changes what a pass costs.
+"""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from utils import attack_suite
+from utils.settings import Arch, Count, need, parse
+
+
+@dataclass
+class Settings:
+    """Options of the bench of attacks."""
+
+    attacks: str = "fgsm,pgd-10,mim-10,tidim-10,deepfool-3,ddn-10,sta-10,fwa-10,fwa-fw-10,apgd-ce"
+    """Names with commas between, as test_comparison.py takes them."""
+    arch: Arch = "resnet18"
+    """The network."""
+    width: Count = None
+    """Channels of its first stage; the architecture's own when not given."""
+    size: int = 32
+    """Height and width of the images in pixels."""
+    batch_size: int = 32
+    """Images attacked at once."""
+    runs: int = 5
+    """Timed rounds."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the first CUDA device, or the CPU."""
+    output: Path = Path("runs/bench/attacks.json")
+    """The results file."""
+
+    def check(self) -> None:
+        for name in self.attacks.split(","):
+            attack_suite.parse(name)
+        need(self.size >= 16, "size", self.size, "give 16 or more pixels")
+        need(self.batch_size > 0, "batch_size", self.batch_size, "give 1 or more images")
+        need(self.runs > 1, "runs", self.runs, "give 2 or more: one run has no spread")
+
+
+if __name__ == "__main__":
+    settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
+
+import torch
+
+import models
+from benchmarks import measure
+from utils import devices
+from utils.reports import table
+from utils.runs import git_commit, make_folder, write_text
+from utils.training import run_script
+
+
+class Recorded(torch.nn.Module):
+    """A network that notes each pass: the shape of the images and whether a gradient can come back to them."""
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network, self.passes = network, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes.append((tuple(x.shape), x.requires_grad))
+        return self.network(x)
+
+
+def replay(network: torch.nn.Module, passes: list[tuple[tuple[int, ...], bool]], device: torch.device) -> None:
+    """The passes alone."""
+    images = {shape: torch.rand(shape, device=device) for shape, _ in passes}
+    for shape, back in passes:
+        with torch.set_grad_enabled(back):
+            x = images[shape].requires_grad_(back)
+            logits = network(x)
+            if back:
+                torch.autograd.grad(logits.sum(), x)
+
+
+def main(settings: Settings) -> None:
+    compute = devices.compute(settings.device)
+    make_folder(settings.output.parent, "--output: the folder")
+    torch.manual_seed(1)
+    network = compute.prepare(models.build(settings.arch, width=settings.width)).eval().requires_grad_(False)
+    x = torch.rand(settings.batch_size, 3, settings.size, settings.size, device=compute.device)
+    y = network(x).argmax(1)
+    rows = []
+    for name in settings.attacks.split(","):
+        spec, recorded = attack_suite.parse(name), Recorded(network)
+        norm = spec.norms[0]
+        epsilon = {"linf": 8 / 255, "l2": 0.5}[norm]
+
+        def attack(spec=spec, model=network, norm=norm, epsilon=epsilon):
+            attack_suite.attack(spec.name, model, x, y, norm, epsilon)
+
+        attack(model=recorded)
+        ready = {"attack": lambda attack=attack: attack,
+                 "replay": lambda passes=recorded.passes: lambda: replay(network, passes, compute.device)}
+        seconds, failed = measure.in_turn(ready, settings.runs, 1, compute.device)
+        if failed:
+            print(f"{name}: not measured: {'; '.join(failed.values())}")
+            continue
+        taken = [one / other - 1 for one, other in zip(seconds["attack"], seconds["replay"])]
+        rows.append({"attack": spec.name, "norm": norm, "passes": len(recorded.passes),
+                     "backward": sum(back for _, back in recorded.passes), "seconds": measure.summary(seconds["attack"]),
+                     "replay_seconds": measure.summary(seconds["replay"]), "overhead": measure.summary(taken)})
+    facts = {"arch": settings.arch, "width": network.options["width"], "size": settings.size, "batch": settings.batch_size,
+             "runs": settings.runs, "hardware": devices.hardware(compute.device), "versions": devices.versions(),
+             "git_commit": git_commit(), "rows": rows}
+    write_text(settings.output, json.dumps(facts, indent=1) + "\n")
+    print(table(["attack", "passes", "of them back", "seconds", "passes alone", "overhead %", "quartiles"], [
+        [row["attack"], str(row["passes"]), str(row["backward"]), f"{row['seconds']['median']:.2f}",
+         f"{row['replay_seconds']['median']:.2f}", f"{100 * row['overhead']['median']:.1f}",
+         f"{100 * row['overhead']['q1']:.1f} to {100 * row['overhead']['q3']:.1f}"] for row in rows]))
+    print(f"{settings.arch}, width {network.options['width']}, batch {settings.batch_size}, {settings.size}x{settings.size}, "
+          f"float32; {facts['hardware']}; written: {settings.output}")
+
+
+if __name__ == "__main__":
+    run_script(main, settings)
