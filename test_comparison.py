@@ -123,7 +123,10 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
+import shlex
 import shutil
+import sys
+import time
 
 import numpy
 import torch
@@ -291,7 +294,8 @@ def main(settings: Settings) -> None:
                 "epsilon": epsilon, "step_size": settings.step_size, "released_settings": settings.attacks == "released",
                 "rounded": settings.round_uint8, "seed": settings.seed, "batch_size": settings.batch_size,
                 "precision": compute.precision, "hardware": devices.hardware(compute.device), "versions": devices.versions(),
-                "git_commit": git_commit()}
+                "git_commit": git_commit(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     evaluation = Evaluation(compute.prepare(model), surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
                             settings.seed, identity, output, settings.round_uint8, parts)
     warned = evaluation.suspicions()

@@ -3,10 +3,10 @@ import contextlib
 import ctypes
 import platform
 from dataclasses import dataclass
+from importlib import metadata
 
 import numpy
 import torch
-import torchvision
 
 from errors import InputError
 from utils.parallel import start, synchronised
@@ -100,5 +100,5 @@ def hardware(device: torch.device) -> str:
 
 def versions() -> dict:
     """The versions that a result depends on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": metadata.version("torchvision"),
             "numpy": numpy.__version__, "cuda": torch.version.cuda if torch.cuda.is_available() else None}

@@ -27,6 +27,8 @@ from utils.devices import Compute, mix
 from utils.runs import write_text
 
 LEAVING = ("pgd", "bim", "mim", "tidim", "fwa", "fwa-fw")  # attacks of which a sample may leave once it has fallen
+# Of a results file, what is told beside the results and is no part of the question.
+TOLD = ("hardware", "versions", "git_commit", "command", "date", "worst_case", "warnings")
 TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
 
 
@@ -102,8 +104,7 @@ class Evaluation:
         except (ValueError, KeyError, AttributeError):
             raise InputError(f"--output {self.output}: is no results file; name another, or --restart to replace it") from None
         asked = json.loads(json.dumps(self.identity))
-        told = ("hardware", "versions", "git_commit", "worst_case", "warnings")  # beside the results, not part of the question
-        other = [name for name in asked | found if asked.get(name) != found.get(name) and name not in told]
+        other = [name for name in asked | found if asked.get(name) != found.get(name) and name not in TOLD]
         if other:
             raise InputError(f"--output {self.output}: holds another evaluation: {other[0]} {found.get(other[0])} "
                              f"(now {asked.get(other[0])}); name another file, or --restart to replace it")
@@ -186,7 +187,8 @@ class Evaluation:
         long batch goes on after a kill with the part it was in."""
         parts, state = attack_suite.PARTS[spec.family], None
         kept = self.output and self.output.with_name(f".{self.output.name}.unfinished.npz")
-        question = json.dumps([self.identity, epsilon, extra, x.sum().item()], default=str)
+        asked = {name: value for name, value in self.identity.items() if name not in TOLD}
+        question = json.dumps([asked, epsilon, extra, x.sum().item()], default=str)
         if kept and kept.is_file():
             with contextlib.suppress(OSError, ValueError, KeyError, EOFError), numpy.load(kept, allow_pickle=False) as file:
                 state = {name: file[name] for name in file.files} if file["question"] == question else None

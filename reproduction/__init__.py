@@ -1,0 +1,11 @@
+"""The paper's tables and figures, measured: which runs they need, what came of them, and the pages that show it.
+
+    scales.py     every setting that --scale changes, in one table
+    plan.py       the runs as a graph of the stage scripts' commands
+    cost.py       what they will take, estimated
+    run.py        running what is missing
+    paper.json    what the paper printed
+    tables.py, figures.py, report.py     the results beside it
+
+Importing this package does not import torch.
+"""
