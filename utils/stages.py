@@ -38,9 +38,10 @@ def open_stage(name: str, settings, inputs: dict | None = None) -> Stage:
     batches = Batches(dataset.train_images[train], dataset.train_labels[train], settings.training.batch_size,
                       padding=dataset.padding if options.augment else 0, flip=dataset.flip and options.augment,
                       device=compute.device, channels_last=True, share=(processes.rank(), processes.count()))
+    how = [compute.device.type, compute.precision] + ["compiled"] * compute.compiles
+    how += [f"{processes.count()} processes"] if processes.count() > 1 else []
     print(f"{name}: {dataset.name}, {len(train)} training and {len(held)} held-out images, {dataset.num_classes} classes; "
-          f"{settings.attack.norm} {settings.attack.epsilon:.4g}; {compute.device.type}, {compute.precision}{', compiled' * compute.compiles}; "
-          + (f"{processes.count()} processes; " if processes.count() > 1 else "") + f"folder {folder.path}", flush=True)
+          f"{settings.attack.norm} {settings.attack.epsilon:.4g}; {', '.join(how)}; folder {folder.path}", flush=True)
     return Stage(compute, dataset, batches, dataset.train_images[held], dataset.train_labels[held], folder)
 
 
