@@ -79,7 +79,8 @@ class Workbench:
         if variant.channels_last:
             for net in self.nets:
                 self.compute.prepare(net)
-        self.compute.compiled(self.target)
+        for net in (self.target, *(part for each in self.nets[1:] for part in (each.local_net, each.global_net))):
+            self.compute.compiled(net)
         self.sgd = torch.optim.SGD(self.target.parameters(), lr=0.0, momentum=training.momentum,
                                    weight_decay=training.weight_decay, fused=True)
         self.adam = torch.optim.Adam([*self.natural_mi.parameters(), *self.adversarial_mi.parameters()], lr=0.0, fused=True)

@@ -46,7 +46,7 @@ def scores(local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
     """
     local, global_ = _checked(local, global_)
     check_samples(len(local))
-    return _against(_vectors(local), global_.squeeze(2), len(local))
+    return _against(_vectors(local), global_.squeeze(2), len(local)).transpose(1, 2)
 
 
 def _checked(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,33 +59,44 @@ def _checked(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def _vectors(local: torch.Tensor) -> torch.Tensor:
-    """(N, U, L) as (N L, U). The MI networks end in a LayerNorm over channels, so units are innermost in memory and this is
-    a view."""
-    return local.transpose(1, 2).reshape(-1, local.shape[1])
+    """(N, U, L) as (L N, U), so that a sum over patterns runs along memory."""
+    return local.permute(2, 0, 1).reshape(-1, local.shape[1])
 
 
 def _against(vectors: torch.Tensor, outputs: torch.Tensor, n: int) -> torch.Tensor:
-    """Scores (M, n, L) of outputs (M, U) against the vectors (n L, U) of n patterns."""
+    """Scores (M, L, n) of outputs (M, U) against the vectors (L n, U) of n patterns."""
     with torch.autocast(vectors.device.type, enabled=False):
-        return (outputs @ vectors.T).view(len(outputs), n, -1)
+        return (outputs @ vectors.T).view(len(outputs), -1, n)
 
 
 class _Reduction(NamedTuple):
-    """A sum of some kind over the negatives of each output. within(u, diagonal): scores (M, n, L), and where they are positives
-    (M, n, 1), -> (M, L). between: (R, N, L), the sums over the patterns of each of R processes, -> (N, L)."""
+    """A sum of some kind over the negatives of each output.
+
+    within(u, diagonal): of scores (M, L, n), which it changes where they are positives, as `diagonal` (M, 1, n) says; (M, L).
+    gradient(u, reduced, weight): of sum(weight * reduced) in the scores so changed, (M, L, n), anything at positives; ends u.
+    between: (R, N, L), the sums over the patterns of each of R processes, -> (N, L).
+    """
 
     within: Callable
+    gradient: Callable
     between: Callable
 
 
-_LOG_SUM_EXP = _Reduction(lambda u, diagonal: u.masked_fill(diagonal, -math.inf).logsumexp(dim=1),
-                          lambda parts: parts.logsumexp(dim=0))
+_LOG_SUM_EXP = _Reduction(
+    within=lambda u, diagonal: u.masked_fill_(diagonal, -math.inf).logsumexp(dim=2),
+    gradient=lambda u, reduced, weight: u.sub_(reduced.unsqueeze(2)).exp_().mul_(weight.unsqueeze(2)),
+    between=lambda parts: parts.logsumexp(dim=0))
 
 
 def _sum_of(term: Callable) -> _Reduction:
-    """The sum of term(u). Masked on both sides: before the term, or an overflow at a positive would turn its zero gradient
+    """The sum of term(u). Positives are masked on both sides: before the term, or an overflow at one would turn its zero gradient
     into NaN."""
-    return _Reduction(lambda u, diagonal: term(u.masked_fill(diagonal, 0)).masked_fill(diagonal, 0).sum(1),
+    def gradient(u, reduced, weight):
+        with torch.enable_grad():
+            u.requires_grad_(True)
+            return torch.autograd.grad(term(u), u, weight.unsqueeze(2).expand_as(u).contiguous())[0]
+
+    return _Reduction(lambda u, diagonal: term(u.masked_fill_(diagonal, 0)).masked_fill(diagonal, 0).sum(2), gradient,
                       lambda parts: parts.sum(0))
 
 
@@ -100,25 +111,28 @@ def _values(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction, f
 
 
 class _WithGradient(torch.autograd.Function):
-    """`_values` of outputs (N, U) against vectors (N L, U) without gradient; the gradient of each value in its own output,
+    """`_values` of outputs (N, U) against vectors (L N, U) without gradient; the gradient of each value in its own output,
     which is all that it depends on, is taken at once and kept, (N, U)."""
 
     @staticmethod
     def forward(ctx, outputs, vectors, n, reduction, finish):
-        patterns = vectors.view(n, -1, vectors.shape[1])
         index = torch.arange(n, device=vectors.device)
-        rows, wanted = max(1, BLOCK // len(vectors)), ctx.needs_input_grad[0]
-        values, gradients = [], []
-        for some, own, pattern in zip(outputs.split(rows), index.split(rows), patterns.split(rows)):
-            with torch.set_grad_enabled(wanted), torch.autocast(vectors.device.type, enabled=False):
-                leaf = some.detach().requires_grad_(wanted)
-                positives = torch.bmm(pattern, leaf.unsqueeze(2)).squeeze(2)
-                negatives = reduction.within(_against(vectors, leaf, n), (own[:, None] == index).unsqueeze(2))
-                value = finish(positives, negatives, n)
-                if wanted:
-                    gradients += torch.autograd.grad(value.sum(), leaf)
+        values, gradients, begin = [], [], 0
+        for some in outputs.split(max(1, BLOCK // len(vectors))):
+            u = _against(vectors, some, n)
+            leaves = [u.diagonal(offset=begin, dim1=0, dim2=2).T.clone(),
+                      reduction.within(u, (index[begin:begin + len(some), None] == index).unsqueeze(1))]
+            with torch.enable_grad():
+                value = finish(*(leaf.requires_grad_(True) for leaf in leaves), n)
+                of_positives, of_negatives = torch.autograd.grad(value.sum(), leaves)
             values.append(value.detach())
-        if wanted:
+            if ctx.needs_input_grad[0]:
+                u = reduction.gradient(u, leaves[1].detach(), of_negatives)
+                u.diagonal(offset=begin, dim1=0, dim2=2).copy_(of_positives.T)
+                with torch.autocast(vectors.device.type, enabled=False):
+                    gradients.append(u.reshape(len(some), -1) @ vectors)
+            begin += len(some)
+        if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(values)
 
@@ -142,7 +156,7 @@ def _pairs(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) ->
 
     def part(vectors, outputs, begin):
         index = torch.arange(begin, begin + len(outputs), device=own.device)
-        return reduction.within(_against(vectors, outputs, n), (index[:, None] == own).unsqueeze(2))
+        return reduction.within(_against(vectors, outputs, n), (index[:, None] == own).unsqueeze(1))
 
     rows = max(1, BLOCK // (n * locations))
     reduced = part(vectors, outputs, 0) if rows >= total else _InParts.apply(vectors, outputs, part, rows)
