@@ -143,8 +143,8 @@ def mi_of(estimator, pattern, *outputs):
     largest tensor of a step, is gone when this returns."""
     with torch.no_grad():
         local = estimator.encode_pattern(pattern)
-    encoded = estimator.encode_output(torch.cat(outputs)).chunk(len(outputs))  # in eval mode samples do not touch each other
-    return [estimator.mi(local, each) for each in encoded]
+    encoded = estimator.encode_output(torch.cat(outputs))  # at once: in eval mode samples do not touch each other
+    return estimator.mi(local, encoded).chunk(len(outputs))
 
 
 def namid_terms(x, x_adv, output, output_adv, selected, natural_mi, adversarial_mi, settings) -> dict[str, torch.Tensor]:

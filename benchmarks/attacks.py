@@ -59,26 +59,30 @@ from utils.training import run_script
 
 
 class Recorded(torch.nn.Module):
-    """A network that notes each pass: the shape of the images and whether a gradient can come back to them."""
+    """A network that notes each pass: the shape of the images, and how often a gradient comes back to them."""
 
     def __init__(self, network: torch.nn.Module):
         super().__init__()
         self.network, self.passes = network, []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.passes.append((tuple(x.shape), x.requires_grad))
-        return self.network(x)
+        note = [tuple(x.shape), 0]
+        self.passes.append(note)
+        logits = self.network(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: note.__setitem__(1, note[1] + 1))
+        return logits
 
 
-def replay(network: torch.nn.Module, passes: list[tuple[tuple[int, ...], bool]], device: torch.device) -> None:
+def replay(network: torch.nn.Module, passes: list[tuple[tuple[int, ...], int]], device: torch.device) -> None:
     """The passes alone."""
     images = {shape: torch.rand(shape, device=device) for shape, _ in passes}
     for shape, back in passes:
-        with torch.set_grad_enabled(back):
-            x = images[shape].requires_grad_(back)
-            logits = network(x)
-            if back:
-                torch.autograd.grad(logits.sum(), x)
+        with torch.set_grad_enabled(back > 0):
+            x = images[shape].requires_grad_(back > 0)
+            total = network(x).sum()
+            for left in range(back, 0, -1):
+                torch.autograd.grad(total, x, retain_graph=left > 1)
 
 
 def main(settings: Settings) -> None:

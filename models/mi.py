@@ -188,7 +188,7 @@ class MIEstimator(nn.Module):
         return self.global_net(output)
 
     def mi(self, local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
-        """Local (N, U, L) and global (N, U, 1) -> (N,)."""
+        """Local (N, U, L) and global (N, U, 1) -> (N,). Several sets of outputs for one of patterns, (K N, U, 1) -> (K N,)."""
         return mi_bounds.per_sample(self.bound, local, global_)
 
     def forward(self, pattern: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

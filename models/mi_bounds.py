@@ -49,9 +49,11 @@ def scores(local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
     return _against(_vectors(local), global_.squeeze(2), len(local)).transpose(1, 2)
 
 
-def _checked(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both in the precision of the scores. Raises ValueError on other shapes than (N,U,L) and (N,U,1)."""
-    if local.dim() != 3 or global_.shape != (*local.shape[:2], 1):
+def _checked(local: torch.Tensor, global_: torch.Tensor, several: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in the precision of the scores. Raises ValueError on other shapes than (N,U,L) and (N,U,1) or, where there may be
+    `several` outputs for a pattern, (K N,U,1)."""
+    fits = local.dim() == 3 and global_.shape[1:] == (local.shape[1], 1) and len(local) > 0
+    if not fits or (len(global_) % len(local) if several else len(global_) != len(local)):
         raise ValueError(f"local (N,U,L) and global_ (N,U,1) are needed, not {tuple(local.shape)} and "
                          f"{tuple(global_.shape)}")
     dtype = torch.promote_types(torch.promote_types(local.dtype, global_.dtype), torch.float32)
@@ -101,24 +103,26 @@ def _sum_of(term: Callable) -> _Reduction:
 
 
 def _values(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction, finish: Callable) -> torch.Tensor:
-    """A value (N,) for each sample: finish(u[i,i,l], reduced negatives, N), where both are (M, L), -> (M,)."""
-    local, global_ = _checked(local, global_)
+    """A value (N,) for each sample: finish(u[i,i,l], reduced negatives, N), where both are (M, L), -> (M,). Of K outputs for each
+    pattern, global_ (K N, U, 1), the values (K N,)."""
+    local, global_ = _checked(local, global_, several=True)
     if processes.count() > 1 or local.requires_grad:
-        positives, negatives = _pairs(local, global_, reduction)
-        return finish(positives, negatives, len(positives))
+        pairs = [_pairs(local, each, reduction) for each in global_.split(len(local))]
+        return torch.cat([finish(positives, negatives, len(positives)) for positives, negatives in pairs])
     check_samples(len(local))
     return _WithGradient.apply(global_.squeeze(2), _vectors(local), len(local), reduction, finish)
 
 
 class _WithGradient(torch.autograd.Function):
-    """`_values` of outputs (N, U) against vectors (L N, U) without gradient; the gradient of each value in its own output,
-    which is all that it depends on, is taken at once and kept, (N, U)."""
+    """`_values` of outputs (K N, U) against vectors (L N, U) without gradient; the gradient of each value in its own output,
+    which is all that it depends on, is taken at once and kept, (K N, U)."""
 
     @staticmethod
     def forward(ctx, outputs, vectors, n, reduction, finish):
         index = torch.arange(n, device=vectors.device)
-        values, gradients, begin = [], [], 0
-        for some in outputs.split(max(1, BLOCK // len(vectors))):
+        rows, values, gradients = max(1, BLOCK // len(vectors)), [], []
+        parts = [(begin, each[begin:begin + rows]) for each in outputs.split(n) for begin in range(0, n, rows)]
+        for begin, some in parts:
             u = _against(vectors, some, n)
             leaves = [u.diagonal(offset=begin, dim1=0, dim2=2).T.clone(),
                       reduction.within(u, (index[begin:begin + len(some), None] == index).unsqueeze(1))]
@@ -131,7 +135,6 @@ class _WithGradient(torch.autograd.Function):
                 u.diagonal(offset=begin, dim1=0, dim2=2).copy_(of_positives.T)
                 with torch.autocast(vectors.device.type, enabled=False):
                     gradients.append(u.reshape(len(some), -1) @ vectors)
-            begin += len(some)
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(values)
@@ -278,7 +281,8 @@ def f_divergence(local: torch.Tensor, global_: torch.Tensor, measure: str = "JSD
 
 
 def per_sample(bound: str, local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
-    """The values (N,) of a bound by its name on the command line; ``fd`` is `f_divergence` with the measure JSD.
+    """The values (N,) of a bound by its name on the command line; ``fd`` is `f_divergence` with the measure JSD. With K outputs
+    for each pattern, global_ (K N, U, 1) one set after another, (K N,).
 
     Raises ValueError for a `bound` not in BOUNDS.
     """

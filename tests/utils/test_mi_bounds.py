@@ -333,6 +333,21 @@ class TestBlocks:
                 torch.testing.assert_close(blocked, plain, rtol=1e-12, atol=1e-12, msg=name)
 
     @pytest.mark.parametrize("trained", [True, False])
+    @pytest.mark.parametrize("block", [2**27, 40])
+    @pytest.mark.parametrize("bound", BOUNDS)
+    def test_several_outputs_for_each_pattern(self, bound, block, trained, monkeypatch):
+        monkeypatch.setattr(models.mi_bounds, "BLOCK", block)
+        (local, one), (_, other) = encodings(7), encodings(7, seed=1)
+        local.requires_grad_(trained)
+        both = torch.cat([one, other]).requires_grad_()
+        weights = torch.arange(1., 15, dtype=torch.float64)
+        values = per_sample(bound, local, both)
+        expected = torch.cat([per_sample(bound, local, each) for each in both.split(7)])
+        torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
+        for found, wanted in zip(*(torch.autograd.grad((weights * each).sum(), [both] + [local] * trained) for each in (values, expected))):
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("trained", [True, False])
     @pytest.mark.parametrize("bound", BOUNDS)
     def test_memory_grows_with_the_batch_and_not_with_its_square(self, bound, trained, monkeypatch):
         """The largest sum of the sizes of all tensors alive at a time, forwards and backwards."""
