@@ -133,65 +133,77 @@ class Transport:
         """The feasible plan nearest to `plan` in Euclidean distance. For the multiplier t it is
         max(plan - t c - tau, 0), with one tau for each pixel by which the pixel sends what it has."""
         rows = plan.masked_fill(self.outside, -1e4)  # far below every tau
-        centre = rows[:, :, self.centre:self.centre + 1]
-        lowest = centre - self.mass  # below this tau the centre alone, which costs nothing, would send too much
-        # Nothing moves for this t, as all others cost 1 at least: in each row the centre leads by all that the pixel has.
-        highest = rows.amax(_PER_IMAGE, keepdim=True) - lowest.amin(_PER_IMAGE, keepdim=True)
+        lowest = rows[:, :, self.centre:self.centre + 1] - self.mass  # the centre alone, which costs nothing, would send too much
+
+        def highest():
+            # Nothing moves for this t, as all others cost 1 at least: in each row the centre leads by all that the pixel has.
+            return rows.amax(_PER_IMAGE, keepdim=True) - lowest.amin(_PER_IMAGE, keepdim=True)
 
         def at(t):
-            sunk = rows - t * self.cost
-            self.tau, positive = self._threshold(sunk, lowest if self.tau is None else self.tau, lowest)
-            count, mean_cost, mean_square = self._moments(positive)
-            slope = (count * (mean_square - mean_cost.square())).sum(_PER_IMAGE, keepdim=True)
-            return (sunk - self.tau).clamp_min(0), slope
+            sunk = rows - t * self.cost if (t > 0).any() else rows
+            self.tau, nearest, count = self._threshold(sunk, lowest if self.tau is None else self.tau, lowest)
+
+            def slope():
+                total, square = self._costs((nearest > 0).to(rows.dtype))
+                return (square - total.square() / count.clamp_min(1)).sum(_PER_IMAGE, keepdim=True)
+            return nearest, self._costs(nearest)[0].sum(_PER_IMAGE, keepdim=True), slope
         return self._within_budget(at, highest, evaluations)
 
     def maximise(self, G: torch.Tensor, gamma: float, evaluations: int = 30) -> torch.Tensor:
         """The feasible plan of largest <P, G> + gamma entropy(P), for |G| <= 1. For the multiplier t it is
         x softmax((G - t c) / gamma) in each row."""
-        G = G.masked_fill(self.outside, -torch.inf)
+        G = G.masked_fill(self.outside, -torch.inf) / gamma
         # Off the centre c >= 1 and G is higher by 2 at most, so a row spends at most x sum(c) exp((2 - t) / gamma).
-        highest = 2 + gamma * max(0.0, math.log(float(self.cost.sum()) / self.epsilon))
+        bound = 2 + gamma * max(0.0, math.log(float(self.cost.sum()) / self.epsilon))
 
         def at(t):
-            plan = self.mass * ((G - t * self.cost) / gamma).softmax(2)
-            share = plan / torch.where(self.mass > 0, self.mass, 1)
-            mean_cost = (share * self.cost).sum(2, keepdim=True)
-            return plan, (plan * (self.cost - mean_cost).square()).sum(_PER_IMAGE, keepdim=True) / gamma
-        return self._within_budget(at, torch.full_like(self.budget, highest), evaluations)
+            share = (G - t / gamma * self.cost).softmax(2)
+            mean, square = self._costs(share)
 
-    def _within_budget(self, at: Callable, highest: torch.Tensor, evaluations: int) -> torch.Tensor:
-        """The plan at(t)[0] for the least t in [0, highest] at which it keeps the budget; at(t)[1] is how fast it
-        spends less as t grows. What is still overspent in the end is given back by moving less everywhere."""
-        low, high, t = torch.zeros_like(highest), highest, torch.minimum(self.multiplier, highest)
+            def slope():
+                return (self.mass * (square - mean.square())).sum(_PER_IMAGE, keepdim=True) / gamma
+            return share, (self.mass * mean).sum(_PER_IMAGE, keepdim=True), slope
+        return self._within_budget(at, lambda: torch.full_like(self.budget, bound), evaluations, self.mass)
+
+    def _within_budget(self, at: Callable, highest: Callable, evaluations: int, scale: torch.Tensor | None = None
+                       ) -> torch.Tensor:
+        """The plan for the least t in [0, highest()] at which it keeps the budget. at(t): the plan, or what becomes it when
+        multiplied by `scale`; what it spends; and a function for how fast it spends less as t grows. What is still overspent in
+        the end is given back by moving less everywhere."""
+        t, low, high = self.multiplier, torch.zeros_like(self.budget), None
         for _ in range(evaluations):
-            plan, slope = at(t)
-            excess = self.spent(plan) - self.budget
+            plan, spent, slope = at(t)
+            excess = spent - self.budget
             found = (excess.abs() <= self.tolerance * self.budget) | ((t == 0) & (excess <= 0))
             if found.all():
                 break
+            high = highest() if high is None else high
             low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
-            newton = (t + excess / slope).clamp_min(0)
+            newton = (t + excess / slope()).clamp_min(0)
             inside = (newton >= low) & (newton < high)  # also false where the slope is 0
             t = torch.where(found, t, torch.where(inside, newton, (low + high) / 2))
         self.multiplier = t
-        share = (self.budget / (self.budget + excess.clamp_min(0))).nan_to_num(1)
-        return self._kept(plan * share, plan[:, :, self.centre:self.centre + 1] * share + self.mass * (1 - share))
+        if scale is not None:
+            plan = plan * scale
+        if (excess > 0).any():
+            share = (self.budget / (self.budget + excess.clamp_min(0))).nan_to_num(1)
+            plan = self._kept(plan * share, plan[:, :, self.centre:self.centre + 1] * share + self.mass * (1 - share))
+        return plan
 
     def _kept(self, plan: torch.Tensor, values: torch.Tensor | float) -> torch.Tensor:
         """The plan with `values` for what stays where it is; changes `plan`."""
         plan[:, :, self.centre:self.centre + 1] = values
         return plan
 
-    def _moments(self, positive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Over the places of each row where `positive` is 1: their number, the mean of c and that of its square."""
-        powers = torch.stack([self.cost.flatten() ** n for n in range(3)])
-        count, first, second = (powers @ positive.flatten(3)).unflatten(3, positive.shape[3:]).split(1, dim=2)
-        return count, first / count.clamp_min(1), second / count.clamp_min(1)
+    def _costs(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sums of c and of its square over the places of each row, by weight (N,C,K,H,W); (N,C,1,H,W)."""
+        powers = torch.stack([self.cost.flatten(), self.cost.flatten().square()])
+        return (powers @ weights.flatten(3)).unflatten(3, weights.shape[3:]).split(1, dim=2)
 
     def _threshold(self, rows: torch.Tensor, guess: torch.Tensor, lowest: torch.Tensor
-                   ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tau for which max(rows - tau, 0) sums to x in each row (axis 2), and where rows exceed it (1, else 0).
+                   ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The tau for which max(rows - tau, 0) sums to x in each row (axis 2); that difference; and how many places of a row it
+        leaves above 0.
 
         The sum is convex in tau, so that Newton's method from any guess below the largest entry lands below tau and
         then rises to it as fewer and fewer places take part. Most rows are there after two steps and a few need eight:
@@ -199,27 +211,26 @@ class Transport:
         """
         def newton(rows, mass, tau, axis):
             above = (rows - tau).relu_()
-            total = above.sum(axis, keepdim=True)
-            positive = above.sign_()
-            count = positive.sum(axis, keepdim=True)
-            return positive, count, tau + (total - mass) / count.clamp_min(1)
+            count = above.sign().sum(axis, keepdim=True)
+            return above, count, tau + (above.sum(axis, keepdim=True) - mass) / count.clamp_min(1)
 
-        positive, count, landed = newton(rows, self.mass, guess, 2)
+        above, count, landed = newton(rows, self.mass, guess, 2)
         tau = torch.where(count > 0, landed, lowest)
         unsettled = torch.ones_like(count, dtype=torch.bool)
         while unsettled.float().mean() > 0.1:
-            before = count
-            positive, count, risen = newton(rows, self.mass, tau, 2)
+            before, settled = count, tau
+            above, count, risen = newton(rows, self.mass, tau, 2)
             unsettled, tau = count != before, torch.maximum(tau, risen)
+        tau = torch.where(unsettled, tau, settled)
         chosen = unsettled[:, :, 0]
         if chosen.any():
             few, mass, few_tau, few_count = (v.movedim(2, -1)[chosen] for v in (rows, self.mass, tau, count))
             while True:
                 before = few_count
-                few_positive, few_count, risen = newton(few, mass, few_tau, 1)
+                few_above, few_count, risen = newton(few, mass, few_tau, 1)
                 if torch.equal(before, few_count):
                     break
                 few_tau = torch.maximum(few_tau, risen)
-            tau.movedim(2, -1)[chosen] = few_tau
-            positive.movedim(2, -1)[chosen] = few_positive
-        return tau, positive
+            for whole, part in ((tau, few_tau), (above, few_above), (count, few_count)):
+                whole.movedim(2, -1)[chosen] = part
+        return tau, above, count
