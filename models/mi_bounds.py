@@ -119,25 +119,29 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, outputs, vectors, n, reduction, finish):
-        index = torch.arange(n, device=vectors.device)
-        rows, values, gradients = max(1, BLOCK // len(vectors)), [], []
-        parts = [(begin, each[begin:begin + rows]) for each in outputs.split(n) for begin in range(0, n, rows)]
-        for begin, some in parts:
-            u = _against(vectors, some, n)
-            leaves = [u.diagonal(offset=begin, dim1=0, dim2=2).T.clone(),
-                      reduction.within(u, (index[begin:begin + len(some), None] == index).unsqueeze(1))]
+        index, (sets, units) = torch.arange(n, device=vectors.device), (len(outputs) // n, vectors.shape[1])
+        rows, values, gradients = max(1, BLOCK // (sets * len(vectors))), [], []
+        for begin in range(0, n, rows):
+            some = outputs.view(sets, n, units)[:, begin:begin + rows]
+            u = _against(vectors, some.reshape(-1, units), n)
+
+            def positives(u, begin=begin, some=some):  # u[i,i,l] of each set, a view (K, m, L)
+                return u.view(*some.shape[:2], -1, n).diagonal(offset=begin, dim1=1, dim2=3).transpose(1, 2)
+
+            own = index[begin:begin + rows].repeat(sets)
+            leaves = [positives(u).flatten(0, 1).clone(), reduction.within(u, (own[:, None] == index).unsqueeze(1))]
             with torch.enable_grad():
                 value = finish(*(leaf.requires_grad_(True) for leaf in leaves), n)
                 of_positives, of_negatives = torch.autograd.grad(value.sum(), leaves)
-            values.append(value.detach())
+            values.append(value.detach().view(sets, -1))
             if ctx.needs_input_grad[0]:
                 u = reduction.gradient(u, leaves[1].detach(), of_negatives)
-                u.diagonal(offset=begin, dim1=0, dim2=2).copy_(of_positives.T)
+                positives(u).copy_(of_positives.view(*some.shape[:2], -1))
                 with torch.autocast(vectors.device.type, enabled=False):
-                    gradients.append(u.reshape(len(some), -1) @ vectors)
+                    gradients.append((u.reshape(len(u), -1) @ vectors).view_as(some))
         if gradients:
-            ctx.save_for_backward(torch.cat(gradients))
-        return torch.cat(values)
+            ctx.save_for_backward(torch.cat(gradients, 1).view_as(outputs))
+        return torch.cat(values, 1).flatten()
 
     @staticmethod
     @once_differentiable
