@@ -1,0 +1,50 @@
+"""What makes a step fast leaves its loss and gradients where float64, eager and in one block, has them, within stated bounds."""
+import copy
+
+import pytest
+import torch
+
+import models
+import train_MIAT
+from models import mi, mi_bounds
+from utils.devices import Compute
+from utils.settings import parse
+
+CPU = torch.device("cpu")
+# technique: (precision, channels last, scores in a block, bound on the loss, relative, and on the gradient, by norm)
+TECHNIQUES = {"float32": ("fp32", False, 2**24, 1e-5, 1e-3), "channels last": ("fp32", True, 2**24, 1e-5, 1e-3),
+              "blocks": ("fp32", True, 200, 1e-5, 1e-3), "bf16": ("bf16", True, 2**24, 2e-2, 0.4)}
+
+
+def loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch):
+    """Of Equation 9 on given adversarial images: PGD's signs would turn any rounding into other images."""
+    target, natural_mi, adversarial_mi = nets
+    monkeypatch.setattr(train_MIAT, "pgd", lambda *_, **__: x_adv)
+    settings = parse(train_MIAT.Settings, "", ["--warmup-epochs", "0", "--alpha", "0.1"])
+    loss, _ = train_MIAT.step(x, y, 0, 1, None, target=target.train(), natural_mi=natural_mi, adversarial_mi=adversarial_mi,
+                              settings=settings, compute=compute, steps_per_epoch=100)
+    loss.backward()
+    return loss.double(), torch.cat([weight.grad.double().flatten() for weight in target.parameters()])
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_loss_and_gradients_are_near_those_of_float64(technique, monkeypatch):
+    precision, channels_last, block, on_loss, on_gradient = TECHNIQUES[technique]
+    torch.manual_seed(0)
+    nets = [models.build("resnet18", width=8)] + [mi.MIEstimator(mi.LocalNet(16), mi.GlobalNet(10, 16)).eval().requires_grad_(False)
+                                                  for _ in range(2)]
+    x = torch.rand(16, 3, 16, 16)
+    x_adv = (x + 0.1 * torch.randn_like(x).sign()).clamp(0, 1)
+    with torch.no_grad():
+        y = copy.deepcopy(nets[0]).train()(x).argmax(1)  # right on all: W is what x~ turns wrong
+    exact = loss_and_gradient([copy.deepcopy(net).double() for net in nets], x.double(), x_adv.double(), y, Compute(CPU, "fp32"), monkeypatch)
+    monkeypatch.setattr(mi_bounds, "BLOCK", block)
+    compute = Compute(CPU, precision)
+    if channels_last:
+        nets = [compute.prepare(net) for net in nets]
+        x, x_adv = (each.contiguous(memory_format=torch.channels_last) for each in (x, x_adv))
+    loss, gradient = loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch)
+    assert (loss - exact[0]).abs() <= on_loss * exact[0].abs()
+    assert (gradient - exact[1]).norm() <= on_gradient * exact[1].norm()
+    if precision == "bf16":
+        assert (gradient - exact[1]).norm() > 1e-3 * exact[1].norm()  # it is bf16 that was tested
