@@ -62,10 +62,11 @@ class RunFolder:
 
     def __init__(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None = None):
         self.path = Path(settings.run.model_dir)
-        make_folder(self.path, "--model-dir")
         if not parallel.first():
             parallel.wait()  # until the first process has made the folder ready
-        elif settings.run.restart:
+        else:
+            make_folder(self.path, "--model-dir")
+        if settings.run.restart and parallel.first():
             for name in OURS:
                 (self.path / name).unlink(missing_ok=True)
         self.options, self.defaults = flat(settings), flat(type(settings)())
