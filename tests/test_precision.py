@@ -1,5 +1,8 @@
 """What makes a step fast leaves its loss and gradients where float64, eager and in one block, has them, within stated bounds."""
 import copy
+import shutil
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,8 @@ from utils.settings import parse
 CPU = torch.device("cpu")
 # technique: (precision, channels last, scores in a block, bound on the loss, relative, and on the gradient, by norm)
 TECHNIQUES = {"float32": ("fp32", False, 2**24, 1e-5, 1e-3), "channels last": ("fp32", True, 2**24, 1e-5, 1e-3),
-              "blocks": ("fp32", True, 200, 1e-5, 1e-3), "bf16": ("bf16", True, 2**24, 2e-2, 0.4)}
+              "blocks": ("fp32", True, 200, 1e-5, 1e-3), "compiled": ("fp32", True, 2**24, 1e-5, 1e-3),
+              "bf16": ("bf16", True, 2**24, 2e-2, 0.4)}
 
 
 def loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch):
@@ -43,6 +47,10 @@ def test_loss_and_gradients_are_near_those_of_float64(technique, monkeypatch):
     if channels_last:
         nets = [compute.prepare(net) for net in nets]
         x, x_adv = (each.contiguous(memory_format=torch.channels_last) for each in (x, x_adv))
+    if technique == "compiled":
+        if not shutil.which("g++") or not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+            pytest.skip("torch.compile needs g++ and Python's headers here")
+        Compute(CPU, precision, compiles=True).compiled(nets[0])
     loss, gradient = loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch)
     assert (loss - exact[0]).abs() <= on_loss * exact[0].abs()
     assert (gradient - exact[1]).norm() <= on_gradient * exact[1].norm()
