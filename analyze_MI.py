@@ -122,8 +122,6 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
-import csv
-import io
 import json
 import sys
 from types import SimpleNamespace
@@ -134,7 +132,7 @@ from tqdm import tqdm
 import data
 import test_comparison
 from errors import InputError
-from models.mi_names import BOUNDS
+from models.mi_names import BOUNDS, estimator_files
 from utils import devices
 from utils.estimators import load_estimators
 from utils.evaluation import PAIRS, examples
@@ -142,34 +140,22 @@ from utils.mi_diagnostics import KINDS, SETS, describe, detection, interval_text
 from utils.mi_gaussians import CRITICS, Study, plot_study, theorem1_cases
 from utils.reports import table
 from utils.robustness import wilson
-from utils.runs import file_hash, git_commit, make_folder, write_text
+from utils.runs import file_hash, git_commit, make_folder, write_csv, write_text
 from utils.stages import check_classes
 from utils.training import run_script
-
-
-def write_rows(rows: list[dict], path: Path) -> None:
-    """A CSV file with a column for each name."""
-    text = io.StringIO()
-    file = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    file.writeheader()
-    file.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
 
 
 def samples(settings: Samples) -> None:
     """The values of each test image under PGD; float32, the networks in eval mode."""
     compute = devices.compute(settings.device)
-    target, source, options = test_comparison.find_model(test_comparison.Settings(
-        model_dir=settings.model_dir, model=settings.model, arch=settings.arch, which=settings.which))
-    known = {**options, **target.about}
-    name = settings.dataset or known.get("dataset") or "cifar10"
-    norm = settings.norm or known.get("norm") or "linf"
-    epsilon = known.get("epsilon") if settings.epsilon is None and known.get("norm") == norm else settings.epsilon
+    asked = test_comparison.Settings(model_dir=settings.model_dir, model=settings.model, arch=settings.arch, which=settings.which,
+                                     dataset=settings.dataset, norm=settings.norm, epsilon=settings.epsilon)
+    target, source, options = test_comparison.find_model(asked)
+    name, norm, epsilon = test_comparison.threat_model(asked, {**options, **target.about})
     plan = SimpleNamespace(data=Data(dataset=name), attack=Attack(norm=norm, epsilon=epsilon, eval_steps=settings.num_steps),
                            training=Training(batch_size=settings.batch_size, seed=settings.seed))
     plan.attack.check()
-    files = {f"pre_{part}_{letter}": settings.estimator_dir / f"{part}_{letter}_model.pth" for letter in "na"
-             for part in ("local", "global")}
+    files = estimator_files(settings.estimator_dir)
     estimators = load_estimators(files, plan, target, settings.bound)
     dataset = data.load(name, settings.data_dir or options.get("data_dir") or "datasets", options.get("limit_train"),
                         settings.limit_test)
@@ -203,8 +189,8 @@ def samples(settings: Samples) -> None:
                "natural_accuracy": {"percent": 100 * right / n, "interval": wilson(right, n)},
                "robust_accuracy": {"percent": 100 * right_adv / n, "interval": wilson(right_adv, n)},
                "mi": describe(values), "detection": detection(values)}
-    write_rows([{"image": i, **{column: entries[i].item() for column, entries in values.items()}} for i in range(n)],
-               settings.output / "values.csv")
+    write_csv(settings.output / "values.csv",
+              [{"image": i, **{column: entries[i].item() for column, entries in values.items()}} for i in range(n)])
     write_text(settings.output / "summary.json", json.dumps(summary, indent=1) + "\n")
     batch = "-".join(map(str, sizes))
     title = (f"{name}, {n} test images, PGD-{settings.num_steps}, {norm} {plan.attack.epsilon:.4g}; {summary['bound']}, "
@@ -240,7 +226,7 @@ def gaussians(settings: Gaussians) -> None:
     make_folder(settings.output, "--output")
     study = Study(settings.dim, settings.mi, settings.samples, settings.repetitions, settings.steps, settings.seed)
     rows = list(tqdm(study.rows(), total=len(study), unit="cell", disable=not sys.stderr.isatty(), leave=False))
-    write_rows(rows, settings.output / "gaussians.csv")
+    write_csv(settings.output / "gaussians.csv", rows)
     for critic in CRITICS:
         of_critic = [row for row in rows if row["critic"] == critic]
         how = "the log density ratio" if critic == "optimal" else f"<g(x), f(y)>, two networks, {settings.steps} steps"
@@ -260,7 +246,7 @@ def theorem1(settings: Theorem1) -> None:
     """The terms of Theorem 1 for each case."""
     make_folder(settings.output, "--output")
     cases = {case: joint.theorem1() for case, joint in theorem1_cases(settings.dim, settings.outputs, settings.seed).items()}
-    write_rows([{"case": case, **terms} for case, terms in cases.items()], settings.output / "theorem1.csv")
+    write_csv(settings.output / "theorem1.csv", [{"case": case, **terms} for case, terms in cases.items()])
     print("I(x~;z) = I(x;z) + I(n;z) - I(x;n;z) + H(z|x,n) - H(z|x~), in nats\n")
     print(table(["case", *next(iter(cases.values()))],
                 [[case, *(f"{value:.1e}" if term == "difference" else f"{value:.4f}" for term, value in terms.items())]

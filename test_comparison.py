@@ -137,7 +137,7 @@ from data.sets import DataSet, holdout_size, split_holdout
 from utils import devices, parallel
 from utils.attacks import frozen
 from utils.reports import plot_examples, plot_sweep, table
-from utils.robustness import Evaluation, order_warnings
+from utils.robustness import Evaluation, order_warnings, unfinished
 from utils.runs import file_hash, git_commit, make_folder, read_settings, write_text
 from utils.stages import check_classes
 from utils.training import run_script
@@ -156,6 +156,15 @@ def find_model(settings: Settings) -> tuple[torch.nn.Module, str, dict]:
     if path is None:
         raise InputError(f"--model-dir {folder}: has no {' or '.join(names)} yet; let its training stage finish, or give --model")
     return models.load(path, settings.arch), str(path), options
+
+
+def threat_model(settings: Settings, known: dict) -> tuple[str, str, float]:
+    """The data set, the norm and the budget: as asked, else what is `known` of the network, else the paper's."""
+    name = settings.dataset or known.get("dataset") or "cifar10"
+    norm = settings.norm or known.get("norm") or (settings.attacks if settings.attacks in EPSILON else "linf")
+    if settings.epsilon is not None:
+        return name, norm, settings.epsilon
+    return name, norm, known["epsilon"] if known.get("norm") == norm else EPSILON[norm]
 
 
 def from_factory(name: str) -> torch.nn.Module:
@@ -249,14 +258,7 @@ def main(settings: Settings) -> None:
     parallel.refuse("test_comparison.py")
     compute = devices.compute(settings.device, settings.precision)
     model, source, options = find_model(settings)
-    about = getattr(model, "about", {})
-    known = {**options, **about}
-    name = settings.dataset or known.get("dataset") or "cifar10"
-    norm = settings.norm or known.get("norm") or (settings.attacks if settings.attacks in EPSILON else "linf")
-    if settings.epsilon is not None:
-        epsilon = settings.epsilon
-    else:
-        epsilon = known["epsilon"] if known.get("norm") == norm else EPSILON[norm]
+    name, norm, epsilon = threat_model(settings, {**options, **getattr(model, "about", {})})
     if settings.attacks in attack_suite.COLUMNS and settings.attacks != norm:
         raise InputError(f"--attacks {settings.attacks}: these columns are for --norm {settings.attacks}, not for {norm}")
     attacks = settings.chosen_attacks(norm)
@@ -268,6 +270,7 @@ def main(settings: Settings) -> None:
     if settings.restart:
         if output:
             output.unlink(missing_ok=True)
+            unfinished(output).unlink(missing_ok=True)
         if parts and parts.is_dir():
             shutil.rmtree(parts)
     if parts:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.mi_names import estimator_files
 from utils.settings import (
     Attack,
     Bound,
@@ -104,9 +105,8 @@ class Settings(StageSettings):
 
     def estimator_files(self) -> dict[str, Path]:
         """The files of the estimators, four or the natural one's two, by their options."""
-        folder = self.estimator_dir or ESTIMATOR_DIR[self.mi_loss]
-        return {f"pre_{part}_{letter}": getattr(self, f"pre_{part}_{letter}") or folder / f"{part}_{letter}_model.pth"
-                for letter in ("na" if self.mi_loss == "namid" else "n") for part in ("local", "global")}
+        files = estimator_files(self.estimator_dir or ESTIMATOR_DIR[self.mi_loss], "na" if self.mi_loss == "namid" else "n")
+        return {option: getattr(self, option) or path for option, path in files.items()}
 
 
 if __name__ == "__main__":
@@ -119,17 +119,14 @@ import models
 from errors import InputError
 from models import processes
 from models.processes import gather
-from utils import parallel, patterns
+from utils import patterns
 from utils.adversarial_losses import LOSSES
 from utils.attacks import at_least_float32, pgd
-from utils.averaging import Average
 from utils.estimators import load_estimators
 from utils.evaluation import examples, held_out
 from utils.mi_losses import namid_parts, wmim
-from utils.reports import plot_curves
 from utils.stages import check_classes, need_files, open_stage
-from utils.training import fit, run_script
-from utils.weight_perturbation import WeightPerturbation
+from utils.training import fit, optimisation, run_script
 
 LOOKS = 10  # steps of an epoch whose gradients are measured part by part
 # How many times L_adv's gradient alpha L_mi's may be before a warning: in results/cifar10-small it was 0.7 to 1.9 times in
@@ -242,7 +239,7 @@ def main(settings: Settings) -> None:
     inputs = files | ({"init": settings.init} if settings.init else {})
     need_files(inputs)
     stage = open_stage(settings.stage, settings, inputs)
-    compute, training, weights = stage.compute, settings.training, settings.weights
+    compute = stage.compute
 
     if settings.init:
         target = models.load(settings.init, settings.network.arch)
@@ -264,13 +261,7 @@ def main(settings: Settings) -> None:
         for net in (estimator.local_net, estimator.global_net):
             compute.compiled(net)
     compute.compiled(target)
-    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
-                                fused=True)
-    perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
-    nets = {"target": target}
-    if weights.ema:
-        nets["average"] = Average(target, weights.ema, optimizer)
-    kept = nets["average"].module if weights.ema else target
+    optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate(epoch):
         return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute,
@@ -281,13 +272,11 @@ def main(settings: Settings) -> None:
                     defense=f"{settings.mi_loss}-{settings.adv_loss}", dataset=settings.data.dataset,
                     **settings.attack.threat_model)
 
-    rows = fit(stage.folder, settings, compute, stage.batches,
-               lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
-                                   adversarial_mi=estimators.get("adversarial"), settings=settings, compute=compute,
-                                   steps_per_epoch=len(stage.batches), perturbation=perturbation),
-               evaluate, optimizer, nets, keep, warnings)
-    if parallel.first():
-        plot_curves(rows, stage.folder.path / "curves.png", settings.mi_loss.upper())
+    fit(stage.folder, settings, compute, stage.batches,
+        lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
+                            adversarial_mi=estimators.get("adversarial"), settings=settings, compute=compute,
+                            steps_per_epoch=len(stage.batches), perturbation=perturbation),
+        evaluate, optimizer, nets, keep, settings.mi_loss.upper(), warnings)
     print(f"done: {stage.folder.path}/target_model.pth and last_model.pth, metrics.csv, curves.png")
 
 

@@ -43,20 +43,15 @@ class Settings(StageSettings):
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
-import torch
 import torch.nn.functional as F
 
 import models
 from models.processes import gather
-from utils import parallel
 from utils.adversarial_losses import LOSSES
 from utils.attacks import at_least_float32, pgd
-from utils.averaging import Average
 from utils.evaluation import examples, held_out
-from utils.reports import plot_curves
 from utils.stages import open_stage
-from utils.training import fit, run_script
-from utils.weight_perturbation import WeightPerturbation
+from utils.training import fit, optimisation, run_script
 
 
 def step(x, y, epoch, index, generator, *, target, settings, compute, perturbation=None):
@@ -85,17 +80,11 @@ def step(x, y, epoch, index, generator, *, target, settings, compute, perturbati
 
 def main(settings: Settings) -> None:
     stage = open_stage(settings.stage, settings)
-    compute, training, weights = stage.compute, settings.training, settings.weights
+    compute = stage.compute
 
     target = models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width)
     target = compute.compiled(compute.prepare(target)).train()
-    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
-                                fused=True)
-    perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
-    nets = {"target": target}
-    if weights.ema:
-        nets["average"] = Average(target, weights.ema, optimizer)
-    kept = nets["average"].module if weights.ema else target
+    optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate(epoch):
         return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute))
@@ -104,11 +93,9 @@ def main(settings: Settings) -> None:
         models.save(kept, stage.folder.path / f"{which}_model.pth", defense=settings.defense,
                     dataset=settings.data.dataset, **(settings.attack.threat_model if settings.defense != "natural" else {}))
 
-    rows = fit(stage.folder, settings, compute, stage.batches,
-               lambda *batch: step(*batch, target=target, settings=settings, compute=compute, perturbation=perturbation),
-               evaluate, optimizer, nets, keep)
-    if parallel.first():
-        plot_curves(rows, stage.folder.path / "curves.png", f"{settings.defense} training")
+    fit(stage.folder, settings, compute, stage.batches,
+        lambda *batch: step(*batch, target=target, settings=settings, compute=compute, perturbation=perturbation),
+        evaluate, optimizer, nets, keep, f"{settings.defense} training")
     print(f"done: {stage.folder.path}/best_model.pth and last_model.pth, metrics.csv, curves.png")
 
 

@@ -12,10 +12,11 @@ import torch
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
-from benchmarks import measure, report
+from benchmarks import measure
 from benchmarks.steps import CLASSES, LOADER_BATCHES, SEED, Sizes, Variant, Workbench, made_up
 from models.targets import Target
 from utils.reports import COLOURS, STYLES, table
+from utils.runs import write_csv
 
 BATCHES = (0.25, 0.5, 1, 2, 4)  # of the bench's batch
 SIDES = (16, 32, 64)  # pixels
@@ -84,7 +85,7 @@ def run(settings, device: torch.device, about: dict) -> None:
         rows.append({"axis": axis, "value": value, "step": step, **measure.summary(runs),
                      "peak_bytes": measure.peak_memory(timed, device)})
         bench.clear()
-    report.write_csv(settings.output / "growth.csv", rows)
+    write_csv(settings.output / "growth.csv", rows)
     title = (f"{base.arch} of width {base.width or 'its own'}; where not varied: batch {base.batch}, {base.size}x{base.size} "
              f"pixels, {base.n_units} units; {variant.precision}; {about['hardware']}, torch {about['versions']['torch']}")
     lines = curves(rows)

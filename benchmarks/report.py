@@ -8,15 +8,13 @@ A row is what one part took in one variant:
     to_at       the time as a multiple of the AT step's in the same round and variant; None where that was not timed
     images_per_second, flops (of a unit), flop_per_second (at the median), peak_bytes (beyond the networks and optimizers)
 """
-import csv
-import io
 import json
 from pathlib import Path
 
 from benchmarks import PARTS
 from benchmarks.measure import ratio
 from utils.reports import table
-from utils.runs import write_text
+from utils.runs import write_csv, write_text
 
 SAME = ("arch", "width", "size", "batch", "n_units")
 VARIANT = ("precision", "channels_last", "compile")
@@ -117,11 +115,3 @@ def write(folder: Path, machine: dict, options: dict, rows: list[dict], failed: 
     flat = [{name: value for name, value in row.items() if name not in ("seconds", "runs")}
             | {"n_runs": len(row["runs"])} | {f"seconds_{name}": value for name, value in row["seconds"].items()} for row in rows]
     write_csv(folder / "bench.csv", flat)
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    text = io.StringIO()
-    lines = csv.DictWriter(text, rows[0] if rows else (), lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(rows)
-    write_text(path, text.getvalue())

@@ -5,3 +5,9 @@ BOUNDS = ("dv", "dv-released", "nce", "fd")
 
 # What of the target network an estimator sees (models.mi.global_net): its logits, or a stage's feature map.
 REPRESENTATIONS = ("logits", "stage3", "stage4")
+
+
+def estimator_files(folder, letters: str = "na") -> dict:
+    """{option of stage 3: path} of the files that stage 2 leaves in its folder, a pathlib.Path: a local and a global network
+    of the natural estimator (n) and of the adversarial one (a)."""
+    return {f"pre_{part}_{letter}": folder / f"{part}_{letter}_model.pth" for letter in letters for part in ("local", "global")}

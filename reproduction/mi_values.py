@@ -58,6 +58,7 @@ import data
 import models
 from data.batches import in_order
 from errors import InputError
+from models.mi_names import estimator_files
 from utils import devices, patterns
 from utils.estimators import load_estimators
 from utils.evaluation import Examples, held_out
@@ -93,8 +94,7 @@ def measure(examples: list[Examples], estimators: dict) -> dict:
 
 
 def main(settings: Settings) -> None:
-    files = {f"pre_{part}_{letter}": settings.estimator_dir / f"{part}_{letter}_model.pth"
-             for letter in "na" for part in ("local", "global")}
+    files = estimator_files(settings.estimator_dir)
     need_files({"model": settings.model, "adv": settings.adv})
     make_folder(settings.output.parent, "--output: the folder")
     compute = devices.compute("auto")

@@ -1,7 +1,7 @@
 """test_comparison.py as a user runs it: columns, black box, files of adversarial images, sweeps, kills, warnings."""
 import json
 import math
-import signal
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -66,15 +66,15 @@ def test_stopped_in_the_middle_goes_on_to_the_same_result(chain, tmp_path):
     """A random attack among them: its draws are fixed by the batch."""
     words = ["--attacks", "none,pgd-3x2,tidim-2", "--limit-test", 20, "--batch-size", 5]
     _, through = evaluate(chain, tmp_path, *words)
-    true, calls = attack_suite.attack, []
+    true, calls = Evaluation._batch, []
 
-    def stopping(*arguments, **settings):
+    def stopping(*arguments):
         calls.append(1)
         if len(calls) == 7:
-            signal.raise_signal(signal.SIGINT)
-        return true(*arguments, **settings)
+            raise KeyboardInterrupt
+        return true(*arguments)
 
-    with mock.patch.object(attack_suite, "attack", stopping):
+    with mock.patch.object(Evaluation, "_batch", stopping):
         stopped = run_script("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "stopped.json", *words)
     assert stopped.status == 130
     assert len(results(tmp_path / "stopped.json")["attacks"]["pgd-3x2"]["standing"]) == 10
@@ -98,8 +98,13 @@ def test_autoattack_goes_on_with_the_part_it_was_stopped_in(chain, tmp_path):
     with mock.patch.object(attack_suite, "attack", stopping):
         stopped = run_script("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "a.json", *words)
         assert stopped.status == 130 and run == ["apgd-ce", "apgd-t", "fab-t"]
+        (tmp_path / "copy").mkdir()
+        shutil.copy(tmp_path / ".a.json.unfinished.npz", tmp_path / "copy/.b.json.unfinished.npz")
         succeed("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "a.json", *words)
-    assert run[3:] == ["fab-t", "square"]
+        assert run[3:] == ["fab-t", "square"]
+        succeed("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "copy/b.json", "--restart", *words)
+        assert run[5:] == ["apgd-ce", "apgd-t", "fab-t", "square"]  # from the beginning
+    shutil.rmtree(tmp_path / "copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json"]
 
     succeed("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "b.json", "--save-adv", tmp_path / "b.npz", *words)

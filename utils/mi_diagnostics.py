@@ -12,10 +12,8 @@ import numpy
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from utils import patterns
-from utils.attacks import frozen
-from utils.evaluation import PAIRS, Examples
-from utils.reports import COLOURS, STYLES, _save
+from utils.evaluation import PAIRS, Examples, mi_values
+from utils.reports import COLOURS, STYLES, save_figure
 
 # kind of MI: (of natural samples, of adversarial samples, which way the paper expects adversarial samples to lie: section 3)
 KINDS = {"natural": ("natural_mi_of_natural", "natural_mi_of_adversarial", "lower"),
@@ -23,7 +21,6 @@ KINDS = {"natural": ("natural_mi_of_natural", "natural_mi_of_adversarial", "lowe
 SETS = {"all": "all images", "C": "right without attack", "R": "withstood", "W": "fooled"}
 
 
-@torch.no_grad()
 def sample_values(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]) -> dict[str, numpy.ndarray]:
     """Columns with an entry for each image, in the order of the images: "batch" (its number), "label", "prediction" (of x),
     "prediction_adversarial" (of x~), and the four MI values in nats under the names of `utils.evaluation.PAIRS`.
@@ -35,15 +32,7 @@ def sample_values(batches: Iterable[Examples], estimators: dict[str, torch.nn.Mo
     for number, batch in enumerate(batches):
         part = {"batch": torch.full_like(batch.y, number), "label": batch.y, "prediction": batch.logits.argmax(1),
                 "prediction_adversarial": batch.logits_adv.argmax(1)}
-        pattern = {"natural": patterns.natural(batch.x, batch.x_adv), "adversarial": patterns.adversarial(batch.x, batch.x_adv)}
-        local = {}
-        for kind, estimator in estimators.items():
-            with frozen(estimator):
-                local[kind] = estimator.encode_pattern(pattern[kind])
-        for name, (kind, output) in PAIRS.items():
-            with frozen(estimators[kind]):
-                part[name] = estimators[kind].mi(local[kind], estimators[kind].encode_output(getattr(batch, output)))
-        parts.append(part)
+        parts.append(part | mi_values(batch, estimators))
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
@@ -133,7 +122,7 @@ def plot_histograms(values: dict[str, numpy.ndarray], path: Path, title: str) ->
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8, loc="upper left")
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_roc(values: dict[str, numpy.ndarray], path: Path, title: str) -> None:
@@ -153,7 +142,7 @@ def plot_roc(values: dict[str, numpy.ndarray], path: Path, title: str) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="lower right")
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def interval_text(entry: dict) -> str:

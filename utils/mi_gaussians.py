@@ -19,7 +19,7 @@ from torch import nn
 from models import mi_bounds
 from models.mi_names import BOUNDS
 from utils.devices import mix
-from utils.reports import COLOURS, STYLES, _save
+from utils.reports import COLOURS, STYLES, save_figure
 
 CRITICS = ("optimal", "trained")
 UNITS, HIDDEN, LEARNING_RATE = 32, 64, 1e-3  # of the trained critic
@@ -164,7 +164,7 @@ def plot_study(rows: list[dict], path: Path, title: str) -> None:
         axis.grid(alpha=0.3)
     axes[0, -1].legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 class JointGaussian:

@@ -50,7 +50,7 @@ def plot_curves(rows: list[dict], path: Path, title: str) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _points(rows: list[dict], name: str) -> list[tuple[int, float]]:
@@ -68,7 +68,7 @@ def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, 
              ylabel="accuracy (%)", ylim=(0, None), title=f"{n} images")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_examples(x, x_adv, labels, said, said_adv, path: Path, title: str, class_names: list[str] | None = None) -> None:
@@ -95,9 +95,9 @@ def plot_examples(x, x_adv, labels, said, said_adv, path: Path, title: str, clas
     for axis, text in zip(axes[0], columns):
         axis.set_title(text, fontsize=8)
     figure.suptitle(title, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
     plt.close(figure)

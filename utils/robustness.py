@@ -26,7 +26,6 @@ from utils.attacks import at_least_float32, frozen, l2_norm, pgd
 from utils.devices import Compute, mix
 from utils.runs import write_text
 
-LEAVING = ("pgd", "bim", "mim", "tidim", "fwa", "fwa-fw")  # attacks of which a sample may leave once it has fallen
 # Of a results file, what is told beside the results and is no part of the question.
 TOLD = ("hardware", "versions", "git_commit", "command", "date", "worst_case", "warnings")
 TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
@@ -60,6 +59,11 @@ def marks(fooled: list[bool | None], within: list[bool]) -> str:
     """A letter for each image: r right before and after the attack; w wrong without one; f fallen within the budget; o fallen
     outside of it."""
     return "".join("w" if f is None else "f" if f and i else "o" if f else "r" for f, i in zip(fooled, within))
+
+
+def unfinished(output: Path) -> Path:
+    """The file beside a results file that holds the batch which AutoAttack is at."""
+    return output.with_name(f".{output.name}.unfinished.npz")
 
 
 def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -164,7 +168,7 @@ class Evaluation:
         self.source.forwards = self.source.backwards = 0
         if len(chosen):
             extra = dict(settings)
-            if spec.family in LEAVING and self.source is self.model:
+            if spec.leaves and self.source is self.model:
                 extra["until_fooled"] = True
             if spec.family == "tidim":
                 extra["index"] = first + chosen.cpu()
@@ -186,7 +190,7 @@ class Evaluation:
         """The images that AutoAttack makes of a batch, its parts one by one: each is kept in a file beside the results, so that a
         long batch goes on after a kill with the part it was in."""
         parts, state = attack_suite.PARTS[spec.family], None
-        kept = self.output and self.output.with_name(f".{self.output.name}.unfinished.npz")
+        kept = self.output and unfinished(self.output)
         asked = {name: value for name, value in self.identity.items() if name not in TOLD}
         question = json.dumps([asked, epsilon, extra, x.sum().item()], default=str)
         if kept and kept.is_file():

@@ -34,6 +34,16 @@ def write_text(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """A CSV file with a column per name that some row has, empty where a row lacks it or has no value; 6 digits of a float."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
+                     if value is not None} for row in rows)
+    write_text(path, text.getvalue())
+
+
 def file_hash(path) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
@@ -62,13 +72,12 @@ class RunFolder:
 
     def __init__(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None = None):
         self.path = Path(settings.run.model_dir)
-        if not parallel.first():
-            parallel.wait()  # until the first process has made the folder ready
-        else:
+        if parallel.first():
             make_folder(self.path, "--model-dir")
-        if settings.run.restart and parallel.first():
-            for name in OURS:
+            for name in OURS if settings.run.restart else ():
                 (self.path / name).unlink(missing_ok=True)
+        else:
+            parallel.wait()  # until the first process has made the folder ready
         self.options, self.defaults = flat(settings), flat(type(settings)())
         facts = {"stage": stage, "data_fingerprint": fingerprint,
                  **{f"{name}_hash": file_hash(file) for name, file in (inputs or {}).items()}}
@@ -99,19 +108,14 @@ class RunFolder:
         return checkpoint
 
     def save(self, **content) -> None:
-        """Write last.ckpt."""
-        write_file({"identity": self.identity, **content}, self.path / "last.ckpt")
+        """Write last.ckpt; of several processes the first does."""
+        if parallel.first():
+            write_file({"identity": self.identity, **content}, self.path / "last.ckpt")
 
     def write_metrics(self, rows: list[dict]) -> None:
-        """Write metrics.csv: a column per name that some row has, empty where a row lacks it or has no value."""
-        if rows:
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            text = io.StringIO()
-            table = csv.DictWriter(text, names, lineterminator="\n")
-            table.writeheader()
-            table.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
-                             if value is not None} for row in rows)
-            write_text(self.path / "metrics.csv", text.getvalue())
+        """Write metrics.csv; of several processes the first does."""
+        if rows and parallel.first():
+            write_csv(self.path / "metrics.csv", rows)
 
 
 def make_folder(path: Path, option: str) -> None:

@@ -16,8 +16,11 @@ from tqdm import tqdm
 from data.batches import Batches
 from errors import Diverged, InputError
 from utils import parallel
+from utils.averaging import Average
 from utils.devices import Compute
+from utils.reports import plot_curves
 from utils.runs import RunFolder
+from utils.weight_perturbation import WeightPerturbation
 
 SAVE_EVERY = 600  # seconds between saves inside a long epoch
 
@@ -83,15 +86,28 @@ def learning_rate(training, epoch: int, index: int, steps_per_epoch: int) -> flo
     return training.lr * min(t / 0.4, (1 - t) / 0.6)
 
 
+def optimisation(target: torch.nn.Module, settings) -> tuple:
+    """What stages 1 and 3 train a target with: the optimizer; its `WeightPerturbation`, or None; the networks whose state a run
+    saves; and the network that is evaluated and kept, the target or its `Average`."""
+    training, weights = settings.training, settings.weights
+    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
+                                fused=True)
+    perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
+    if not weights.ema:
+        return optimizer, perturbation, {"target": target}, target
+    average = Average(target, weights.ema, optimizer)
+    return optimizer, perturbation, {"target": target, "average": average}, average.module
+
+
 def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: Callable, evaluate: Callable,
-        optimizer: torch.optim.Optimizer, nets: dict[str, torch.nn.Module], keep: Callable,
-        warnings: Callable = lambda row: ()) -> list[dict]:
-    """Train, from where the folder's last.ckpt stands; the rows of metrics.csv.
+        optimizer: torch.optim.Optimizer, nets: dict[str, torch.nn.Module], keep: Callable, title: str,
+        warnings: Callable = lambda row: ()) -> None:
+    """Train, from where the folder's last.ckpt stands, to the end.
 
     step(x, y, epoch, index, generator) -> (loss, {name: scalar tensor to log}), on a batch of [0,1] images.
     evaluate(epoch) -> {name: value}; a "score" among them chooses the best epoch. keep(which), with which "best" or
-    "last", writes the stage's model files. warnings(row) -> texts to print after an epoch. Raises Diverged when the loss
-    is not finite and Interrupted on a signal.
+    "last", writes the stage's model files. title: of curves.png, which is drawn at the end. warnings(row) -> texts to print
+    after an epoch. Raises Diverged when the loss is not finite and Interrupted on a signal.
 
     Several processes go through it in step: each on its part of a batch, with the mean of all gradients; the first writes.
     """
@@ -104,8 +120,7 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
         for name, net in nets.items():
             net.load_state_dict(saved["nets"][name])
         optimizer.load_state_dict(saved["optimizer"])
-        if parallel.first():
-            folder.write_metrics(rows)
+        folder.write_metrics(rows)
         done = first == training.epochs
         print(f"{folder.path}: {'already finished' if done else 'going on'} after epoch {first}"
               + f", batch {index}" * bool(index))
@@ -114,8 +129,6 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
     weights = [weight for net in nets.values() for weight in net.parameters()]
 
     def save(epoch: int, index: int) -> None:
-        if not parallel.first():
-            return
         folder.save(epoch=epoch, index=index, rows=rows, best=best, means=means.state(), optimizer=optimizer.state_dict(),
                     nets={name: net.state_dict() for name, net in nets.items()})
 
@@ -174,8 +187,7 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
                     keep("best")
             index, means = 0, Means()
             save(epoch + 1, 0)
-            if parallel.first():
-                folder.write_metrics(rows)
+            folder.write_metrics(rows)
             print(_line(rows[-1], training.epochs), flush=True)
             for text in warnings(rows[-1]):
                 print(f"warning: {text}", flush=True)
@@ -183,7 +195,7 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
         keep("last")
         if best is None:
             keep("best")
-    return rows
+        plot_curves(rows, folder.path / "curves.png", title)
 
 
 def _line(row: dict, epochs: int) -> str:

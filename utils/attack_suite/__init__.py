@@ -45,22 +45,23 @@ class Family:
     random: bool = False
     one_step: bool = False
     black_box: bool = False
+    leaves: bool = False      # takes until_fooled: a sample may leave once it has fallen
 
 
 _HERE = "utils.attack_suite"
 FAMILIES = {
     "none": Family("", "none"),
     "fgsm": Family("utils.attacks.fgsm", "bounded", one_step=True),
-    "bim": Family("utils.attacks.bim", "bounded", steps=10, tabled=False),
-    "pgd": Family(f"{_HERE}.iterative.pgd", "bounded", steps=40, starts=True, random=True),
-    "mim": Family(f"{_HERE}.iterative.mim", "bounded", steps=40, tabled=False),
-    "tidim": Family(f"{_HERE}.iterative.tidim", "bounded", steps=40, tabled=False, random=True),
+    "bim": Family("utils.attacks.bim", "bounded", steps=10, tabled=False, leaves=True),
+    "pgd": Family(f"{_HERE}.iterative.pgd", "bounded", steps=40, starts=True, random=True, leaves=True),
+    "mim": Family(f"{_HERE}.iterative.mim", "bounded", steps=40, tabled=False, leaves=True),
+    "tidim": Family(f"{_HERE}.iterative.tidim", "bounded", steps=40, tabled=False, random=True, leaves=True),
     "deepfool": Family(f"{_HERE}.deepfool.deepfool", "minimum-norm", steps=50, tabled=False),
     "cw": Family(f"{_HERE}.cw_ddn.cw", "minimum-norm", steps=20, norms=("l2",)),
     "ddn": Family(f"{_HERE}.cw_ddn.ddn", "minimum-norm", steps=20, norms=("l2",)),
     "sta": Family(f"{_HERE}.spatial.sta", "spatial", steps=100, tabled=False),
-    "fwa": Family(f"{_HERE}.wasserstein.projected", "transport", steps=40, norms=("linf",)),
-    "fwa-fw": Family(f"{_HERE}.wasserstein.frank_wolfe", "transport", steps=40, norms=("linf",)),
+    "fwa": Family(f"{_HERE}.wasserstein.projected", "transport", steps=40, norms=("linf",), leaves=True),
+    "fwa-fw": Family(f"{_HERE}.wasserstein.frank_wolfe", "transport", steps=40, norms=("linf",), leaves=True),
     "aa": Family(f"{_HERE}.auto.aa", "bounded", random=True),
     "apgd-ce": Family(f"{_HERE}.auto.apgd_ce", "bounded", random=True),
     "apgd-t": Family(f"{_HERE}.auto.apgd_t", "bounded", random=True),
@@ -89,7 +90,8 @@ class Spec:
     kind: "none"; "bounded" (stays in the ball of radius epsilon); "minimum-norm" (the smallest perturbation it finds,
     whatever epsilon); "transport" (epsilon is the distance in pixels by which a unit of mass may move on average);
     "spatial" (a smooth flow, without a budget).
-    random: draws random numbers, from `seed`. black_box: sees outputs only. norms: those that it exists for.
+    random: draws random numbers, from `seed`. black_box: sees outputs only. norms: those that it exists for. leaves: may
+    let a sample go once it has fallen (until_fooled).
     """
 
     name: str               # as the tables write it: pgd becomes pgd-40, tidim-40 becomes tidim
@@ -101,6 +103,7 @@ class Spec:
     norms: tuple[str, ...]
     one_step: bool
     black_box: bool
+    leaves: bool
 
 
 def choices(norm: str | None = None) -> list[str]:
@@ -136,7 +139,7 @@ def parse(name: str, norm: str | None = None) -> Spec:
     if restarts > 1:
         spelt += f"x{restarts}"
     return Spec(spelt, form["family"], steps, restarts, family.kind, family.random, family.norms, family.one_step,
-                family.black_box)
+                family.black_box, family.leaves)
 
 
 def attack(name: str, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "linf",

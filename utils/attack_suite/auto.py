@@ -3,13 +3,14 @@ import torch
 from pyautoattack import AutoAttack
 
 from errors import InputError
+from utils.attack_suite import PARTS
 from utils.attack_suite.common import contained, in_float32
 
 
 def aa(model, x, y, norm, epsilon, seed=0, queries=5000) -> torch.Tensor:
     """The standard version: APGD on the cross-entropy, APGD on the targeted DLR loss, targeted FAB and Square with
     `queries` queries, each on what the ones before left. Where all fail, the natural image, here as in each part."""
-    return _run(["apgd-ce", "apgd-t", "fab-t", "square"], model, x, y, norm, epsilon, seed, queries)
+    return _run(list(PARTS["aa"]), model, x, y, norm, epsilon, seed, queries)
 
 
 def apgd_ce(model, x, y, norm, epsilon, seed=0) -> torch.Tensor:
