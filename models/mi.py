@@ -158,15 +158,18 @@ class MIEstimator(nn.Module):
     Args:
         local_net, global_net: encoders with the same number of units.
         bound: one of `models.mi_names.BOUNDS`.
+        scaled: divide scores by the square root of the number of units. After a LayerNorm over U units a vector's length is
+            about sqrt U, and scores reach +-U; scaled, they reach +-sqrt U.
     """
 
-    def __init__(self, local_net: nn.Module, global_net: nn.Module, bound: str = "dv"):
+    def __init__(self, local_net: nn.Module, global_net: nn.Module, bound: str = "dv", scaled: bool = False):
         super().__init__()
         if bound not in BOUNDS:
             raise ValueError(f"bound {bound!r} is unknown; choose one of {', '.join(BOUNDS)}")
         self.local_net = local_net
         self.global_net = global_net
         self.bound = bound
+        self.scaled = scaled
 
     @property
     def n_units(self) -> int:
@@ -185,7 +188,8 @@ class MIEstimator(nn.Module):
         """Logits (N, C), or a feature map where the global network takes one -> global (N, U, 1)."""
         if self.training and processes.count() == 1:  # batch norm would refuse a single sample too, but for reasons of its own
             mi_bounds.check_samples(len(output))
-        return self.global_net(output)
+        encoded = self.global_net(output)
+        return encoded / self.n_units**0.5 if self.scaled else encoded
 
     def mi(self, local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
         """Local (N, U, L) and global (N, U, 1) -> (N,). Several sets of outputs for one of patterns, (K N, U, 1) -> (K N,)."""

@@ -18,7 +18,8 @@ import models
 import train_MIAT
 from models import mi
 from utils.attacks import pgd
-from utils.settings import parse
+from utils.estimators import load_estimators
+from utils.settings import Attack, Data, parse
 
 FOUR = ["local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth"]
 MI_COLUMNS = {f"{kind}_mi_of_{sample}_{chosen}" for kind in ("natural", "adversarial") for sample in ("natural", "adversarial")
@@ -215,9 +216,12 @@ def test_bf16_trains_much_like_float32(chain, tmp_path):
 @pytest.mark.parametrize("bound", ["nce", "fd"])
 def test_the_other_representations_and_bounds_go_through_the_chain(representation, bound, chain, tmp_path):
     succeed("train_MI_estimator.py", *ESTIMATOR, "--epochs", 1, "--objective", "difference", "--representation", representation, "--bound", bound,
-            "--pre-target", chain / "standard/best_model.pth", "--model-dir", tmp_path / "e")
+            "--pre-target", chain / "standard/best_model.pth", "--model-dir", tmp_path / "e", *["--scale-scores"] * (bound == "fd"))
     net = mi.load_net(tmp_path / "e" / "global_n_model.pth")
-    assert net.representation == representation and net.about["bound"] == bound
+    assert net.representation == representation and net.about["bound"] == bound and net.about["scaled"] == (bound == "fd")
+    settings = train_MIAT.Settings(estimator_dir=tmp_path / "e", attack=Attack(epsilon=0.12), data=Data(dataset="digits"))
+    target = models.load(chain / "standard/best_model.pth")
+    assert {each.scaled for each in load_estimators(settings.estimator_files(), settings, target, None).values()} == {bound == "fd"}
     succeed("train_MIAT.py", *SMALL, "--epochs", 1, "--warmup-epochs", 0, "--alpha", 0.1, "--estimator-dir", tmp_path / "e",
             "--model-dir", tmp_path / "t")
     assert float(metrics(tmp_path / "t")[0]["mi_loss"]) != 0

@@ -11,10 +11,9 @@ import models
 from errors import InputError
 from models import mi
 from models.processes import gather
-from utils import parallel, patterns
+from utils import patterns
 from utils.attacks import at_least_float32, frozen, pgd
 from utils.evaluation import examples, held_out
-from utils.reports import plot_curves
 from utils.stages import check_classes, check_threat_model, need_files, open_stage
 from utils.training import fit
 
@@ -61,7 +60,8 @@ def train(settings, objectives: dict[str, Callable]) -> None:
     estimators = {}
     for kind in FILES:
         global_net = mi.global_net(estimation.representation, target.tap_channels[estimation.representation], estimation.n_units)
-        estimators[kind] = compute.prepare(mi.MIEstimator(mi.LocalNet(estimation.n_units), global_net, estimation.bound)).train()
+        estimators[kind] = compute.prepare(mi.MIEstimator(mi.LocalNet(estimation.n_units), global_net, estimation.bound,
+                                                           estimation.scale_scores)).train()
     compute.compiled(target)
     parameters = [parameter for estimator in estimators.values() for parameter in estimator.parameters()]
     optimizer = torch.optim.Adam(parameters, training.lr, fused=True)
@@ -78,18 +78,17 @@ def train(settings, objectives: dict[str, Callable]) -> None:
     def keep(which):
         if which == "last":
             for kind, letter in FILES.items():
-                about = {"pattern": kind, "bound": estimation.bound, "representation": estimation.representation,
-                         "dataset": settings.data.dataset, **settings.attack.threat_model}
+                about = {"pattern": kind, "bound": estimation.bound, "scaled": estimation.scale_scores,
+                         "representation": estimation.representation, "dataset": settings.data.dataset,
+                         **settings.attack.threat_model}
                 mi.save_net(estimators[kind].local_net, stage.folder.path / f"local_{letter}_model.pth", **about)
                 mi.save_net(estimators[kind].global_net, stage.folder.path / f"global_{letter}_model.pth", **about)
 
-    rows = fit(stage.folder, settings, compute, stage.batches,
-               lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
-                                   adversarial_mi=estimators["adversarial"], objectives=objectives, settings=settings,
-                                   compute=compute),
-               evaluate, optimizer, estimators, keep)
-    if parallel.first():
-        plot_curves(rows, stage.folder.path / "curves.png", "MI estimators")
+    fit(stage.folder, settings, compute, stage.batches,
+        lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
+                            adversarial_mi=estimators["adversarial"], objectives=objectives, settings=settings,
+                            compute=compute),
+        evaluate, optimizer, estimators, keep, "MI estimators")
     print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
 
 
@@ -121,6 +120,7 @@ def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, b
         if global_net.options["n_inputs"] != wanted:
             raise InputError(f"{global_path}: takes {global_net.options['n_inputs']} {global_net.representation} channels, "
                              f"but the target has {wanted}; train the estimators on a target of this architecture")
-        estimators[kind] = mi.MIEstimator(local_net, global_net, bound or global_net.about.get("bound", "dv"))
+        estimators[kind] = mi.MIEstimator(local_net, global_net, bound or global_net.about.get("bound", "dv"),
+                                           global_net.about.get("scaled", False))
         estimators[kind].eval().requires_grad_(False)
     return estimators

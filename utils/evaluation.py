@@ -50,8 +50,9 @@ def examples(target: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
 
 
 def held_out(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module] | None = None) -> dict:
-    """Accuracies in percent, their mean ("score"), the largest share of images that get one same label, and the means over W
-    and over R of the four MI values; a mean over no sample is None.
+    """Accuracies in percent, their mean ("score"), the largest share of images that get one same label, the mean Euclidean norm
+    of the natural logits, and of the four MI values the means over W and over R and the deviations over W; a mean or deviation
+    over no sample is None.
 
     batches: this process's; the values are those over the batches of all. estimators: {"natural": E_n, "adversarial": E_a},
     each (pattern, output) -> (N,); run in eval mode.
@@ -64,6 +65,7 @@ def held_out(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]
                 "n": len(batch.y), "natural": (predicted == batch.y).sum().item(),
                 "robust": (batch.logits_adv.argmax(1) == batch.y).sum().item(),
                 "predicted": torch.bincount(predicted, minlength=batch.logits.shape[1]).tolist(),
+                "norms": batch.logits.double().norm(dim=1).sum().item(),
                 "mi": list(_mi_sums(batch, estimators)) if estimators and len(batch.y) > 1 else []})
     parts = [part for each in parallel.together(parts) for part in each]
     if not parts:
@@ -71,25 +73,37 @@ def held_out(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]
     n, natural, robust = (sum(part[name] for part in parts) for name in ("n", "natural", "robust"))
     largest = max(map(sum, zip(*(part["predicted"] for part in parts))))
     values = {"natural_accuracy": 100 * natural / n, "robust_accuracy": 100 * robust / n,
-              "score": 50 * (natural + robust) / n, "largest_class": largest / n}
+              "score": 50 * (natural + robust) / n, "largest_class": largest / n,
+              "logit_norm": sum(part["norms"] for part in parts) / n}
     sums = {}
-    for name, total, count in (entry for part in parts for entry in part["mi"]):
-        before = sums.get(name, (0.0, 0))
-        sums[name] = (before[0] + total, before[1] + count)
-    return values | {name: total / count if count else None for name, (total, count) in sums.items()}
+    for name, *entry in (entry for part in parts for entry in part["mi"]):
+        sums[name] = [a + b for a, b in zip(sums.get(name, (0.0, 0.0, 0)), entry)]
+    for name, (total, squares, count) in sums.items():
+        values[name] = total / count if count else None
+        if name.endswith("_W"):
+            values[f"{name}_deviation"] = max(squares / count - (total / count)**2, 0.0)**0.5 if count else None
+    return values
 
 
 @torch.no_grad()
-def _mi_sums(batch: Examples, estimators: dict[str, torch.nn.Module]):
-    """(column, sum over the selected samples, their number) for each MI value and each of W and R."""
-    masks = patterns.select(batch.logits, batch.logits_adv, batch.y)
+def mi_values(batch: Examples, estimators: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """{name in PAIRS: MI of each sample (N,), in nats}; the estimators run in eval mode, the negatives are the batch's."""
+    values = {}
     pattern = {"natural": patterns.natural(batch.x, batch.x_adv), "adversarial": patterns.adversarial(batch.x, batch.x_adv)}
     for kind, estimator in estimators.items():
         with frozen(estimator):
             local = estimator.encode_pattern(pattern[kind])
             for name, (which, output) in PAIRS.items():
                 if which == kind:
-                    mi = estimator.mi(local, estimator.encode_output(getattr(batch, output)))
-                    for chosen in ("W", "R"):
-                        mask = masks[chosen]
-                        yield f"{name}_{chosen}", torch.where(mask, mi, 0).sum().item(), mask.sum().item()
+                    values[name] = estimator.mi(local, estimator.encode_output(getattr(batch, output)))
+    return values
+
+
+def _mi_sums(batch: Examples, estimators: dict[str, torch.nn.Module]):
+    """(column, sum over the selected samples, sum of squares, their number) for each MI value and each of W and R."""
+    masks = patterns.select(batch.logits, batch.logits_adv, batch.y)
+    for name, mi in mi_values(batch, estimators).items():
+        for chosen in ("W", "R"):
+            mask = masks[chosen]
+            some = torch.where(mask, mi, 0).double()
+            yield f"{name}_{chosen}", some.sum().item(), some.square().sum().item(), mask.sum().item()

@@ -232,6 +232,8 @@ class Estimation:
     """Channels of the estimators' outputs (the released code's va_hsize)."""
     representation: Representation = "logits"
     """What of the target the estimators see: its logits, or a stage's feature map (its is_internal, is_internal_last)."""
+    scale_scores: bool = False
+    """Divide the scores of the bounds by the square root of --n-units (not in the paper; docs/stability.md)."""
 
     def check(self) -> None:
         need(self.n_units > 0, "n_units", self.n_units, "give 1 or more")

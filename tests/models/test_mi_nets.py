@@ -212,6 +212,14 @@ class TestEstimator:
         assert torch.equal(estimator.mi(local, global_), expected)
         assert torch.equal(estimator(pattern, logits), expected)
 
+    @pytest.mark.parametrize("bound", BOUNDS)
+    def test_scaled_scores_are_divided_by_the_root_of_the_units(self, bound):
+        estimator = MIEstimator(LocalNet(16), GlobalNet(10, 16), bound, scaled=True).eval()
+        pattern, logits = torch.rand(5, 3, 16, 16), torch.randn(5, 10)
+        local, global_ = estimator.local_net(pattern), estimator.global_net(logits)
+        torch.testing.assert_close(estimator(pattern, logits), bound_per_sample(bound, local / 4, global_))
+        assert not torch.allclose(estimator(pattern, logits), bound_per_sample(bound, local, global_))
+
     def test_donsker_varadhan_is_the_default(self):
         estimator = MIEstimator(LocalNet(16), GlobalNet(10, 16))
         local, global_ = torch.randn(3, 16, 4), torch.randn(3, 16, 1)
