@@ -4,6 +4,7 @@
     ./reproduce.py table1 --scale tiny                  # digits, minutes; also table2 ... table6, figure2, 4, 5 and 7
     ./reproduce.py all --scale tiny --seeds 2           # everything, and the report
     ./reproduce.py table1 --norm linf --scale full --seeds 3 --plan       # the commands, for a cluster's queue
+    ./reproduce.py stability --scale sweep --seeds 3    # which settings of NAMID train (docs/stability.md)
     ./reproduce.py report                               # one HTML page of all there is in --out
 
 Runs the stage scripts, each command once, in order; stopped anywhere, the same command goes on. What is missing from a table says
@@ -27,7 +28,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from errors import InputError
-from reproduction.plan import DEFENSES, FIGURES, NORMS, ROOT, TABLES, Experiment, Graph, interpreter, plan, remember
+from reproduction.plan import DEFENSES, FIGURES, NORMS, ROOT, STABILITY, TABLES, Experiment, Graph, interpreter, plan, remember
 from reproduction.scales import SCALES
 from utils.settings import Dataset, Fraction, need, parse
 
@@ -36,10 +37,11 @@ from utils.settings import Dataset, Fraction, need, parse
 class Settings:
     """Options of the reproduction."""
 
-    target: Positional[Literal[(*TABLES, *FIGURES, "all", "report")]]
-    """What to make: a table, a figure, all of them and the report, or the report of what there is."""
+    target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, "report")]]
+    """What to make: a table, a figure, all of them and the report; docs/stability.md's sweep; the report of what there is."""
     scale: Literal[tuple(SCALES)] = "full"
-    """tiny: digits, minutes; small: a CIFAR-10 subset and a narrow network, hours; full: the paper's settings."""
+    """tiny: digits, minutes; sweep: digits, a minute a network; small: a CIFAR-10 subset and a narrow network, hours; full: the
+    paper's settings."""
     dataset: Dataset | None = None
     """The data set; the scale's own when not given: digits for tiny, cifar10 for small and full."""
     data_dir: Path | None = None
@@ -56,14 +58,20 @@ class Settings:
     """NAMID's weight of L_mi; when not given the scale's own: 0.1 for tiny and small, 5 (paper) for full."""
     out: Path = Path("runs/reproduce")
     """Where everything goes, in a folder for each data set and scale."""
+    jobs: int = 1
+    """Commands that run at a time, each with its share of the cores: on two cores, two at a time are a fifth faster."""
     plan: bool = False
     """Print the commands, in order and with their estimated cost, and run nothing."""
 
     def check(self) -> None:
         need(self.seeds > 0, "seeds", self.seeds, "give 1 or more")
+        need(self.jobs > 0, "jobs", self.jobs, "give 1 or more")
         need(self.alpha is None or self.alpha >= 0, "alpha", self.alpha, "give 0 or more")
         for name in self.defenses.split(","):
             need(name in DEFENSES, "defenses", name, f"is unknown; choose from {', '.join(DEFENSES)}")
+        if self.target == STABILITY:
+            need(self.norm != "l2", "norm", self.norm, "stability is about linf alone; leave --norm out")
+            need(self.alpha is None, "alpha", self.alpha, "stability has its own; leave --alpha out")
         need(not (self.plan and self.target == "report"), "plan", "", "report runs nothing; leave --plan out")
 
     @property
@@ -137,7 +145,7 @@ def main(settings: Settings) -> None:
         return
     graph = plan(replace(remember(experiment), seeds=settings.seeds), *asked)
     try:
-        run(graph)
+        run(graph, settings.jobs)
     except Stopped as end:
         print(f"reproduce.py: {end}; what was made stays, and the same command goes on", file=sys.stderr)
         raise SystemExit(end.status) from None

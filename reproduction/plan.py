@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from errors import InputError
+from models.mi_names import estimator_files
 from reproduction.scales import EPSILON, SCALES
 from utils import settings
 from utils.attack_suite import COLUMNS
@@ -27,6 +28,7 @@ for _name, _part in PAPER.items():
     if isinstance(_part, dict):
         for _number in re.findall(r"\d", _part["table"]):
             TABLES[f"table{_number}"].append((_name.split("_")[0], _name.split("_")[2]))
+STABILITY = "stability"  # the sweep of reproduction/stability.py, which no table of the paper needs
 FIGURES = ("figure2", "figure4", "figure5", "figure7")  # all of them under Linf
 
 
@@ -149,19 +151,21 @@ class Graph:
         budget = EPSILON.get(self.experiment.dataset, {}).get(norm)
         return ["--norm", norm, *(["--epsilon", budget] if budget else [])]
 
-    def _train(self, name: str, purpose: str, script: str, options: str, norm: str, seed: int, needs: tuple, files, extra=()):
+    def train(self, name: str, purpose: str, script: str, options: str, norm: str, seed: int, needs: tuple, files,
+              extra=()) -> str:
+        """A run of a training script: its options, those that are paths (`extra`), what it needs, and the `files` it is for."""
         words = [script, *self._data(), *self._budget(norm), *shlex.split(f"{self.scale.data} {options}"), *extra,
                  "--seed", seed, "--model-dir", self.experiment.root / name]
         return self._add(name, purpose, words, needs, files)
 
     def natural(self, seed: int) -> str:
         options = f"{self.scale.network} {self.scale.training} --defense natural"
-        return self._train(f"seed{seed}/natural", f"natural training, seed {seed}", "train_standard.py", options, "linf", seed,
+        return self.train(f"seed{seed}/natural", f"natural training, seed {seed}", "train_standard.py", options, "linf", seed,
                            (), ("best_model.pth", "last_model.pth"))
 
     def surrogate(self, norm: str, seed: int) -> str:
         options = f"{self.scale.surrogate} --arch vgg19"
-        return self._train(f"seed{seed}/{norm}/vgg19", f"surrogate, a VGG-19 by standard AT, {norm}, seed {seed}",
+        return self.train(f"seed{seed}/{norm}/vgg19", f"surrogate, a VGG-19 by standard AT, {norm}, seed {seed}",
                            "train_standard.py", options, norm, seed, (), ("best_model.pth", "last_model.pth"))
 
     def estimators(self, kind: str, target: str, norm: str, seed: int) -> str:
@@ -169,9 +173,12 @@ class Graph:
         script, options, how = {
             "estimators": ("train_MI_estimator.py", self.scale.estimators, "MI estimators"),
             "estimators_max": ("train_MI_estimator_only_max.py", self.scale.estimators_max, "MI estimators by Eq. 4")}[kind]
-        files = [f"{part}_{letter}_model.pth" for letter in "na" for part in ("local", "global")]
-        return self._train(f"{target}-{kind}", f"{how} of {target}", script, options, norm, seed, (target,), files,
-                           ["--pre-target", self.product(target)])
+        return self.estimators_by(script, options, f"{how} of {target}", f"{target}-{kind}", target, norm, seed)
+
+    def estimators_by(self, script: str, options: str, purpose: str, name: str, target: str, norm: str, seed: int) -> str:
+        """Estimators of the node `target` by a script of stage 2 and its options, as the node `name`."""
+        files = [path.name for path in estimator_files(Path()).values()]
+        return self.train(name, purpose, script, options, norm, seed, (target,), files, ["--pre-target", self.product(target)])
 
     def defense(self, name: str, norm: str, seed: int) -> str:
         how, scale = {**DEFENSES, **VARIANTS}[name], self.scale
@@ -184,7 +191,7 @@ class Graph:
             alpha = scale.alpha if self.experiment.alpha is None else self.experiment.alpha
             if alpha is not None and name != "wmim":
                 extra += ["--alpha", alpha]
-        return self._train(f"seed{seed}/{norm}/{name}", f"{how.label}, {norm}, seed {seed}", how.script, options, norm, seed,
+        return self.train(f"seed{seed}/{norm}/{name}", f"{how.label}, {norm}, seed {seed}", how.script, options, norm, seed,
                            needs, (product, "last_model.pth"), extra)
 
     def evaluation(self, run: str, attacks: Iterable[str], box: str = "white", surrogate: str | None = None) -> list[str]:
@@ -282,8 +289,15 @@ class Graph:
 
 
 def plan(experiment: Experiment, target: str, norms: tuple[str, ...] = NORMS, defenses: Iterable[str] | None = None) -> Graph:
-    """The runs that `target` (table1 ... table6, figure2, 4, 5, 7, or all) needs under `norms`, of `defenses` (None: all)."""
+    """The runs that `target` (table1 ... table6, figure2, 4, 5, 7, all of these, or stability) needs under `norms`, of `defenses`
+    (None: all)."""
     graph = Graph(experiment)
+    if target == STABILITY:
+        from reproduction import stability
+
+        for seed in range(1, experiment.seeds + 1):
+            stability.add(graph, seed)
+        return graph
     tables = TABLES if target == "all" else {target: TABLES[target]} if target in TABLES else {}
     figures = FIGURES if target == "all" and "linf" in norms else [target] if target in FIGURES else []
     halves = dict.fromkeys(half for name in tables for half in TABLES[name] if half[1] in norms)

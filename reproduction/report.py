@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from reproduction import stability
 from reproduction.plan import FIGURES, TABLES, Graph, plan, recall
 from reproduction.run import recorded
 from reproduction.tables import body, orders, provenance, write_tables
@@ -49,7 +50,9 @@ def report(out: Path) -> Path | None:
     sections, contents = [], []
     for path in sorted(out.glob("*/experiment.json")):
         graph = plan(recall(path), "all")
-        sections.append(section(graph, write_tables(graph), write_figures(graph)))
+        for seed in range(1, graph.experiment.seeds + 1):
+            stability.add(graph, seed)
+        sections.append(section(graph, write_tables(graph), write_figures(graph), stability.write(graph)))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
         return None
@@ -64,7 +67,7 @@ def report(out: Path) -> Path | None:
     return out / "report.html"
 
 
-def section(graph: Graph, tables: list[dict], figures: list[dict]) -> str:
+def section(graph: Graph, tables: list[dict], figures: list[dict], sweep: dict | None) -> str:
     """All there is of one experiment."""
     root = graph.experiment.root
     parts = [f'<h2 id="{escape(root.name)}">{escape(root.name)}</h2>']
@@ -79,6 +82,12 @@ def section(graph: Graph, tables: list[dict], figures: list[dict]) -> str:
         parts.append(f"<h3>{escape(content['title'])}</h3>\n<figure>"
                      + scrolling(picture(root / "figures" / f"{content['name']}.png", content["title"])) +
                      f'<figcaption class="caption">{escape(content["caption"])} Made by {made_by}.</figcaption></figure>')
+    if sweep:
+        rows = [[link(anchor(graph, sweep["sources"][first][0]), first) if sweep["sources"][first] else escape(first),
+                 *map(escape, rest)] for first, *rest in sweep["rows"]]
+        parts.append(f'<h3>{escape(sweep["title"])}</h3>\n<p class="caption">{escape(sweep["caption"])}</p>\n'
+                     + grid(sweep["header"], rows)
+                     + f"<figure>{scrolling(picture(root / 'figures/stability.png', sweep['title']))}</figure>")
     trainings = {node.purpose: node.folder / "curves.png" for node in graph.nodes.values() if node.trains}
     others = {str(path.relative_to(root)): path for folder in dict.fromkeys(node.folder for node in graph.nodes.values())
               for path in sorted(folder.glob("*.png")) if path.name != "curves.png"}

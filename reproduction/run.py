@@ -1,11 +1,13 @@
-"""Run what is missing of a graph, one command at a time, and go on from wherever it was stopped."""
+"""Run what is missing of a graph, one command at a time or several, and go on from wherever it was stopped."""
 import contextlib
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from errors import InputError
 from reproduction.plan import ROOT, Experiment, Graph, Node
@@ -16,8 +18,8 @@ DIVERGED = 3  # the stages' exit status
 class Stopped(Exception):
     """A command ended with the exit status `status`."""
 
-    def __init__(self, node: Node, status: int):
-        super().__init__(f"{node.name} ended with status {status}: {node.command}")
+    def __init__(self, node: Node, status: int, log: Path | None = None):
+        super().__init__(f"{node.name} ended with status {status}: {node.command}" + (f"; {log} says why" if log else ""))
         self.status = status
 
 
@@ -35,60 +37,119 @@ def alone(experiment: Experiment):
         yield lock
 
 
-def execute(words: list[str], lock) -> int:
-    """The exit status of `python words`, run in the repository's folder. SIGINT and SIGTERM go to it, and we wait for it to save
-    its state; killed by a signal, its status is 128 + the signal."""
-    process, received = None, []
+def launch(words: list[str], lock, log: Path | None, threads: int | None) -> subprocess.Popen:
+    """`python words`, started in the repository's folder, in a process group of its own, so that the terminal's Ctrl-C reaches it
+    once, through us. log: the file that has what it says, None: the terminal; threads: None leaves their number to it."""
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    with open(log, "a") if log else contextlib.nullcontext() as said:
+        return subprocess.Popen([sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                                env=environment, process_group=0, pass_fds=(lock.fileno(),))
 
-    def forward(number, frame):
-        received.append(number)
-        if process is not None:
-            process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:  # in a process group of its own, so that the terminal's Ctrl-C reaches it once, through us
-        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, process_group=0,
-                                   pass_fds=(lock.fileno(),))
-        for number in received:  # while it was being started
-            process.send_signal(number)
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
+class Commands:
+    """Commands beside each other. Inside `with`, SIGINT and SIGTERM go to all of them, and `wait` waits for each to save its
+    state."""
+
+    def __init__(self, lock, jobs: int = 1):
+        self.lock, self.running, self.received = lock, {}, []
+        own = "OMP_NUM_THREADS" not in os.environ  # else the user's word stands
+        self.threads = max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 and own else None
+
+    def __enter__(self):
+        self.before = {number: signal.signal(number, self._forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
             signal.signal(number, handler)
-    if received and status == 0:
-        return 128 + received[0]
-    return status if status >= 0 else 128 - status
+
+    def _forward(self, number, frame) -> None:
+        self.received.append(number)
+        self.stop(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        for process in self.running.values():
+            process.send_signal(number)
+
+    def start(self, name: str, words: list[str], log: Path | None = None) -> None:
+        before = len(self.received)
+        self.running[name] = launch(words, self.lock, log, self.threads)
+        for number in self.received[before:]:  # while it was being started
+            self.running[name].send_signal(number)
+
+    def wait(self) -> tuple[str, int]:
+        """The name and exit status of the next that ends; killed by a signal, its status is 128 + the signal."""
+        while True:
+            for name, process in self.running.items():
+                if (status := process.poll()) is not None:
+                    del self.running[name]
+                    if self.received and status == 0:
+                        return name, 128 + self.received[0]
+                    return name, status if status >= 0 else 128 - status
+            time.sleep(0.02)
 
 
-def run(graph: Graph) -> None:
-    """Make what is missing, in order. A training that diverges is noted, what needs it is left out, and the rest goes on; any
-    other failure raises Stopped."""
-    experiment, total = graph.experiment, len(graph.nodes)
-    with alone(experiment) as lock:
+def run(graph: Graph, jobs: int = 1) -> None:
+    """Make what is missing, in order, `jobs` commands at a time, each as soon as what it needs is there. A training that diverges
+    is noted, what needs it is left out, and the rest goes on; any other failure stops those beside it and raises Stopped."""
+    experiment, total, stopped = graph.experiment, len(graph.nodes), None
+    with alone(experiment) as lock, Commands(lock, jobs) as commands:
         missing = [name for name in graph.nodes if graph.state(name) == "not run"]
         print(f"{experiment.root}: {total} runs, {total - len(missing)} of them finished", flush=True)
-        for number, name in enumerate(missing, 1):
-            node = graph.nodes[name]
-            if graph.state(name) == "diverged":
-                print(f"\n{name}: left out, for a run that it needs has diverged", flush=True)
-                continue
-            print(f"\n[{number}/{len(missing)}] {node.purpose}\n$ {node.command}", flush=True)
-            began = time.time()
-            status = execute(node.words, lock)
-            _note(experiment, node, began, status)
-            if status == DIVERGED and node.trains:
-                node.diverged_note.write_text(f"{node.command}\nended with status {status}: training diverged. Delete this "
-                                              "folder to have it made anew.\n")
-                print(f"{name}: diverged; the rest goes on", flush=True)
-            elif status:
-                raise Stopped(node, status)
-            for path in node.outputs:
-                if path.is_file():
-                    path.touch()  # the command has looked at what it read: nothing of that is younger any more
-            if not status and graph.state(name) != "finished":
-                files = ", ".join(path.name for path in node.outputs)
-                raise InputError(f"{name}: its command ended well but left {files} in {node.folder} missing or incomplete; "
-                                 "delete what is there and start again")
+        waiting, began = dict.fromkeys(missing), {}
+        while True:
+            for name in list(waiting):
+                node = graph.nodes[name]
+                if stopped or commands.received or len(commands.running) == jobs:
+                    break
+                if graph.state(name) == "diverged":
+                    print(f"\n{name}: left out, for a run that it needs has diverged", flush=True)
+                    del waiting[name]
+                elif not any(each in waiting or each in commands.running for each in node.needs):
+                    del waiting[name]
+                    log = _log(experiment, name) if jobs > 1 else None
+                    print(f"\n[{missing.index(name) + 1}/{len(missing)}] {node.purpose}\n$ {node.command}"
+                          + (f"  # says: {log}" if log else ""), flush=True)
+                    began[name] = time.time()
+                    commands.start(name, node.words, log)
+            if not commands.running:
+                break
+            name, status = commands.wait()
+            failure = _ended(graph, name, began[name], status, _log(experiment, name) if jobs > 1 else None)
+            if failure and not stopped:
+                stopped = failure
+                commands.stop()
+    if stopped:
+        raise stopped
+    if commands.received:
+        raise SystemExit(128 + commands.received[0])
+
+
+def _ended(graph: Graph, name: str, began: float, status: int, log: Path | None) -> Exception | None:
+    """Note how the command of a node ended; what is to be raised where that was no success."""
+    node = graph.nodes[name]
+    _note(graph.experiment, node, began, status)
+    if status == DIVERGED and node.trains:
+        node.diverged_note.write_text(f"{node.command}\nended with status {status}: training diverged. Delete this "
+                                      "folder to have it made anew.\n")
+        print(f"{name}: diverged; the rest goes on", flush=True)
+    elif status:
+        return Stopped(node, status, log)
+    for path in node.outputs:
+        if path.is_file():
+            path.touch()  # the command has looked at what it read: nothing of that is younger any more
+    if not status and graph.state(name) != "finished":
+        files = ", ".join(path.name for path in node.outputs)
+        return InputError(f"{name}: its command ended well but left {files} in {node.folder} missing or incomplete; "
+                          "delete what is there and start again")
+    return None
+
+
+def _log(experiment: Experiment, name: str) -> Path:
+    """Where a command that runs beside others writes what it says."""
+    folder = experiment.root / "logs"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{name.replace('/', '-')}.txt"
 
 
 def _note(experiment: Experiment, node: Node, began: float, status: int) -> None:

@@ -37,6 +37,22 @@ SCALES = {
         mi="--limit-test 40 --batch-size 40",
         shows="A check that everything runs, and nothing else: networks that have hardly begun to learn, a handful of images.",
     ),
+    "sweep": Scale(
+        dataset="digits",
+        data="--holdout 280 --num-steps 10 --eval-steps 10",
+        network="--width 8",
+        training="--epochs 12 --batch-size 125",
+        surrogate="--width 8 --epochs 20 --batch-size 125 --lr 0.005",
+        namid="",
+        alpha=0.1,
+        estimators="--n-units 256 --epochs 5 --batch-size 125",
+        estimators_max="--n-units 256 --epochs 5 --batch-size 125",
+        evaluation="",
+        autoattack="--limit-test 100 --batch-size 100",
+        mi="--batch-size 125",
+        shows="Handwritten digits and a network an eighth as wide as the paper's, trained for an eighth of its epochs: what it "
+              "shows of a setting holds for runs of this kind.",
+    ),
     "small": Scale(
         dataset="cifar10",
         data="--limit-train 5000 --holdout 500",

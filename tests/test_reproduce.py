@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, run_script, succeed
@@ -24,14 +25,14 @@ TINIEST = replace(scales.SCALES["tiny"], data="--limit-train 40 --holdout 8 --nu
 @pytest.fixture
 def tiniest(monkeypatch):
     """Scale tiny made tinier; its commands run in this process, as PyTorch is imported already."""
-    def execute(words, lock):
+    def launch(words, lock, log, threads):
         if words[0] == "-m":
             words = [words[1].replace(".", "/") + ".py", *words[2:]]
         ended = run_script(*words)
         print(ended.err, file=sys.stderr)
-        return ended.status
+        return SimpleNamespace(poll=lambda: ended.status)
     monkeypatch.setitem(scales.SCALES, "tiny", TINIEST)
-    monkeypatch.setattr(run, "execute", execute)
+    monkeypatch.setattr(run, "launch", launch)
 
 
 def test_a_table_and_a_figure_from_nothing_to_the_report(tiniest, tmp_path):
@@ -88,7 +89,7 @@ def test_a_plan_is_shell_lines(tmp_path, monkeypatch):
 @pytest.mark.parametrize("words, named", [
     ([], "What to make"), (["table7"], "table7"), (["table1", "--scale", "huge"], "huge"), (["table1", "--seeds", "0"], "--seeds 0"),
     (["table1", "--defenses", "standard,nothing"], "--defenses nothing"), (["table3", "--norm", "l2"], "--norm l2"),
-    (["report", "--plan"], "--plan"), (["table1", "--alpha", "-1"], "--alpha -1")])
+    (["report", "--plan"], "--plan"), (["table1", "--jobs", "0"], "--jobs 0"), (["table1", "--alpha", "-1"], "--alpha -1")])
 def test_bad_input_is_one_line(words, named, tmp_path):
     refused = run_script("reproduce.py", *words, "--out", tmp_path)
     assert refused.status == 2 and named in refused.err and refused.err.count("\n") == 1, refused.err

@@ -10,7 +10,7 @@ import pytest
 from made_up import evaluate, experiment, marks, train
 
 from errors import InputError
-from reproduction.plan import FIGURES, PAPER, ROOT, TABLES, plan, recall, remember
+from reproduction.plan import FIGURES, PAPER, ROOT, STABILITY, TABLES, plan, recall, remember
 from reproduction.scales import SCALES
 from utils.settings import parse
 
@@ -23,7 +23,7 @@ def settings_of(words):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("target", [*TABLES, *FIGURES, "all"])
+@pytest.mark.parametrize("target", [*TABLES, *FIGURES, "all", STABILITY])
 def test_every_run_comes_after_what_it_reads_and_is_made_once(target, scale, tmp_path):
     graph = plan(experiment(tmp_path, scale=scale, seeds=2), target)
     assert graph.nodes
@@ -40,14 +40,15 @@ def test_every_run_comes_after_what_it_reads_and_is_made_once(target, scale, tmp
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_command_is_read_by_its_script_and_reads_what_is_written_before(scale, tmp_path):
     """Input files of a command are outputs of the nodes that it needs, and of no other."""
-    graph = plan(experiment(tmp_path, scale=scale, data_dir=tmp_path / "a folder"), "all")
-    for node in graph.nodes.values():
+    asked = experiment(tmp_path, scale=scale, data_dir=tmp_path / "a folder")
+    nodes = plan(asked, "all").nodes | plan(asked, STABILITY).nodes
+    for node in nodes.values():
         assert shlex.split(node.command)[1:] == node.words and (node.words[0] == "-m" or (ROOT / node.words[0]).is_file())
         settings_of(node.words)
-        named = {word for word in node.words if word.startswith(str(graph.experiment.root))}
+        named = {word for word in node.words if word.startswith(str(asked.root))}
         own = {str(node.folder), *map(str, node.outputs)}
         for path in named - own:
-            assert any(path in (str(graph.nodes[each].folder), *map(str, graph.nodes[each].outputs)) for each in node.needs), path
+            assert any(path in (str(nodes[each].folder), *map(str, nodes[each].outputs)) for each in node.needs), path
 
 
 def test_what_two_tables_need_is_made_once(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from made_up import evaluate, experiment, marks, train
@@ -19,8 +20,8 @@ def graph(tmp_path):
 
 
 def makes(graph, calls, statuses=None):
-    """In the place of `execute`: writes what the command would, and keeps what was called."""
-    def execute(words, lock):
+    """In the place of `launch`: writes what the command would, and keeps what was called."""
+    def launch(words, lock, log, threads):
         name, = (name for name, node in graph.nodes.items() if node.words == words)
         calls.append(name)
         status = (statuses or {}).get(name, 0)
@@ -28,8 +29,13 @@ def makes(graph, calls, statuses=None):
         if status == 0:
             attacks = graph.nodes[name].attacks
             evaluate(graph, name, dict.fromkeys(attacks, marks(3, 5))) if attacks else train(graph, name)
-        return status
-    return execute
+        return ended(status)
+    return launch
+
+
+def ended(status):
+    """A process that has ended."""
+    return SimpleNamespace(poll=lambda: status, send_signal=lambda number: None)
 
 
 ORDER = ["seed1/linf/standard", "seed1/linf/standard/white.json", "seed1/linf/standard/white-aa.json", "seed1/linf/standard-estimators",
@@ -38,7 +44,7 @@ ORDER = ["seed1/linf/standard", "seed1/linf/standard/white.json", "seed1/linf/st
 
 def test_each_is_run_once_and_not_again(graph, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(run, "execute", makes(graph, calls))
+    monkeypatch.setattr(run, "launch", makes(graph, calls))
     run.run(graph)
     assert calls == ORDER == list(graph.nodes)
     run.run(graph)
@@ -51,12 +57,12 @@ def test_each_is_run_once_and_not_again(graph, monkeypatch, capsys):
 def test_a_command_that_finds_its_run_finished_settles_a_doubt(graph, monkeypatch):
     """Files whose dates are in disorder, as after a copy: each command looks once, and not again."""
     calls = []
-    monkeypatch.setattr(run, "execute", makes(graph, calls))
+    monkeypatch.setattr(run, "launch", makes(graph, calls))
     run.run(graph)
     for age, name in enumerate(reversed(ORDER)):
         for path in graph.nodes[name].outputs:
             os.utime(path, (1e9 + age, 1e9 + age))
-    monkeypatch.setattr(run, "execute", lambda words, lock: calls.append(words) or 0)
+    monkeypatch.setattr(run, "launch", lambda words, *how: calls.append(words) or ended(0))
     run.run(graph)
     assert len(calls) == 7 + 6  # the first reads nothing that could be younger
     run.run(graph)
@@ -65,7 +71,7 @@ def test_a_command_that_finds_its_run_finished_settles_a_doubt(graph, monkeypatc
 
 def test_a_failure_stops_with_its_status(graph, monkeypatch):
     calls = []
-    monkeypatch.setattr(run, "execute", makes(graph, calls, {ORDER[3]: 2}))
+    monkeypatch.setattr(run, "launch", makes(graph, calls, {ORDER[3]: 2}))
     with pytest.raises(run.Stopped, match=r"standard-estimators ended with status 2: .*train_MI_estimator.py") as stopped:
         run.run(graph)
     assert stopped.value.status == 2 and calls == ORDER[:4] and "\n" not in str(stopped.value)
@@ -73,20 +79,20 @@ def test_a_failure_stops_with_its_status(graph, monkeypatch):
 
 def test_a_diverged_defense_is_noted_and_the_rest_goes_on(graph, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(run, "execute", makes(graph, calls, {"seed1/linf/standard-estimators": 3}))
+    monkeypatch.setattr(run, "launch", makes(graph, calls, {"seed1/linf/standard-estimators": 3}))
     run.run(graph)
     assert calls == ORDER[:4] and graph.state("seed1/linf/namid/white.json") == "diverged"
     assert "namid: left out" in capsys.readouterr().out
     run.run(graph)
     assert calls == ORDER[:4]  # not tried again
     graph.nodes[ORDER[3]].diverged_note.unlink()
-    monkeypatch.setattr(run, "execute", makes(graph, calls))
+    monkeypatch.setattr(run, "launch", makes(graph, calls))
     run.run(graph)
     assert calls[4:] == ORDER[3:]
 
 
 def test_a_command_that_ends_well_and_leaves_nothing_is_no_success(graph, monkeypatch):
-    monkeypatch.setattr(run, "execute", lambda words, lock: 0)
+    monkeypatch.setattr(run, "launch", lambda *how: ended(0))
     with pytest.raises(run.InputError, match="best_model.pth, last_model.pth"):
         run.run(graph)
 
@@ -105,9 +111,10 @@ import fcntl, pathlib, sys
 sys.path.insert(0, {root!r})
 from reproduction import run
 from reproduction.plan import Experiment
-with run.alone(Experiment(pathlib.Path({out!r}), "digits", "tiny", 1)) as lock:
+with run.alone(Experiment(pathlib.Path({out!r}), "digits", "tiny", 1)) as lock, run.Commands(lock) as commands:
     print("began", flush=True)
-    sys.exit(run.execute(["-c", {command!r}], lock))
+    commands.start("a", ["-c", {command!r}])
+    sys.exit(commands.wait()[1])
 """
 WAITS = ("import pathlib, signal, sys, time\n"
          "def saved(number, frame): pathlib.Path({path!r}).write_text(str(number)); sys.exit(128 + number)\n"
@@ -145,9 +152,50 @@ def test_a_command_that_outlives_a_kill_is_waited_for(tmp_path, capsys):
 
 
 def test_the_status_of_a_command_that_a_signal_killed(tmp_path):
-    with run.alone(experiment(tmp_path)) as lock:
-        assert run.execute(["-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], lock) == 137
-        assert run.execute(["-c", "raise SystemExit(3)"], lock) == 3
+    with run.alone(experiment(tmp_path)) as lock, run.Commands(lock) as commands:
+        commands.start("killed", ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
+        assert commands.wait() == ("killed", 137)
+        commands.start("failed", ["-c", "print('why'); raise SystemExit(3)"], tmp_path / "log.txt")
+        assert commands.wait() == ("failed", 3) and (tmp_path / "log.txt").read_text() == "why\n"
+
+
+def test_several_at_a_time_each_after_what_it_needs(tmp_path, monkeypatch):
+    """Processes that take a while: never more than three, some three of them together, and none before what it reads."""
+    graph = plan(experiment(tmp_path, seeds=2), "table3", defenses=["standard", "trades"])
+    make, running, seen = makes(graph, []), {}, []
+
+    def launch(words, lock, log, threads):
+        name, = (name for name, node in graph.nodes.items() if node.words == words)
+        assert all(graph.state(each) == "finished" for each in graph.nodes[name].needs)
+        assert log == graph.experiment.root / "logs" / f"{name.replace('/', '-')}.txt" and threads == max(1, len(os.sched_getaffinity(0)) // 3)
+        running[name] = 3
+        seen.append(len(running))
+
+        def poll():
+            running[name] -= 1
+            if running[name]:
+                return None
+            del running[name]
+            return make(words, lock, log, threads).poll()
+        return SimpleNamespace(poll=poll, send_signal=lambda number: None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(run, "launch", launch)
+    run.run(graph, jobs=3)
+    assert max(seen) == 3 and all(graph.state(name) == "finished" for name in graph.nodes)
+
+
+def test_a_failure_stops_those_beside_it(tmp_path, monkeypatch):
+    graph = plan(experiment(tmp_path, seeds=2), "table3", defenses=["standard"])
+    stopped = []
+
+    def launch(words, lock, log, threads):
+        if "1" in words:  # seed 1 fails at once, seed 2 ends when it is told to
+            return ended(2)
+        return SimpleNamespace(poll=lambda: 143 if stopped else None, send_signal=stopped.append)
+    monkeypatch.setattr(run, "launch", launch)
+    with pytest.raises(run.Stopped, match="seed1/linf/standard ended with status 2.*seed1-linf-standard.txt says why"):
+        run.run(graph, jobs=2)
+    assert stopped == [signal.SIGTERM] and [line["status"] for line in run.journal(graph.experiment)] == [2, 143]
 
 
 def test_costs_are_passes_times_the_time_of_one(graph, monkeypatch):
