@@ -19,7 +19,7 @@ import train_MIAT
 from models import mi
 from utils.attacks import pgd
 from utils.estimators import load_estimators
-from utils.settings import Attack, Data, parse
+from utils.settings import parse
 
 FOUR = ["local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth"]
 MI_COLUMNS = {f"{kind}_mi_of_{sample}_{chosen}" for kind in ("natural", "adversarial") for sample in ("natural", "adversarial")
@@ -219,9 +219,9 @@ def test_the_other_representations_and_bounds_go_through_the_chain(representatio
             "--pre-target", chain / "standard/best_model.pth", "--model-dir", tmp_path / "e", *["--scale-scores"] * (bound == "fd"))
     net = mi.load_net(tmp_path / "e" / "global_n_model.pth")
     assert net.representation == representation and net.about["bound"] == bound and net.about["scaled"] == (bound == "fd")
-    settings = train_MIAT.Settings(estimator_dir=tmp_path / "e", attack=Attack(epsilon=0.12), data=Data(dataset="digits"))
-    target = models.load(chain / "standard/best_model.pth")
-    assert {each.scaled for each in load_estimators(settings.estimator_files(), settings, target, None).values()} == {bound == "fd"}
+    settings = parse(train_MIAT.Settings, "", [*map(str, SMALL), "--estimator-dir", str(tmp_path / "e")])
+    found = load_estimators(settings.estimator_files(), settings, models.load(chain / "standard/best_model.pth"), None)
+    assert {(each.bound, each.scaled) for each in found.values()} == {(bound, bound == "fd")}
     succeed("train_MIAT.py", *SMALL, "--epochs", 1, "--warmup-epochs", 0, "--alpha", 0.1, "--estimator-dir", tmp_path / "e",
             "--model-dir", tmp_path / "t")
     assert float(metrics(tmp_path / "t")[0]["mi_loss"]) != 0
