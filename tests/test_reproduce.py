@@ -135,7 +135,7 @@ def test_stopped_by_a_signal_it_goes_on(tmp_path):
 def test_the_documented_commands_are_read():
     text = (ROOT / "docs/reproduce.md").read_text() + (ROOT / "reproduce.py").read_text().split('"""')[1]
     commands = [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.strip().startswith("./reproduce.py ")]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for words in commands:
         assert parse(reproduce.Settings, "", words).target == words[0]
 
