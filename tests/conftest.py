@@ -12,6 +12,9 @@ from unittest import mock
 import pytest
 import torch
 
+# Where the suite is run in the background, SIGINT is ignored, and would be by every script that is stopped with it here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parent.parent
 DATA = "--dataset digits --limit-train 300 --holdout 60 --epsilon 0.15 --eval-steps 2".split()
 SMALL = [*DATA, *"--width 8 --batch-size 64 --lr 0.05 --num-steps 2".split()]
