@@ -133,7 +133,7 @@ import data
 import test_comparison
 from errors import InputError
 from models.mi_names import BOUNDS, estimator_files
-from utils import devices
+from utils import devices, parallel
 from utils.estimators import load_estimators
 from utils.evaluation import PAIRS, examples
 from utils.mi_diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
@@ -255,6 +255,7 @@ def theorem1(settings: Theorem1) -> None:
 
 
 def main(settings: Settings) -> None:
+    parallel.refuse("analyze_MI.py")
     {Samples: samples, Gaussians: gaussians, Theorem1: theorem1}[type(settings.part)](settings.part)
 
 

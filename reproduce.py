@@ -40,8 +40,8 @@ class Settings:
     target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, "report")]]
     """What to make: a table, a figure, all of them and the report; docs/stability.md's sweep; the report of what there is."""
     scale: Literal[tuple(SCALES)] = "full"
-    """tiny: digits, minutes; sweep: digits, a minute a network; small: a CIFAR-10 subset and a narrow network, hours; full: the
-    paper's settings."""
+    """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a narrow network, hours; full:
+    the paper's settings."""
     dataset: Dataset | None = None
     """The data set; the scale's own when not given: digits for tiny, cifar10 for small and full."""
     data_dir: Path | None = None

@@ -128,7 +128,7 @@ from utils.mi_losses import namid_parts, wmim
 from utils.stages import check_classes, need_files, open_stage
 from utils.training import fit, optimisation, run_script
 
-LOOKS = 10  # steps of an epoch whose gradients are measured part by part
+LOOKS = 10  # steps of an epoch, at most, whose gradients are measured part by part
 # How many times L_adv's gradient alpha L_mi's may be before a warning: in results/cifar10-small it was 0.7 to 1.9 times in
 # the run that learned and 4.6 times in the first adversarial epoch of the one that collapsed.
 DOMINANT = 3
@@ -199,7 +199,7 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, s
     if perturbation and epoch >= settings.weights.awp_warmup:
         perturbation.ascend(lambda: objective()[0])
     loss, logged, pulls, outputs = objective()
-    if index % max(1, steps_per_epoch // LOOKS) == 0:
+    if index % -(-steps_per_epoch // LOOKS) == 0:
         logged |= {f"gradient_{name}": gradient_norm(pull, outputs) for name, pull in pulls.items()}
     return loss, logged
 

@@ -151,22 +151,23 @@ class Training:
     """The optimiser and its schedule."""
 
     epochs: int = 100
-    """Passes over the training images (paper: 100)."""
+    """Passes over the training images (paper: 100; stage 2, as released: 25, by Eq. 4 alone 50)."""
     batch_size: int = 1024
-    """Images in a step (paper: 1024)."""
+    """Images in a step (paper: 1024; stage 2, as released: 400, by Eq. 4 alone 200)."""
     lr: float = 0.1
-    """The largest learning rate (paper: 0.1)."""
+    """The largest learning rate (paper: 0.1; stage 2, as released: 0.01)."""
     schedule: Literal["steps", "cosine", "cyclic"] = "steps"
     """The learning rate over the run. steps: falls at --lr-milestones (paper); cosine: half a cosine from lr to 0; cyclic: linear
     from 0 to lr over the first 40 % of the run, then linear to 0 (Wong et al. 2020, Fast Is Better than Free)."""
     lr_milestones: tuple[float, ...] = (0.75, 0.9)
-    """Of steps: where the learning rate falls, as fractions of the epochs (paper: epochs 75 and 90 of 100)."""
+    """Of steps: where the learning rate falls, as fractions of the epochs (paper: epochs 75 and 90 of 100; stage 2, as released:
+    10 and 20 of 25, by Eq. 4 alone 20, 30 and 40 of 50)."""
     lr_factor: float = 0.1
-    """Of steps: what it is multiplied by there (paper: 0.1)."""
+    """Of steps: what it is multiplied by there (paper: 0.1; stage 2 by Eq. 4 alone, as released: 0.5)."""
     momentum: float = 0.9
-    """Momentum of SGD (paper: 0.9)."""
+    """Momentum of SGD (paper: 0.9); stage 2 has Adam, and no use for it."""
     weight_decay: float = 2e-4
-    """Weight decay of SGD (paper: 2e-4)."""
+    """Weight decay of SGD (paper: 2e-4); stage 2 has Adam without, and no use for it."""
     seed: int = 1
     """Fixes the initial weights, the held-out images, the order of the batches and the start of the attacks."""
 
@@ -262,6 +263,11 @@ class EstimatorSettings(StageSettings):
     attack: Attack = group(Attack, num_steps=20)
     estimation: Estimation = group(Estimation)
     run: Run = group(Run, model_dir=Path("runs/estimators"))
+
+    def check(self) -> None:
+        for option in ("momentum", "weight_decay"):
+            value = getattr(self.training, option)
+            need(value == getattr(Training, option), option, value, "is of SGD, and stage 2 trains with Adam; leave it out")
 
 
 def flat(settings) -> dict:

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import train_MI_estimator
+import train_MI_estimator_only_max
 import train_MIAT
 import train_standard
 from errors import InputError
@@ -93,6 +95,12 @@ def test_a_wrong_option_is_named_in_one_line(words, named, capsys, kind=train_st
 ])
 def test_a_wrong_option_of_stage_3_too(words, named, capsys):
     test_a_wrong_option_is_named_in_one_line(words, named, capsys, train_MIAT.Settings)
+
+
+@pytest.mark.parametrize("kind", [train_MI_estimator.Settings, train_MI_estimator_only_max.Settings])
+@pytest.mark.parametrize("words, named", [("--momentum 0.8", "--momentum 0.8"), ("--weight-decay 0", "--weight-decay 0"), ("--n-units 0", "--n-units 0")])
+def test_stage_2_refuses_what_it_has_no_use_for(kind, words, named, capsys):
+    test_a_wrong_option_is_named_in_one_line(words, named, capsys, kind)
 
 
 def test_weight_of_each_mi_loss():
