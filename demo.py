@@ -10,11 +10,10 @@ lands in runs/demo. The network is a narrow ResNet-18, the images are scikit-lea
 import csv
 import json
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from reproduction.run import Commands
 from utils.settings import parse
 
 OUT = Path("runs/demo")
@@ -42,12 +41,14 @@ class Settings:
 
 
 def command(script: str, options: str, restart: bool = False) -> None:
-    """Print a command as a user would type it and run it; its failure is ours."""
+    """Print a command as a user would type it and run it; its failure is ours, and a signal goes to it and stops both."""
     words = [script, *options.split(), *(["--restart"] if restart else [])]
     print(f"\n$ python {shlex.join(words)}", flush=True)
-    ended = subprocess.run([sys.executable, *words])
-    if ended.returncode:
-        raise SystemExit(ended.returncode)
+    with Commands() as commands:
+        commands.start(script, words)
+        _, status = commands.wait()
+    if status or commands.received:
+        raise SystemExit(status or 128 + commands.received[0])
 
 
 def train_estimators(name: str, restart: bool) -> None:
@@ -63,7 +64,7 @@ def train_namid(estimators: str, alpha: float, folder: Path, restart: bool) -> N
 def best_score(folder: Path) -> dict:
     """The row of a run's metrics.csv with the best (natural + PGD)/2 accuracy on held-out training images."""
     with open(folder / "metrics.csv", newline="") as file:
-        return max(csv.DictReader(file), key=lambda row: float(row["score"]))
+        return max((row for row in csv.DictReader(file) if row["score"]), key=lambda row: float(row["score"]))
 
 
 def choose(restart: bool) -> None:

@@ -72,6 +72,7 @@ class Settings:
         if self.target == STABILITY:
             need(self.norm != "l2", "norm", self.norm, "stability is about linf alone; leave --norm out")
             need(self.alpha is None, "alpha", self.alpha, "stability has its own; leave --alpha out")
+            need(self.defenses == ",".join(DEFENSES), "defenses", self.defenses, "stability has rows of its own; leave it out")
         need(not (self.plan and self.target == "report"), "plan", "", "report runs nothing; leave --plan out")
 
     @property

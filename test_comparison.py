@@ -123,10 +123,12 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
+import os
 import shlex
 import shutil
 import sys
 import time
+import zipfile
 
 import numpy
 import torch
@@ -196,7 +198,7 @@ def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> 
     try:
         with numpy.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
     stored = content.pop("labels", None)
     if stored is None or len(stored) != len(labels) or not numpy.array_equal(stored, labels.numpy()):
@@ -216,7 +218,9 @@ def save_adversarial(parts: Path, names: list[str], path: Path, labels: torch.Te
     arrays = {name: numpy.concatenate([numpy.load(part) for part in sorted(parts.glob(f"{name}.??????.npy"))]) for name in names}
     if rounded:
         arrays = {name: (array * 255).round().astype(numpy.uint8) for name, array in arrays.items()}
-    numpy.savez_compressed(path, labels=labels.numpy(), **arrays)
+    beside = path.with_name(f"{path.name}.part.npz")
+    numpy.savez_compressed(beside, labels=labels.numpy(), **arrays)
+    os.replace(beside, path)
     shutil.rmtree(parts)
 
 
@@ -264,9 +268,11 @@ def main(settings: Settings) -> None:
     attacks = settings.chosen_attacks(norm)
     output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
     parts = settings.save_adv.with_name(settings.save_adv.name + ".parts") if settings.save_adv else None
-    for option, path in (("--output: the folder", output), ("--save-adv: the folder", settings.save_adv)):
+    for option, path in (("--output", output), ("--save-adv", settings.save_adv)):
+        if path and path.is_dir():
+            raise InputError(f"{option} {path}: is a folder; name a file")
         if path:
-            make_folder(path.parent, option)
+            make_folder(path.parent, f"{option}: the folder")
     if settings.restart:
         if output:
             output.unlink(missing_ok=True)
@@ -292,7 +298,8 @@ def main(settings: Settings) -> None:
     identity = {"model": source, "model_hash": None if settings.factory else file_hash(source),
                 "arch": getattr(model, "arch", None),
                 "surrogate": settings.surrogate and str(settings.surrogate),
-                "surrogate_hash": settings.surrogate and file_hash(settings.surrogate), "dataset": name,
+                "surrogate_hash": settings.surrogate and file_hash(settings.surrogate),
+                "adv_hash": settings.adv and file_hash(settings.adv), "dataset": name,
                 "data_fingerprint": dataset.fingerprint, "split": settings.split, "n": len(labels), "norm": norm,
                 "epsilon": epsilon, "step_size": settings.step_size, "released_settings": settings.attacks == "released",
                 "rounded": settings.round_uint8, "seed": settings.seed, "batch_size": settings.batch_size,

@@ -264,8 +264,11 @@ def main(settings: Settings) -> None:
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate(epoch):
-        return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute,
-                                 estimators["natural"].representation), estimators)
+        found = held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute,
+                                  estimators["natural"].representation), estimators)
+        if epoch < settings.warmup_epochs:
+            found.pop("score", None)  # what was trained naturally so far is not the best of a defense
+        return found
 
     def keep(which):
         models.save(kept, stage.folder.path / ("target_model.pth" if which == "best" else "last_model.pth"),

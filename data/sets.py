@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from data import DATASETS, arrays
 from errors import InputError
+from locks import held
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,9 @@ def _torchvision(name: str, folder: Path):
     for split in ("train", "test"):
         which = {"split": split} if name == "svhn" else {"train": split == "train"}
         try:
-            part = kind(folder, download=True, **which)
+            folder.mkdir(parents=True, exist_ok=True)
+            with held(folder):  # of several processes one downloads
+                part = kind(folder, download=True, **which)
         except Exception as error:  # it raises what urllib, pickle, tarfile, scipy raise, and AssertionError
             reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
             raise InputError(f"--data-dir {folder}: {name} is damaged there or cannot be downloaded ({reason}); "

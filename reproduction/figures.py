@@ -8,6 +8,7 @@ import io
 import json
 import math
 import statistics
+from pathlib import Path
 
 from reproduction import intervals
 from reproduction.plan import DEFENSES, RADAR, VARIANTS, Graph
@@ -181,6 +182,13 @@ TITLES = {"figure2": "three kinds of MI under five attacks", "figure4": "MI of n
 DRAW = {"figure2": figure2, "figure4": figure4, "figure5": figure5, "figure7": figure7}
 
 
+def save(figure, folder: Path, name: str) -> None:
+    """As .png and .pdf; without a date the same numbers give the same file."""
+    for suffix in ("png", "pdf"):
+        figure.savefig(folder / f"{name}.{suffix}", dpi=150, metadata={"CreationDate": None} if suffix == "pdf" else None)
+    plt.close(figure)
+
+
 def write_figures(graph: Graph) -> list[dict]:
     """Draw every figure that has something to show as .png and .pdf, with .csv and .json; their captions."""
     folder, written = graph.experiment.root / "figures", []
@@ -190,10 +198,7 @@ def write_figures(graph: Graph) -> list[dict]:
         if drawn is None:
             continue
         figure, numbers, what, sources = drawn
-        for suffix in ("png", "pdf"):
-            # Without a date the same numbers give the same file.
-            figure.savefig(folder / f"{name}.{suffix}", dpi=150, metadata={"CreationDate": None} if suffix == "pdf" else None)
-        plt.close(figure)
+        save(figure, folder, name)
         write_text(folder / f"{name}.csv", numbers)
         evaluated = [json.loads(graph.nodes[source].outputs[-1].read_text())["n"] for source in sources
                      if source.endswith(".json") and not source.endswith("images.json")]

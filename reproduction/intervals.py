@@ -36,17 +36,18 @@ def over_images(first: list[bool], second: list[bool]) -> tuple[float, float]:
     return 100 * (middle - half), 100 * (middle + half)
 
 
-def of_a_difference(pairs: list[tuple[list[bool], list[bool]]]) -> tuple[float, float]:
-    """The interval of the mean difference of two defenses, each pair their outcomes on the same images for one seed.
+def of_a_difference(pairs: list[tuple[list[bool], list[bool]]]) -> tuple[float, tuple[float, float]]:
+    """The mean difference of two defenses in points, and its interval; each pair their outcomes on the same images for one seed.
 
     One seed: over its images. Several: over the seeds, widened to the interval over all images where that is wider, for a few
     seeds may agree by chance. Neither sees all: training another time moves the one, other test images the other.
     """
     images = over_images(*(list(itertools.chain(*outcomes)) for outcomes in zip(*pairs)))
+    differences = [100 * (sum(first) - sum(second)) / len(first) for first, second in pairs]
     if len(pairs) == 1:
-        return images
-    seeds = over_seeds([100 * (sum(first) - sum(second)) / len(first) for first, second in pairs])
-    return min(images[0], seeds[0]), max(images[1], seeds[1])
+        return differences[0], images
+    seeds = over_seeds(differences)
+    return statistics.mean(differences), (min(images[0], seeds[0]), max(images[1], seeds[1]))
 
 
 def of_a_share(correct: int, n: int) -> tuple[float, float]:

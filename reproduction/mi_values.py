@@ -45,33 +45,35 @@ class Settings:
 
     def check(self) -> None:
         self.epsilon = EPSILON[self.norm] if self.epsilon is None else self.epsilon
+        need(self.limit_test is None or self.limit_test > 1, "limit_test", self.limit_test,
+             "2 or more images are needed: MI bounds compare them")
         need(self.batch_size > 1, "batch_size", self.batch_size, "2 or more images are needed: MI bounds compare them")
 
 
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
-import numpy
 import torch
 
 import data
 import models
 from data.batches import in_order
-from errors import InputError
 from models.mi_names import estimator_files
+from test_comparison import read_adversarial
 from utils import devices, patterns
 from utils.estimators import load_estimators
 from utils.evaluation import Examples, held_out
+from utils.robustness import as_images
 from utils.runs import file_hash, git_commit, make_folder, write_text
 from utils.stages import need_files
 from utils.training import run_script
 
 
 def batches(target, dataset, x_adv, batch_size, representation):
-    """The network's view of the test images and of x_adv, float32 (N,3,H,W) in [0,1], batch by batch as Examples."""
+    """The network's view of the test images and of x_adv (N,3,H,W), as --save-adv writes them, batch by batch as Examples."""
     first = 0
     for x, y in in_order(dataset.test_images, dataset.test_labels, batch_size, next(target.parameters()).device):
-        part = torch.from_numpy(x_adv[first:first + len(y)]).to(x.device)
+        part = as_images(x_adv[first:first + len(y)]).to(x.device)
         first += len(y)
         with torch.no_grad():
             logits, output = target(x, tap=representation)
@@ -105,20 +107,14 @@ def main(settings: Settings) -> None:
                                                         data=SimpleNamespace(dataset=settings.dataset)), target, None)
     for estimator in estimators.values():
         compute.prepare(estimator)
-    with numpy.load(settings.adv, allow_pickle=False) as content:
-        images = {name: content[name] for name in content.files}
-    labels = images.pop("labels")
-    if not numpy.array_equal(labels, dataset.test_labels.numpy()):
-        raise InputError(f"--adv {settings.adv}: was made from other images than the {len(dataset.test_labels)} chosen here; "
-                         "give the same data set and --limit-test")
-    values = {}
+    images, values = read_adversarial(settings.adv, dataset.test_images, dataset.test_labels), {}
     for attack, x_adv in images.items():
         examples = list(batches(target, dataset, x_adv, settings.batch_size, estimators["natural"].representation))
         values[attack] = measure(examples, estimators)
         print(f"{attack}: {values[attack]}", flush=True)
     write_text(settings.output, json.dumps({
         "model": str(settings.model), "model_hash": file_hash(settings.model), "dataset": settings.dataset,
-        "data_fingerprint": dataset.fingerprint, "n": len(labels), "batch_size": settings.batch_size,
+        "data_fingerprint": dataset.fingerprint, "n": len(dataset.test_labels), "batch_size": settings.batch_size,
         "bound": estimators["natural"].bound, **threat_model, "hardware": devices.hardware(compute.device),
         "versions": devices.versions(), "git_commit": git_commit(), "values": values}, indent=1) + "\n")
     print(f"written: {settings.output}")

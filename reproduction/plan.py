@@ -57,6 +57,7 @@ VARIANTS = {  # of NAMID, for Figures 5 and 7
     "namid_iii": Defense("NAMID, lambda 0 (iii)", "train_MIAT.py", "--lam 0", "estimators"),
     "namid_max": Defense("NAMID, estimators by Eq. 4", "train_MIAT.py", "", "estimators_max"),
 }
+PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")  # options of the trainings
 RADAR = ("pgd-10", "pgd-40", "aa", "fwa-10", "fwa-40")  # the attacks of Figure 2
 
 
@@ -279,13 +280,20 @@ class Graph:
             return False
         try:
             if node.trains:
-                return json.loads((node.folder / "settings.json").read_text())["command"] == shlex.join(node.words)
+                command = json.loads((node.folder / "settings.json").read_text())["command"]
+                return _without_paths(shlex.split(command)) == _without_paths(node.words)
             results = json.loads(node.outputs[-1].read_text())
             complete = all(len(results["attacks"][each]["standing"]) == results["n"] for each in node.attacks)
         except (OSError, ValueError, KeyError):
             return False
         half_saved = node.outputs[0].with_name(f"{node.outputs[0].name}.parts").exists()  # of --save-adv
         return complete and not half_saved
+
+
+def _without_paths(words: list[str]) -> list[str]:
+    """A training's command without the options that say where something is: the same run may be called by other paths, and what
+    lies there the training script compares by its hash."""
+    return [word for before, word in zip(["", *words], words) if word not in PATHS and before not in PATHS]
 
 
 def plan(experiment: Experiment, target: str, norms: tuple[str, ...] = NORMS, defenses: Iterable[str] | None = None) -> Graph:

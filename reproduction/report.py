@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from reproduction import stability
-from reproduction.plan import FIGURES, TABLES, Graph, plan, recall
+from reproduction.plan import FIGURES, STABILITY, TABLES, Graph, plan, recall
 from reproduction.run import recorded
 from reproduction.tables import body, orders, provenance, write_tables
 from utils.runs import git_commit, write_text
@@ -49,10 +49,12 @@ def report(out: Path) -> Path | None:
 
     sections, contents = [], []
     for path in sorted(out.glob("*/experiment.json")):
-        graph = plan(recall(path), "all")
-        for seed in range(1, graph.experiment.seeds + 1):
-            stability.add(graph, seed)
-        sections.append(section(graph, write_tables(graph), write_figures(graph), stability.write(graph)))
+        graph, sweep = plan(recall(path), "all"), plan(recall(path), STABILITY)
+        tables, figures = write_tables(graph), write_figures(graph)
+        # Where both evaluate a network the tables' node asks for more attacks: the sweep's is done when those that it needs are.
+        graph.nodes |= {name: node for name, node in sweep.nodes.items()
+                        if name not in graph.nodes or graph.state(name) != "finished"}
+        sections.append(section(graph, tables, figures, stability.write(sweep)))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
         return None

@@ -1,6 +1,5 @@
 """Run what is missing of a graph, one command at a time or several, and go on from wherever it was stopped."""
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 from errors import InputError
+from locks import held
 from reproduction.plan import ROOT, Experiment, Graph, Node
 
 DIVERGED = 3  # the stages' exit status
@@ -23,34 +23,27 @@ class Stopped(Exception):
         self.status = status
 
 
-@contextlib.contextmanager
 def alone(experiment: Experiment):
-    """Inside, no other process runs commands of this experiment; yields the lock, which each command holds as well: one that
-    outlives the process that started it still keeps the next from starting a second beside it."""
+    """Inside `with`, no other process runs commands of this experiment; yields the lock, which each command holds as well: one
+    that outlives the process that started it still keeps the next from starting a second beside it."""
     experiment.root.mkdir(parents=True, exist_ok=True)
-    with open(experiment.root / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting: another command works in {experiment.root}", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
+    return held(experiment.root, lambda: print(f"waiting: another command works in {experiment.root}", flush=True))
 
 
-def launch(words: list[str], lock, log: Path | None, threads: int | None) -> subprocess.Popen:
+def launch(words: list[str], lock: int | None, log: Path | None, threads: int | None) -> subprocess.Popen:
     """`python words`, started in the repository's folder, in a process group of its own, so that the terminal's Ctrl-C reaches it
     once, through us. log: the file that has what it says, None: the terminal; threads: None leaves their number to it."""
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     with open(log, "a") if log else contextlib.nullcontext() as said:
         return subprocess.Popen([sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                                env=environment, process_group=0, pass_fds=(lock.fileno(),))
+                                env=environment, process_group=0, pass_fds=() if lock is None else (lock,))
 
 
 class Commands:
     """Commands beside each other. Inside `with`, SIGINT and SIGTERM go to all of them, and `wait` waits for each to save its
-    state."""
+    state. None outlives the block: where an error leaves it, they are stopped."""
 
-    def __init__(self, lock, jobs: int = 1):
+    def __init__(self, lock: int | None = None, jobs: int = 1):
         self.lock, self.running, self.received = lock, {}, []
         own = "OMP_NUM_THREADS" not in os.environ  # else the user's word stands
         self.threads = max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 and own else None
@@ -60,6 +53,9 @@ class Commands:
         return self
 
     def __exit__(self, *error):
+        self.stop()
+        while self.running:
+            self.wait()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -83,8 +79,6 @@ class Commands:
             for name, process in self.running.items():
                 if (status := process.poll()) is not None:
                     del self.running[name]
-                    if self.received and status == 0:
-                        return name, 128 + self.received[0]
                     return name, status if status >= 0 else 128 - status
             time.sleep(0.02)
 
@@ -94,9 +88,13 @@ def run(graph: Graph, jobs: int = 1) -> None:
     is noted, what needs it is left out, and the rest goes on; any other failure stops those beside it and raises Stopped."""
     experiment, total, stopped = graph.experiment, len(graph.nodes), None
     with alone(experiment) as lock, Commands(lock, jobs) as commands:
-        missing = [name for name in graph.nodes if graph.state(name) == "not run"]
+        missing = {}
+        for name, node in graph.nodes.items():  # and what reads a run that is made again
+            state = graph.state(name)
+            if state == "not run" or (state == "finished" and any(each in missing for each in node.needs)):
+                missing[name] = len(missing) + 1
         print(f"{experiment.root}: {total} runs, {total - len(missing)} of them finished", flush=True)
-        waiting, began = dict.fromkeys(missing), {}
+        waiting, began = dict(missing), {}
         while True:
             for name in list(waiting):
                 node = graph.nodes[name]
@@ -108,7 +106,7 @@ def run(graph: Graph, jobs: int = 1) -> None:
                 elif not any(each in waiting or each in commands.running for each in node.needs):
                     del waiting[name]
                     log = _log(experiment, name) if jobs > 1 else None
-                    print(f"\n[{missing.index(name) + 1}/{len(missing)}] {node.purpose}\n$ {node.command}"
+                    print(f"\n[{missing[name]}/{len(missing)}] {node.purpose}\n$ {node.command}"
                           + (f"  # says: {log}" if log else ""), flush=True)
                     began[name] = time.time()
                     commands.start(name, node.words, log)

@@ -11,8 +11,9 @@ import statistics
 from dataclasses import dataclass
 
 from reproduction import intervals
+from reproduction.figures import save
 from reproduction.plan import Graph
-from reproduction.tables import Cell, caption, cell
+from reproduction.tables import Cell, caption, cell, markdown_lines, paired
 from utils.reports import COLOURS, plt
 from utils.runs import write_csv, write_text
 
@@ -128,8 +129,8 @@ def inside(graph: Graph, run: str) -> dict | None:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     pulls = [row for row in rows if "gradient_mi" in row and row.get("gradient_adv")]
     last = rows[-1]
-    found = {"held_out_score": max(row["score"] for row in rows), "last_score": last["score"],
-             "largest_class": last["largest_class"], "logit_norm": last["logit_norm"]}
+    found = {"held_out_score": max(row["score"] for row in rows if "score" in row), "last_score": last["score"],
+             "largest_class": last["largest_class"], "logit_norm": last.get("logit_norm", math.nan)}
     for part in ("mi", "mi_natural", "mi_adversarial", "mi_difference"):
         found[f"pull_{part}"] = max((row[f"gradient_{part}"] / row["gradient_adv"] for row in pulls), default=math.nan)
     for name in ("natural", "adversarial"):
@@ -153,14 +154,13 @@ def rows_of(graph: Graph) -> list[dict]:
                "records": records, "baseline": against, "difference": None, "interval": None, "collapsed": None}
         if against:
             other = cell(graph, places[against], "white", "pgd-40")
-            own = cells["pgd-40"]
-            pairs = [(own.outcomes[seed], other.outcomes[seed]) for seed in own.outcomes if seed in other.outcomes]
-            if pairs:
-                row["difference"] = statistics.mean(100 * (sum(a) - sum(b)) / len(a) for a, b in pairs)
-                row["interval"] = intervals.of_a_difference(pairs)
+            if pairs := paired(cells["pgd-40"], other):
+                row |= dict(zip(("difference", "interval"), intervals.of_a_difference(pairs)))
             standard = {seed: inside(graph, places[against].format(seed=seed)) for seed in records}
             low = [records[seed]["last_score"] < COLLAPSED * standard[seed]["last_score"] for seed in records if standard[seed]]
-            row["collapsed"] = sum(low) + len(own.diverged), len(low) + len(own.diverged)
+            runs = [graph.nodes[place.format(seed=seed)] for seed in seeds if place.format(seed=seed) in graph.nodes]
+            low += [True for run in runs if run.diverged_note.exists()]
+            row["collapsed"] = sum(low), len(low)
         rows.append(row)
     return rows
 
@@ -210,8 +210,7 @@ def write(graph: Graph) -> dict | None:
                "sources": {row["label"]: row["cells"]["pgd-40"].sources for row in rows}}
     for folder in ("tables", "figures"):
         (experiment.root / folder).mkdir(exist_ok=True)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *content["rows"])]
-    page = [f"# {content['title']}", "", content["caption"], "", *lines, ""]
+    page = [f"# {content['title']}", "", content["caption"], "", *markdown_lines(HEADER, content["rows"]), ""]
     write_text(experiment.root / "tables/stability.md", "\n".join(page))
     write_csv(experiment.root / "tables/stability.csv", [
         {"setting": row["name"], "seed": seed, **{attack: _value(row["cells"][attack], seed) for attack in ATTACKS}, **record}
@@ -239,6 +238,4 @@ def draw(rows: list[dict], folder) -> None:
     axis.set(xlabel="accuracy (%), a mark for each seed; lines: standard AT's means", xlim=(0, 100))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=8, ncols=2)
-    for suffix in ("png", "pdf"):
-        figure.savefig(folder / f"stability.{suffix}", dpi=150, metadata={"CreationDate": None} if suffix == "pdf" else None)
-    plt.close(figure)
+    save(figure, folder, "stability")

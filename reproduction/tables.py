@@ -133,6 +133,12 @@ def half(graph: Graph, box: str, norm: str) -> Half:
     return Half(box, norm, columns, rows)
 
 
+def paired(one: Cell, other: Cell) -> list[tuple[list[bool], list[bool]]]:
+    """The outcomes of two networks on the same images, for each seed that has both."""
+    return [(one.outcomes[seed], other.outcomes[seed]) for seed in one.outcomes if seed in other.outcomes
+            and len(one.outcomes[seed]) == len(other.outcomes[seed])]
+
+
 def compare(cells: dict[str, Cell]) -> list[dict]:
     """Of each defense with MI and its baseline in one column: the measured difference in points with its interval, paired by
     seed and image, the printed one, and whether the interval puts the sign beyond doubt."""
@@ -142,13 +148,11 @@ def compare(cells: dict[str, Cell]) -> list[dict]:
             continue
         one, other = cells[name], cells[baseline]
         printed = one.printed[0] - other.printed[0]
-        pairs = [(one.outcomes[seed], other.outcomes[seed]) for seed in one.outcomes if seed in other.outcomes
-                 and len(one.outcomes[seed]) == len(other.outcomes[seed])]
+        pairs = paired(one, other)
         row = {"defense": name, "baseline": baseline, "printed": round(printed, 2), "seeds": len(pairs), "difference": None,
                "interval": None, "verdict": "not run"}
         if pairs:
-            difference = statistics.mean(100 * (sum(first) - sum(second)) / len(first) for first, second in pairs)
-            low, high = intervals.of_a_difference(pairs)
+            difference, (low, high) = intervals.of_a_difference(pairs)
             least, most = (low, high) if printed > 0 else (-high, -low)  # in the printed direction
             row |= {"difference": difference, "interval": (low, high),
                     "verdict": "holds" if least > 0 else "reversed" if most < 0 else "not decided"}
@@ -293,16 +297,18 @@ def orders(part: dict) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def markdown_lines(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A table of texts."""
+    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
+
+
 def markdown(content: dict) -> str:
     """The page of a table."""
-    def lines(header, rows):
-        return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-
     page = [f"# {content['title']}", "", content["caption"], ""]
     for part in content["halves"]:
-        page += [f"## {part['title']}", "", *lines(["defense", "", *part["columns"]], body(part)), ""]
+        page += [f"## {part['title']}", "", *markdown_lines(["defense", "", *part["columns"]], body(part)), ""]
         header, rows = orders(part)
-        page += [*lines(header, rows), ""] if rows else []
+        page += [*markdown_lines(header, rows), ""] if rows else []
     return "\n".join(page)
 
 

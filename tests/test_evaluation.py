@@ -171,9 +171,46 @@ def test_bad_files_of_adversarial_images(chain, tmp_path):
         refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--adv", tmp_path / "bad.npz",
                              "--output", tmp_path / "x.json")
         assert refused.status == 2 and named in refused.err and refused.err.count("\n") == 1, refused.err
-    (tmp_path / "bad.npz").write_bytes(b"no archive")
-    refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--adv", tmp_path / "bad.npz", "--output", tmp_path / "x.json")
-    assert refused.status == 2 and "bad.npz" in refused.err
+    cut = (tmp_path / "bad.npz").read_bytes()[:-100]
+    for damaged in (b"no archive", cut):
+        (tmp_path / "bad.npz").write_bytes(damaged)
+        refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--adv", tmp_path / "bad.npz", "--output", tmp_path / "x.json")
+        assert refused.status == 2 and "bad.npz: is no .npz file" in refused.err and refused.err.count("\n") == 1
+
+
+def test_bad_places_for_results(chain, tmp_path):
+    words = ["test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 10, "--attacks", "none"]
+    (tmp_path / "list.json").write_text("[1, 2]")
+    for output, named in ((tmp_path, "is a folder"), (tmp_path / "list.json", "is no results file")):
+        refused = run_script(*words, "--output", output)
+        assert refused.status == 2 and f"--output {output}: {named}" in refused.err and refused.err.count("\n") == 1
+    (tmp_path / "settings.json").write_text("{}")
+    refused = run_script("test_comparison.py", "--model-dir", tmp_path)
+    assert refused.status == 2 and "holds no run" in refused.err and refused.err.count("\n") == 1
+
+
+def test_given_images_never_stand_for_an_attack_on_the_network(chain, tmp_path):
+    """White-box rows are not overwritten by those of a file, nor one file's by another's."""
+    evaluate(chain, tmp_path, "--attacks", "fgsm", "--save-adv", tmp_path / "a.npz")
+    evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", name="given.json")
+    evaluate(chain, tmp_path, "--attacks", "fgsm", "--save-adv", tmp_path / "b.npz", "--epsilon", 0.01, name="other.json")
+    for name, words in (("results.json", ["--adv", tmp_path / "a.npz"]), ("given.json", ["--adv", tmp_path / "b.npz"]),
+                        ("given.json", ["--attacks", "fgsm"])):
+        refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--batch-size", 20, *words,
+                             "--output", tmp_path / name)
+        assert refused.status == 2 and "adv_hash" in refused.err and refused.err.count("\n") == 1
+
+
+def test_given_images_of_our_attacks_are_judged_as_the_attacks_are(chain, tmp_path):
+    """FWA's budget is one of transport: its images count as they do in its own row, and a file's unknown names by the norm."""
+    _, first = evaluate(chain, tmp_path, "--attacks", "fwa-5,deepfool-5", "--epsilon", 0.01, "--save-adv", tmp_path / "a.npz")
+    _, again = evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", "--epsilon", 0.01, name="again.json")
+    for name in ("fwa-5", "deepfool-5"):
+        assert again["attacks"][name]["standing"] == first["attacks"][name]["standing"]
+    stored = np.load(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", labels=stored["labels"], mine=stored["fwa-5"])
+    _, mine = evaluate(chain, tmp_path, "--adv", tmp_path / "b.npz", "--epsilon", 0.01, name="mine.json")
+    assert mine["attacks"]["mine"]["kind"] == "given" and mine["attacks"]["mine"]["correct"] > first["attacks"]["fwa-5"]["correct"]
 
 
 def test_sweep_falls_to_zero_or_warns(chain, tmp_path):

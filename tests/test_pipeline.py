@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from conftest import ESTIMATOR, ROOT, SMALL, run_script, same_bits, succeed, ten
 import data
 import models
 import train_MIAT
+from locks import held
 from models import mi
 from utils.attacks import pgd
 from utils.estimators import load_estimators
@@ -138,6 +140,28 @@ def test_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(script, numbe
     told = [[{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in metrics(folder)]
             for folder in (through, stopped)]
     assert told[0] == told[1]
+
+
+def test_a_signal_in_the_evaluation_stops_after_its_epoch(tmp_path):
+    """No step of the next is made; in the last epoch nothing is left to stop."""
+    def stopping(*arguments, **settings):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return pgd(*arguments, **settings)
+    with mock.patch("utils.evaluation.pgd", stopping):
+        stopped = run_script("train_standard.py", *SMALL, "--epochs", 2, "--model-dir", tmp_path)
+    assert stopped.status == 143 and "state saved in epoch 2 after batch 0" in stopped.err and len(metrics(tmp_path)) == 1
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["index"]) == (1, 0)
+    with mock.patch("utils.evaluation.pgd", stopping):
+        succeed("train_standard.py", *SMALL, "--epochs", 2, "--model-dir", tmp_path)
+    assert len(metrics(tmp_path)) == 2
+
+
+def test_a_folder_has_one_training_at_a_time(tmp_path):
+    with held(tmp_path):
+        refused = run_script("train_standard.py", *SMALL, "--epochs", 1, "--model-dir", tmp_path)
+        assert refused.status == 2 and "another process trains in it" in refused.err and refused.err.count("\n") == 1
+    succeed("train_standard.py", *SMALL, "--epochs", 1, "--model-dir", tmp_path)
 
 
 def test_killed_without_warning_ends_with_the_same_bits(tmp_path):

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,12 @@ def unfinished(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished.npz")
 
 
+def as_images(array: numpy.ndarray) -> torch.Tensor:
+    """Images of a file of --save-adv, uint8 or float32, as float32 in [0,1]."""
+    images = torch.from_numpy(array)
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
 def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's interval (95 % for the default z) of a share of which `correct` of `n` were seen, in percent."""
     share, spread = correct / n, z * z / n
@@ -105,7 +112,7 @@ class Evaluation:
         try:
             found = json.loads(self.output.read_text())
             rows = found.pop("attacks")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"--output {self.output}: is no results file; name another, or --restart to replace it") from None
         asked = json.loads(json.dumps(self.identity))
         other = [name for name in asked | found if asked.get(name) != found.get(name) and name not in TOLD]
@@ -194,7 +201,8 @@ class Evaluation:
         asked = {name: value for name, value in self.identity.items() if name not in TOLD}
         question = json.dumps([asked, epsilon, extra, x.sum().item()], default=str)
         if kept and kept.is_file():
-            with contextlib.suppress(OSError, ValueError, KeyError, EOFError), numpy.load(kept, allow_pickle=False) as file:
+            with (contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+                  numpy.load(kept, allow_pickle=False) as file):
                 state = {name: file[name] for name in file.files} if file["question"] == question else None
         x_adv, done = x.clone(), 0
         if state:
@@ -246,14 +254,15 @@ class Evaluation:
 
     def given(self, name: str, x_adv: numpy.ndarray) -> dict:
         """The row of adversarial images made before, float32 in [0,1] or uint8, (N,3,H,W), one for each of our images."""
-        row, first = dict(EMPTY, norms=[]), 0
+        row, first, spec = dict(EMPTY, norms=[]), 0, None
+        with contextlib.suppress(InputError):
+            spec = attack_suite.parse(name)  # an attack of ours is judged by the budget that it has
         for x, y in in_order(self.images, self.labels, self.batch_size, self.compute.device):
-            part = torch.from_numpy(x_adv[first:first + len(y)]).to(x.device)
-            part = part.float() / 255 if part.dtype == torch.uint8 else part.float()
+            part = as_images(x_adv[first:first + len(y)]).to(x.device)
             first += len(y)
             with torch.no_grad():
                 right = self.model(x).argmax(1) == y
-            fooled, within, norms = self.judge(None, x, part, y, right, self.epsilon)
+            fooled, within, norms = self.judge(spec, x, part, y, right, self.epsilon)
             row["standing"] += marks(fooled, within)
             row["norms"] += [round(value, 6) for f, value in zip(fooled, norms) if f]
         self._sum_up(name, None, row)

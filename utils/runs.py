@@ -5,6 +5,7 @@
     metrics.csv     a row per epoch
     last.ckpt       everything needed to go on
 """
+import contextlib
 import csv
 import hashlib
 import io
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 from errors import InputError
+from locks import held
 from models.files import read_file, write_file
 from utils import devices, parallel
 from utils.settings import flat, origin
@@ -107,6 +109,14 @@ class RunFolder:
                              "use another folder, the same settings, or --restart to throw that run away")
         return checkpoint
 
+    @contextlib.contextmanager
+    def alone(self):
+        """Inside, no other run trains in the folder; InputError where one does."""
+        def busy():
+            raise InputError(f"--model-dir {self.path}: another process trains in it; wait for it, or name another folder")
+        with held(self.path, busy) if parallel.first() else contextlib.nullcontext():
+            yield
+
     def save(self, **content) -> None:
         """Write last.ckpt; of several processes the first does."""
         if parallel.first():
@@ -124,7 +134,7 @@ def make_folder(path: Path, option: str) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may look at the same moment
     except OSError as error:
         raise InputError(f"{option} {path}: cannot be written ({error.strerror}); name a folder that can") from None
 
@@ -132,7 +142,8 @@ def make_folder(path: Path, option: str) -> None:
 def read_settings(folder: Path) -> dict:
     """settings.json of a run's folder; InputError where the folder holds no run."""
     try:
-        return json.loads((folder / "settings.json").read_text())
-    except (OSError, ValueError):
+        settings = json.loads((folder / "settings.json").read_text())
+        return settings | {"options": dict(settings["options"])}
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"--model-dir {folder}: holds no run (no readable settings.json); name the folder of a training "
                          "stage, or a model file with --model") from None

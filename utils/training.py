@@ -142,7 +142,15 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
                            + (f"the last good state stays in {kept}" if kept.exists() else "no state was saved before")
                            + "; a smaller --lr or --alpha, or an --alpha-ramp, may help")
 
-    with _Signals() as stop:
+    def stopped(epoch: int, index: int, number: int) -> None:
+        finite(epoch)
+        save(epoch, index)
+        if parallel.first():
+            print(f"{folder.path}: state saved in epoch {epoch + 1} after batch {index}; the same command goes on",
+                  file=sys.stderr)
+        raise Interrupted(number)
+
+    with folder.alone(), _Signals() as stop:
         for epoch in range(first, training.epochs):
             began, saved_at, shown_at = time.monotonic(), time.monotonic(), 0.0
             bar = tqdm(total=len(batches), initial=index, desc=f"epoch {epoch + 1}/{training.epochs}", unit="batch",
@@ -164,16 +172,13 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
                     bar.set_postfix_str(f"loss {loss.item():.4f}, {images / (now - began):.0f} images/s")
                 bar.update()
                 asked = parallel.any_number(stop.number)  # a signal reaches the processes in different steps
-                if asked or now - saved_at > SAVE_EVERY:
+                if asked:
+                    bar.close()
+                    stopped(epoch, index + 1, asked)
+                if now - saved_at > SAVE_EVERY:
                     finite(epoch)
                     save(epoch, index + 1)
                     saved_at = now
-                    if asked:
-                        bar.close()
-                        if parallel.first():
-                            print(f"{folder.path}: state saved in epoch {epoch + 1} after batch {index + 1}; "
-                                  "the same command goes on", file=sys.stderr)
-                        raise Interrupted(asked)
             bar.close()
             finite(epoch)
             train_seconds = time.monotonic() - began
@@ -191,6 +196,8 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
             print(_line(rows[-1], training.epochs), flush=True)
             for text in warnings(rows[-1]):
                 print(f"warning: {text}", flush=True)
+            if (asked := parallel.any_number(stop.number)) and epoch + 1 < training.epochs:  # it came in the evaluation
+                stopped(epoch + 1, 0, asked)
     if parallel.first():
         keep("last")
         if best is None:

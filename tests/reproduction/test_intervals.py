@@ -56,14 +56,15 @@ def test_of_a_difference():
         return [True] * right + [False] * (n - right)
 
     one = (outcomes(120), outcomes(100))
-    assert intervals.of_a_difference([one]) == intervals.over_images(*one)
+    assert intervals.of_a_difference([one]) == (10, intervals.over_images(*one))
     # seeds that agree by chance: as wide as all images together say
-    same = intervals.of_a_difference([one, one])
-    assert same == pytest.approx(intervals.over_images(one[0] * 2, one[1] * 2)) and same[1] - same[0] > 1
+    mean, same = intervals.of_a_difference([one, one])
+    assert mean == 10 and same == pytest.approx(intervals.over_images(one[0] * 2, one[1] * 2)) and same[1] - same[0] > 1
     # seeds that do not: Student's interval, checked by another library
     pairs = [one, (outcomes(80), outcomes(100)), (outcomes(130), outcomes(100))]
     expected = stats.t.interval(0.95, 2, 5.0, stats.sem([10, -10, 15]))
-    assert intervals.of_a_difference(pairs) == pytest.approx(expected)
+    mean, interval = intervals.of_a_difference(pairs)
+    assert mean == 5 and interval == pytest.approx(expected)
 
 
 def test_deviation():

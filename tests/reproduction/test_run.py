@@ -69,6 +69,35 @@ def test_a_command_that_finds_its_run_finished_settles_a_doubt(graph, monkeypatc
     assert len(calls) == 7 + 6
 
 
+def test_a_run_called_by_other_paths_is_the_same(graph, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(run, "launch", makes(graph, calls))
+    run.run(graph)
+    moved = plan(experiment(tmp_path, data_dir=tmp_path / "elsewhere"), "table3", defenses=["standard", "namid"])
+    assert all(moved.state(name) == "finished" for name in ORDER)
+    settings = json.loads((graph.nodes[ORDER[4]].folder / "settings.json").read_text())
+    settings["command"] = settings["command"].replace("--alpha 0.1", "--alpha 0.2")
+    (graph.nodes[ORDER[4]].folder / "settings.json").write_text(json.dumps(settings))
+    assert [name for name in ORDER if graph.state(name) != "finished"] == [ORDER[4]]
+
+
+def test_what_was_made_from_a_run_that_is_gone_is_made_again(graph, monkeypatch):
+    calls = []
+    monkeypatch.setattr(run, "launch", makes(graph, calls))
+    run.run(graph)
+    graph.product(ORDER[0]).unlink()
+    run.run(graph)
+    assert calls[7] == ORDER[0] and {*calls[7:]} >= {ORDER[1], ORDER[2], ORDER[3]} and all(graph.state(name) == "finished" for name in ORDER)
+
+
+def test_an_error_leaves_no_command_running(tmp_path):
+    with pytest.raises(BrokenPipeError), run.Commands() as commands:
+        commands.start("sleeps", ["-c", "import time; time.sleep(60)"])
+        process = commands.running["sleeps"]
+        raise BrokenPipeError
+    assert process.returncode == -signal.SIGTERM
+
+
 def test_a_failure_stops_with_its_status(graph, monkeypatch):
     calls = []
     monkeypatch.setattr(run, "launch", makes(graph, calls, {ORDER[3]: 2}))

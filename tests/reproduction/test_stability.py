@@ -7,7 +7,8 @@ from made_up import evaluate, experiment, marks, train
 from test_plan import settings_of
 
 from reproduction import stability
-from reproduction.plan import STABILITY, plan
+from reproduction.plan import STABILITY, plan, remember
+from reproduction.report import report
 
 HEADER = ("epoch,natural_accuracy,robust_accuracy,score,largest_class,logit_norm,natural_mi_of_adversarial_W,natural_mi_of_adversarial_W_deviation,"
           "adversarial_mi_of_adversarial_W,adversarial_mi_of_adversarial_W_deviation,gradient_adv,gradient_mi,gradient_mi_natural,"
@@ -67,6 +68,24 @@ def test_its_files(measured):
         lines = {(line["setting"], line["seed"]): line for line in csv.DictReader(file)}
     assert float(lines["paper", "2"]["pgd-40"]) == 25 and ("alpha-1", "2") not in lines and lines["paper", "1"]["largest_class"] == "0.95"
     assert (root / "figures/stability.png").read_bytes()[:4] == b"\x89PNG" and (root / "figures/stability.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_the_report_of_a_sweep_alone_has_standard_at(measured):
+    """The tables ask for more attacks of the same network, which nobody ran here."""
+    remember(measured.experiment)
+    page = report(measured.experiment.out).read_text()
+    content = json.loads((measured.experiment.root / "tables/stability.json").read_text())
+    assert content["rows"][0][:3] == ["standard AT", "75.0 ± 0.0", "53.8 ± 1.8"] and content["rows"][5][3].startswith("-28.8 (")
+    assert 'id="digits-sweep/seed1/linf/standard"' in page and 'id="digits-sweep/seed1/linf/standard/white.json"' in page
+
+
+def test_only_the_settings_own_divergence_counts(measured):
+    for name in ("standard-estimators-nce", "standard-batch40"):
+        node = measured.nodes[f"seed1/stability/{name}"]
+        node.folder.mkdir(parents=True, exist_ok=True)
+        node.diverged_note.write_text("")
+    rows = {row["name"]: row for row in stability.rows_of(measured)}
+    assert rows["nce"]["collapsed"] == rows["batch-40"]["collapsed"] == (0, 0)
 
 
 def test_nothing_run_writes_nothing(tmp_path):
