@@ -128,7 +128,6 @@ import shlex
 import shutil
 import sys
 import time
-import zipfile
 
 import numpy
 import torch
@@ -139,7 +138,7 @@ from data.sets import DataSet, holdout_size, split_holdout
 from utils import devices, parallel
 from utils.attacks import frozen
 from utils.reports import plot_examples, plot_sweep, table
-from utils.robustness import Evaluation, order_warnings, unfinished
+from utils.robustness import Evaluation, order_warnings, read_adversarial, unfinished
 from utils.runs import file_hash, git_commit, make_folder, read_settings, write_text
 from utils.stages import check_classes
 from utils.training import run_script
@@ -191,26 +190,6 @@ def chosen_images(settings: Settings, options: dict, dataset: DataSet) -> tuple[
     if len(held) == 0:
         raise InputError(f"--split holdout: the run in {settings.model_dir} held no images out; use --split test")
     return dataset.train_images[held], dataset.train_labels[held]
-
-
-def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> dict[str, numpy.ndarray]:
-    """{attack: images (N,3,H,W), float32 in [0,1] or uint8} of a file of --save-adv, made from these very images."""
-    try:
-        with numpy.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
-    stored = content.pop("labels", None)
-    if stored is None or len(stored) != len(labels) or not numpy.array_equal(stored, labels.numpy()):
-        raise InputError(f"--adv {path}: was made from other images (its labels differ from those of the {len(labels)} images "
-                         "chosen here); give the same data set, --split and --limit-test")
-    for name, array in content.items():
-        if array.shape != tuple(images.shape) or array.dtype not in (numpy.float32, numpy.uint8):
-            raise InputError(f"--adv {path}: {name} has shape {array.shape} and type {array.dtype}; {tuple(images.shape)} and "
-                             "float32 or uint8 are needed")
-        if array.dtype == numpy.float32 and not (numpy.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise InputError(f"--adv {path}: {name} has values outside [0,1]; adversarial images must be images")
-    return content
 
 
 def save_adversarial(parts: Path, names: list[str], path: Path, labels: torch.Tensor, rounded: bool) -> None:

@@ -59,11 +59,10 @@ import data
 import models
 from data.batches import in_order
 from models.mi_names import estimator_files
-from test_comparison import read_adversarial
 from utils import devices, patterns
 from utils.estimators import load_estimators
 from utils.evaluation import Examples, held_out
-from utils.robustness import as_images
+from utils.robustness import as_images, read_adversarial
 from utils.runs import file_hash, git_commit, make_folder, write_text
 from utils.stages import need_files
 from utils.training import run_script

@@ -67,6 +67,26 @@ def unfinished(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished.npz")
 
 
+def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> dict[str, numpy.ndarray]:
+    """{attack: images (N,3,H,W), float32 in [0,1] or uint8} of a file of --save-adv, made from these very images."""
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
+    stored = content.pop("labels", None)
+    if stored is None or len(stored) != len(labels) or not numpy.array_equal(stored, labels.numpy()):
+        raise InputError(f"--adv {path}: was made from other images (its labels differ from those of the {len(labels)} images "
+                         "chosen here); give the same data set, --split and --limit-test")
+    for name, array in content.items():
+        if array.shape != tuple(images.shape) or array.dtype not in (numpy.float32, numpy.uint8):
+            raise InputError(f"--adv {path}: {name} has shape {array.shape} and type {array.dtype}; {tuple(images.shape)} and "
+                             "float32 or uint8 are needed")
+        if array.dtype == numpy.float32 and not (numpy.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise InputError(f"--adv {path}: {name} has values outside [0,1]; adversarial images must be images")
+    return content
+
+
 def as_images(array: numpy.ndarray) -> torch.Tensor:
     """Images of a file of --save-adv, uint8 or float32, as float32 in [0,1]."""
     images = torch.from_numpy(array)
