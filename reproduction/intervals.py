@@ -47,7 +47,8 @@ def of_a_difference(pairs: list[tuple[list[bool], list[bool]]]) -> tuple[float, 
     if len(pairs) == 1:
         return differences[0], images
     seeds = over_seeds(differences)
-    return statistics.mean(differences), (min(images[0], seeds[0]), max(images[1], seeds[1]))
+    # two seeds may say less than that no difference exceeds 100 points
+    return statistics.mean(differences), (max(min(images[0], seeds[0]), -100.0), min(max(images[1], seeds[1]), 100.0))
 
 
 def of_a_share(correct: int, n: int) -> tuple[float, float]:

@@ -67,5 +67,10 @@ def test_of_a_difference():
     assert mean == 5 and interval == pytest.approx(expected)
 
 
+def test_no_difference_exceeds_100_points():
+    right, wrong = [True] * 10, [False] * 10
+    assert intervals.of_a_difference([(right, wrong), (wrong, right)]) == (0, (-100, 100))
+
+
 def test_deviation():
     assert intervals.deviation([3.0]) is None and intervals.deviation([1.0, 2.0, 3.0]) == 1.0
