@@ -40,6 +40,9 @@ PRESETS = {
         "train_standard": STRONG,
         "train_MIAT": STRONG,
     },
+    "stable": {  # the paper's, but for what short runs of narrow networks need to train at all
+        "train_MIAT": {"alpha": 0.1},  # docs/stability.md: with 5 they collapse
+    },
 }
 
 

@@ -247,8 +247,9 @@ class StageSettings:
     stage: ClassVar[str]  # the script's name without ".py"
 
     preset: Preset = "paper"
-    """Where options that are not given have their values from: the paper; the code released with it; or strong, the settings of
-    present adversarial training (weight decay 5e-4, batch 128, averaged weights). utils/presets.py has each with its reason."""
+    """Where options that are not given have their values from: the paper; the code released with it; strong, the settings of
+    present adversarial training (weight decay 5e-4, batch 128, averaged weights); or stable, with which short runs of NAMID were
+    seen to train (alpha 0.1). utils/presets.py has each with its reason."""
 
 
 @dataclass

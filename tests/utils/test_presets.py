@@ -35,6 +35,7 @@ def test_what_the_presets_are():
     wanted = {"arch": "wrn34-10", "num_steps": 40, "step_size": 0.007, "batch_size": 256, "lam": 0.0, "alpha": 5.0, "warmup_epochs": 2}
     assert {name: released[name] for name in wanted} == wanted
     assert ask("train_MI_estimator", "--preset released")["bound"] == "dv-released"
+    assert ask("train_MIAT", "--preset stable")["alpha"] == 0.1 and ask("train_MIAT", "--preset stable --alpha 2")["alpha"] == 2
     assert (strong["weight_decay"], strong["batch_size"], strong["ema"], strong["lr"]) == (5e-4, 128, 0.999, 0.1)
 
 
