@@ -147,8 +147,8 @@ def rows_of(graph: Graph) -> list[dict]:
               for name in (*BASELINES, *SETTINGS)}
     for name, place in places.items():
         cells = {attack: cell(graph, place, "white", attack) for attack in ATTACKS}
-        records = {seed: found for seed in seeds if place.format(seed=seed) in graph.nodes
-                   and (found := inside(graph, place.format(seed=seed)))}
+        runs = {seed: place.format(seed=seed) for seed in seeds}
+        records = {seed: found for seed, run in runs.items() if (found := inside(graph, run))}
         against = SETTINGS[name].baseline if name in SETTINGS else None
         row = {"name": name, "label": SETTINGS[name].label if name in SETTINGS else BASELINES[name][0], "cells": cells,
                "records": records, "baseline": against, "difference": None, "interval": None, "collapsed": None}
@@ -158,8 +158,7 @@ def rows_of(graph: Graph) -> list[dict]:
                 row |= dict(zip(("difference", "interval"), intervals.of_a_difference(pairs)))
             standard = {seed: inside(graph, places[against].format(seed=seed)) for seed in records}
             low = [records[seed]["last_score"] < COLLAPSED * standard[seed]["last_score"] for seed in records if standard[seed]]
-            runs = [graph.nodes[place.format(seed=seed)] for seed in seeds if place.format(seed=seed) in graph.nodes]
-            low += [True for run in runs if run.diverged_note.exists()]
+            low += [True for run in runs.values() if graph.nodes[run].diverged_note.exists()]
             row["collapsed"] = sum(low), len(low)
         rows.append(row)
     return rows
