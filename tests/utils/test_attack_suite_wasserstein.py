@@ -1,10 +1,12 @@
 """The Wasserstein attacks against linear programs, in float64 on 4x4 images."""
+import math
+
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog
+from scipy.optimize import brentq, linprog
 
-from utils.attack_suite import attack
+from utils.attack_suite import attack, wasserstein
 from utils.attack_suite.wasserstein import Transport
 
 H = W = 4
@@ -39,45 +41,68 @@ def best_plan(value, x, epsilon, kernel=SIZE):
     return -solved.fun
 
 
+def inside(kernel=SIZE):
+    """Which entries of a plan lie in the image, (C,K,H,W)."""
+    found = torch.zeros(C, kernel ** 2, H, W, dtype=torch.bool)
+    for *_, entry, _ in places(kernel):
+        found[entry] = True
+    return found
+
+
+def pulled(transport, image):
+    return transport.pull(image).flatten(2, 3)
+
+
 def feasible(transport, plan, within=1e-9):
-    assert (plan >= 0).all() and (plan[:, :, transport.outside[0, 0]] == 0).all()
-    torch.testing.assert_close(plan.sum(2), transport.mass.squeeze(2), rtol=0, atol=within)
+    assert (plan >= 0).all() and (plan[:, ~inside(transport.kernel)] == 0).all()
+    torch.testing.assert_close(plan.sum(2), transport.x, rtol=0, atol=within)
     assert (transport.spent(plan) <= transport.budget + within).all()
-    torch.testing.assert_close(transport.push(plan).sum((1, 2, 3)), transport.mass.squeeze(2).sum((1, 2, 3)), rtol=1e-9, atol=0)
+    torch.testing.assert_close(transport.push(plan).sum((1, 2, 3)), transport.x.sum((1, 2, 3)), rtol=1e-9, atol=0)
+
+
+def best(transport, G, gamma, evaluations=100):
+    """The whole plan of which `best_rows` gives the rows that send something; its image is what `maximise` gives."""
+    pixels, rows = transport.best_rows(G, gamma, evaluations)
+    plan = transport.identity()
+    by_place = plan.movedim(2, 1)
+    by_place = by_place.flatten(2).scatter(2, pixels[:, None].expand_as(rows), rows).view(by_place.shape)
+    plan = by_place.movedim(1, 2)
+    torch.testing.assert_close(transport.maximise(G, gamma, evaluations), transport.push(plan))
+    return plan
 
 
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_push_and_pull_by_enumeration(kernel):
     x = images(2)
     transport = Transport(x, 0.1, kernel)
-    plan = torch.rand(2, C, kernel ** 2, H, W, dtype=torch.float64).masked_fill(transport.outside, 0)
+    plan = torch.rand(2, C, kernel ** 2, H, W, dtype=torch.float64) * inside(kernel)
     image = torch.rand_like(x)
     received, seen, spent = torch.zeros_like(x), torch.zeros_like(plan), torch.zeros(2, dtype=torch.float64)
-    inside = torch.zeros(plan.shape[1:], dtype=torch.bool)
     for c, _, target, entry, cost in places(kernel):
         received[:, c, target[0], target[1]] += plan[(slice(None), *entry)]
         seen[(slice(None), *entry)] = image[:, c, target[0], target[1]]
         spent += cost * plan[(slice(None), *entry)]
-        inside[entry] = True
     torch.testing.assert_close(transport.push(plan), received)
-    assert torch.equal(transport.pull(image), seen)
+    assert torch.equal(pulled(transport, image), seen)
+    assert torch.equal(transport.pull(torch.zeros_like(x), 1.0).flatten(2, 3)[0] == 0, inside(kernel))
     torch.testing.assert_close(transport.spent(plan).flatten(), spent)
-    assert torch.equal(~transport.outside[0].expand_as(inside), inside)
     assert torch.equal(transport.push(transport.identity()), x) and (transport.spent(transport.identity()) == 0).all()
 
 
+@pytest.mark.parametrize("joint", [0, 10])
 @pytest.mark.parametrize("epsilon, noise", [(0.05, 0.05), (0.3, 0.05), (0.3, 0.5), (10.0, 0.5), (0.01, 5.0)])
-def test_projection_is_the_nearest_feasible_plan(epsilon, noise):
+def test_projection_is_the_nearest_feasible_plan(epsilon, noise, joint, monkeypatch):
     """P is the projection of Y exactly when <Y - P, Q - P> <= 0 for every feasible Q: a linear program in Q."""
+    monkeypatch.setattr(wasserstein, "_JOINT", joint)  # with 0, the safeguarded search alone
     x = images()
     x[1, 0, :2] = 0
     transport = Transport(x, epsilon, SIZE, tolerance=1e-12)
     Y = transport.identity() + noise * torch.randn(3, C, SIZE ** 2, H, W, dtype=torch.float64,
                                                    generator=torch.Generator().manual_seed(1))
-    P = transport.project(Y, evaluations=100)
+    P = transport.project(Y, evaluations=300)
     feasible(transport, P)
     for i in range(3):
-        residual = (Y - P)[i].masked_fill(transport.outside[0], 0)
+        residual = (Y - P)[i] * inside()
         assert best_plan(residual, x[i], epsilon) <= float((residual * P[i]).sum()) + 1e-9
     torch.testing.assert_close(transport.project(P, evaluations=100), P, rtol=0, atol=1e-9)
 
@@ -88,12 +113,13 @@ def test_frank_wolfe_direction_against_the_linear_program(epsilon):
     optimum for each unit of mass."""
     x, gamma = images(), 0.001
     transport = Transport(x, epsilon, SIZE, tolerance=1e-9)
-    G = transport.pull(torch.randn(3, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
-    G = G / G.abs().amax((1, 2, 3, 4), keepdim=True)
-    P = transport.maximise(G, gamma, evaluations=100)
+    G = torch.randn(3, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    G = G / G.abs().amax((1, 2, 3), keepdim=True)
+    P = best(transport, G, gamma)
     feasible(transport, P)
     for i in range(3):
-        reached, optimum = float((P[i] * G[i]).sum()), best_plan(G[i], x[i], epsilon)
+        value = pulled(transport, G)[i]
+        reached, optimum = float((P[i] * value).sum()), best_plan(value, x[i], epsilon)
         assert optimum - gamma * np.log(SIZE ** 2) * float(x[i].sum()) - 1e-6 <= reached <= optimum + 1e-9
 
 
@@ -119,7 +145,7 @@ def test_attacks_succeed_exactly_when_they_can(name, share, batch):
     x = images(batch, most=0.2)
     y = torch.zeros(batch, dtype=torch.long)
     start = (x * slope).sum((1, 2, 3))
-    rise = torch.tensor([best_plan(Transport(x, epsilon).pull(slope)[0], image, epsilon) for image in x]) - start
+    rise = torch.tensor([best_plan(pulled(Transport(x, epsilon), slope)[0], image, epsilon) for image in x]) - start
     assert (rise > 0.05).all()
     for factor in (share, 1.001):
         model = Linear(slope, start + factor * rise)
@@ -170,11 +196,11 @@ def test_float32_keeps_mass_and_budget(noise):
     generator = torch.Generator().manual_seed(7)
     x = torch.rand(4, 3, 16, 16, generator=generator)
     transport = Transport(x, 8 / 255)
-    G = transport.pull(torch.randn(x.shape, generator=generator))
+    G = torch.randn(x.shape, generator=generator)
     G /= G.abs().max()
     plan = transport.identity()
     for k in range(12):
-        plan = transport.project(plan + noise * G) if k % 2 else plan.lerp(transport.maximise(G, 0.001), 0.3)
+        plan = transport.project(plan + noise * pulled(transport, G)) if k % 2 else plan.lerp(best(transport, G, 0.001), 0.3)
         assert (plan >= 0).all()
         torch.testing.assert_close(plan.sum(2), x, rtol=0, atol=2e-6)
         assert (transport.spent(plan) <= transport.budget * (1 + 1e-5)).all()
@@ -186,11 +212,11 @@ def test_first_step_by_the_definition():
     slope = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     model, y = Linear(slope, torch.full((2,), 9.0, dtype=torch.float64)), torch.zeros(2, dtype=torch.long)
     transport = Transport(x, 0.1)
-    G = transport.pull(slope.expand_as(x)) / slope.abs().max()
-    expected = transport.push(transport.project(transport.identity() + 0.007 * G))
+    G = slope.expand_as(x) / slope.abs().max()
+    expected = transport.push(transport.project(transport.identity() + 0.007 * pulled(transport, G)))
     torch.testing.assert_close(attack("fwa-1", model, x, y, epsilon=0.1), expected)
     transport = Transport(x, 0.1)
-    expected = transport.push(transport.maximise(G, 0.001))
+    expected = transport.push(best(transport, G, 0.001))
     torch.testing.assert_close(attack("fwa-fw-1", model, x, y, epsilon=0.1), expected)
 
 
@@ -207,23 +233,78 @@ def test_errors_met_on_the_way_are_kept():
     epsilon, x, y = 0.3, images(3, most=0.2), torch.zeros(3, dtype=torch.long)
     slope = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     start = (x * slope).sum((1, 2, 3))
-    rise = torch.tensor([best_plan(Transport(x, epsilon).pull(slope)[0], image, epsilon) for image in x]) - start
+    rise = torch.tensor([best_plan(pulled(Transport(x, epsilon), slope)[0], image, epsilon) for image in x]) - start
     assert (rise > 0.8).all()
     model = Passing(slope, start + 0.3)
     assert (model(attack("fwa-100", Linear(slope, start + 9), x, y, epsilon=epsilon)).argmax(1) == 0).all()  # passed by
     assert (model(attack("fwa-100", model, x, y, epsilon=epsilon)).argmax(1) == 1).all()
 
 
-def test_multiplier_is_found_in_few_evaluations():
+def counted(transport, monkeypatch):
+    """Grows by one with each evaluation of the transport's plans."""
+    count, sums = [], transport._sums
+    monkeypatch.setattr(transport, "_sums", lambda *weights: count.append(1) or sums(*weights))
+    return count
+
+
+def test_few_evaluations(monkeypatch):
     generator = torch.Generator().manual_seed(7)
     x = torch.rand(4, 3, 32, 32, generator=generator)
+    G = torch.randn(x.shape, generator=generator)
+    G /= G.abs().amax((1, 2, 3), keepdim=True)
     transport = Transport(x, 8 / 255)
-    G = transport.pull(torch.randn(x.shape, generator=generator))
-    plan, count, threshold = transport.identity(), [], transport._threshold
-    transport._threshold = lambda *rows: count.append(1) or threshold(*rows)
+    plan, count = transport.identity(), counted(transport, monkeypatch)
     for _ in range(10):
-        plan = transport.project(plan + 0.007 * G / G.abs().max())
-    assert (transport.spent(plan) > 0.999 * transport.budget).all() and 10 < len(count) <= 26
+        transport.ascend(plan, G, 0.007)
+    assert (transport.spent(plan) > 0.999 * transport.budget).all()
+    assert 20 < len(count) <= 10 * (1 + 2 * 8)  # one for the first guess, and two for each evaluation but the last
+    count.clear()
+    transport.maximise(G, 0.001)
+    assert len(count) <= 10
+
+
+@pytest.mark.parametrize("epsilon", [0.02, 0.3])
+def test_ascent_is_the_projection_of_the_moved_plan(epsilon):
+    """Also from plans that have moved, with pixels that have nothing."""
+    generator = torch.Generator().manual_seed(3)
+    x = images()
+    x[1, 0, :2] = 0
+    transport, plain = Transport(x, epsilon, tolerance=1e-12), Transport(x, epsilon, tolerance=1e-12)
+    plan = transport.identity()
+    for _ in range(6):
+        G = torch.randn(x.shape, dtype=torch.float64, generator=generator)
+        G /= G.abs().amax((1, 2, 3), keepdim=True)
+        nearest = plain.project(plan + 0.1 * pulled(transport, G))
+        image = transport.ascend(plan, G, 0.1)
+        torch.testing.assert_close(plan, nearest, rtol=0, atol=1e-9)
+        assert torch.equal(image, transport.push(plan))
+
+
+def dense(x, G, gamma, epsilon):
+    """x softmax((G - t c) / gamma) for the t that spends the budget, of one image, over all rows at once."""
+    transport = Transport(x, epsilon)
+    outside = ~inside()
+    cost = transport.cost[:, None, None]
+
+    def plan(t):
+        return x[0].unsqueeze(1) * ((pulled(transport, G)[0] - t * cost).masked_fill(outside, -torch.inf) / gamma).softmax(1)
+    budget = epsilon * float(x.sum())
+    return plan(brentq(lambda t: float((plan(t) * cost).sum()) - budget, 0, 10, xtol=1e-14))
+
+
+@pytest.mark.parametrize("gamma", [0.001, 0.03, 1.0])
+@pytest.mark.parametrize("dim", [1.0, 0.001])
+def test_frank_wolfe_rows_against_all_rows(gamma, dim):
+    """Where the pixels that would send most are dark, or the entropy is large, more rows send than were first thought to."""
+    epsilon = 0.05
+    x = images(1)
+    G = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    G /= G.abs().max()
+    x[G < G.quantile(0.4)] *= dim  # what lies low has most to gain
+    transport = Transport(x, epsilon, tolerance=1e-11)
+    torch.testing.assert_close(best(transport, G, gamma)[0], dense(x, G, gamma, epsilon), rtol=0, atol=1e-9)
+    first = math.ceil(3 * epsilon * x.numel())
+    assert (transport.best_rows(G, gamma)[0].shape[1] > first) == (dim < 1 or gamma > 0.001)
 
 
 def test_pixels_above_one_are_cut_for_the_network():

@@ -6,231 +6,328 @@ channel. With c the Euclidean distance of two pixels, the feasible plans of an i
     { P >= 0,  sum_j P_ij = x_i,  <P, c> <= epsilon sum(x) },
 
 and the adversarial image is sum_i P_ij, cut to [0,1] for the network. Plans are tensors (N,C,K,H,W): each pixel of
-each channel sends P to the K = kernel^2 places of its window, nothing to those outside the image. Both attacks move P
-by G, the gradient of the cross-entropy in P divided by its largest modulus in the image:
+each channel sends P to the K = kernel^2 places of its window, nothing to those outside the image. A pixel's part of a plan is
+called a row. Both attacks move P by G, the gradient of the cross-entropy in P divided by its largest modulus in the image:
 
     projected:    P <- the feasible plan nearest to P + step G;
     Frank-Wolfe:  P <- P + 2/(k+2) (P* - P),  P* = argmax over feasible plans of <P, G> + gamma entropy(P).
 
-In either, the multiplier t >= 0 of the budget is found by Newton's method and, where that leaves the interval known, by
-bisection: the same plan in a quarter of the evaluations that bisection alone takes.
+In either, the multiplier t >= 0 of the budget is found by Newton's method and, where that fails, by bisection. Frank-Wolfe
+needs of P its image alone, which moves by the same weights, and of P* the few rows that leave their pixel.
 """
 import math
-from collections.abc import Callable
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 
 from utils.attack_suite.common import precise
 
-_PER_IMAGE = (1, 2, 3, 4)
+_PIECE = 16 * 3 * 25 * 32 * 32  # entries of the plans projected at once on a CPU: what its cache holds
+_FAR = -1e4  # the value of places outside the image, below every threshold
+_JOINT = 10  # evaluations in which thresholds and multiplier move together
+_FIRST = 1.2  # by how much the first step of the thresholds is lengthened: some of the places above 0 in it fall below
 
 
-def projected(model, x, y, epsilon, steps=40, kernel=5, step_size=0.007, evaluations=15, until_fooled=False) -> torch.Tensor:
-    """The projected-gradient form. evaluations: of the multiplier in each projection, at most. until_fooled: a sample
+def projected(model, x, y, epsilon, steps=40, kernel=5, step_size=0.007, evaluations=60, until_fooled=False) -> torch.Tensor:
+    """The projected-gradient form. evaluations: of a plan in each projection, at most. until_fooled: a sample
     stops at the first image that the network gets wrong."""
-    def move(transport, plan, G, _):
-        return transport.project(plan.add_(G, alpha=step_size), evaluations)
-    return _ascend(model, x, y, epsilon, kernel, steps, move, until_fooled)
+    return _ascend(model, x, y, _Projected(Transport(x, epsilon, kernel), step_size, evaluations), steps, until_fooled)
 
 
 def frank_wolfe(model, x, y, epsilon, steps=40, kernel=5, gamma=0.001, evaluations=30, until_fooled=False) -> torch.Tensor:
     """The Frank-Wolfe form. gamma: the weight of the entropy; evaluations: of the multiplier in each step, at most."""
-    def move(transport, plan, G, k):
-        return plan.lerp(transport.maximise(G, gamma, evaluations), 2 / (k + 2))
-    return _ascend(model, x, y, epsilon, kernel, steps, move, until_fooled)
+    return _ascend(model, x, y, _FrankWolfe(Transport(x, epsilon, kernel), gamma, evaluations), steps, until_fooled)
 
 
-def _ascend(model, x, y, epsilon, kernel, steps: int, move: Callable, until_fooled: bool) -> torch.Tensor:
-    """`steps` times move(transport, plan, G, number of the step), from the plan that moves nothing. Returned of each sample
-    is the latest image on which the network was seen to err, or else the last image."""
-    # On a CPU the plans of a few images at a time stay in its cache.
-    pieces = [_Piece(index, Transport(x[index], epsilon, kernel))
-              for index in torch.arange(len(x), device=x.device).split(4 if x.device.type == "cpu" else len(x))]
+def _ascend(model, x, y, moved: "_Projected | _FrankWolfe", steps: int, until_fooled: bool) -> torch.Tensor:
+    """`steps` times moved.move, from the plan that moves nothing. Returned of each sample is the latest image on which
+    the network was seen to err, or else the last image."""
+    index = torch.arange(len(x), device=x.device)
     result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
     for step in range(steps):
-        index = torch.cat([piece.index for piece in pieces])
-        image = torch.cat([piece.transport.push(piece.plan) for piece in pieces]).requires_grad_(True)
+        image = moved.received.detach().requires_grad_(True)
         logits = precise(model(image.clamp(0, 1)))
         gradient, = torch.autograd.grad(F.cross_entropy(logits, y[index], reduction="sum"), image)
         with torch.no_grad():
             errs = logits.argmax(1) != y[index]
             result[index[errs]] = image[errs].clamp(0, 1)
             fooled[index[errs]] = True
+            if until_fooled and errs.any():
+                index, gradient = index[~errs], gradient[~errs]
+                moved.keep(~errs)
+                if not len(index):
+                    return result
             largest = gradient.abs().amax((1, 2, 3), keepdim=True)
-            gradient = gradient / torch.where(largest > 0, largest, 1)
-            sizes = [len(piece.index) for piece in pieces]
-            for piece, g, err in zip(pieces, gradient.split(sizes), errs.split(sizes)):
-                if until_fooled and err.any():
-                    piece.keep(~err)
-                    g = g[~err]
-                if len(g):
-                    piece.plan = move(piece.transport, piece.plan, piece.transport.pull(g), step)
-            pieces = [piece for piece in pieces if len(piece.index)]
-        if not pieces:
-            break
-    for piece in pieces:
-        last = ~fooled[piece.index]
-        result[piece.index[last]] = piece.transport.push(piece.plan)[last].clamp(0, 1)
+            moved.move(gradient / torch.where(largest > 0, largest, 1), step)
+    last = ~fooled[index]
+    result[index[last]] = moved.received[last].clamp(0, 1)
     return result
 
 
-class _Piece:
-    """Some images of a batch: their places in it, their transport and their plans."""
+class _Projected:
+    """The projected form: the plans, moved in place, and what they send."""
 
-    def __init__(self, index: torch.Tensor, transport: "Transport"):
-        self.index, self.transport, self.plan = index, transport, transport.identity()
+    def __init__(self, transport: "Transport", step_size: float, evaluations: int):
+        self.transport, self.step_size, self.evaluations = transport, step_size, evaluations
+        self.plan, self.received = transport.identity(), transport.x
 
     def keep(self, stay: torch.Tensor) -> None:
-        self.index, self.plan = self.index[stay], self.plan[stay]
+        self.plan, self.received = self.plan[stay], self.received[stay]
         self.transport.keep(stay)
+
+    def move(self, G: torch.Tensor, _: int) -> None:
+        self.received = self.transport.ascend(self.plan, G, self.step_size, self.evaluations)
+
+
+class _FrankWolfe:
+    """The Frank-Wolfe form: what the plans send, all that is needed of them."""
+
+    def __init__(self, transport: "Transport", gamma: float, evaluations: int):
+        self.transport, self.gamma, self.evaluations = transport, gamma, evaluations
+        self.received = transport.x
+
+    def keep(self, stay: torch.Tensor) -> None:
+        self.received = self.received[stay]
+        self.transport.keep(stay)
+
+    def move(self, G: torch.Tensor, step: int) -> None:
+        self.received = self.received.lerp(self.transport.maximise(G, self.gamma, self.evaluations), 2 / (step + 2))
 
 
 class Transport:
     """The feasible plans of images x (N,C,H,W) >= 0 for a budget of epsilon pixels and windows of kernel x kernel
     pixels (where kernel is even, with one place more below and to the right than above and to the left).
-    tolerance: the share of the budget by which a plan may miss it."""
+    tolerance: by how much plans may miss the largest or nearest one, as a share of the budget and, in a row, of the value 1."""
 
     def __init__(self, x: torch.Tensor, epsilon: float, kernel: int = 5, tolerance: float = 1e-4):
-        self.epsilon, self.kernel, self.tolerance = epsilon, kernel, tolerance
+        self.x, self.epsilon, self.kernel, self.tolerance = x.contiguous(), epsilon, kernel, tolerance
         before, after = (kernel - 1) // 2, kernel // 2
         self.pads = (before, after, before, after)
-        offsets = torch.arange(-before, after + 1, device=x.device, dtype=x.dtype)
-        self.cost = torch.hypot(offsets[:, None], offsets).reshape(1, 1, -1, 1, 1)
         self.centre = before * kernel + before
-        self.outside = self.pull(torch.ones_like(x[:1, :1])) == 0
-        self.mass = x.contiguous().unsqueeze(2)  # laid out as the plans are, else each product of both takes twice as long
-        self.budget = epsilon * self.mass.sum(_PER_IMAGE, keepdim=True)
+        offsets = torch.arange(-before, after + 1, device=x.device, dtype=x.dtype)
+        self.cost = torch.hypot(offsets[:, None], offsets).flatten()
+        self.powers = torch.stack([torch.ones_like(self.cost), self.cost, self.cost.square()])
+        self.budget = epsilon * self.x.sum((1, 2, 3)).reshape(-1, 1, 1)
         self.multiplier = torch.zeros_like(self.budget)  # the last one found, near which the next one is sought
-        self.tau = None  # likewise the thresholds of the rows
+        # At least so many places count as above the threshold: with none, the threshold falls far, except for next to nothing.
+        self.least = torch.where(self.x > tolerance, 1e-3, 1.0).flatten(2)
+        self.room = None
 
     def keep(self, stay: torch.Tensor) -> None:
         """Go on with the images for which `stay` is true."""
-        self.mass, self.budget, self.multiplier = (v[stay] for v in (self.mass, self.budget, self.multiplier))
-        self.tau = None if self.tau is None else self.tau[stay]
-
-    def push(self, plan: torch.Tensor) -> torch.Tensor:
-        """What each pixel receives, (N,C,H,W)."""
-        images, channels, _, height, width = plan.shape
-        left, right, top, bottom = self.pads
-        padded = F.fold(plan.reshape(images * channels, -1, height * width),
-                        (height + top + bottom, width + left + right), self.kernel)
-        return padded.reshape(images, channels, *padded.shape[2:])[:, :, top:top + height, left:left + width]
-
-    def pull(self, image: torch.Tensor) -> torch.Tensor:
-        """The value of an image at each place of each pixel's window, 0 outside: the adjoint of `push`."""
-        return F.unfold(F.pad(image, self.pads), self.kernel).reshape(*image.shape[:2], -1, *image.shape[2:])
-
-    def spent(self, plan: torch.Tensor) -> torch.Tensor:
-        """<P, c>, (N,1,1,1,1)."""
-        return (plan * self.cost).sum(_PER_IMAGE, keepdim=True)
+        self.x, self.budget, self.multiplier, self.least = (v[stay] for v in (self.x, self.budget, self.multiplier, self.least))
 
     def identity(self) -> torch.Tensor:
         """The plan that moves nothing."""
-        return self._kept(torch.zeros_like(self.mass).repeat(1, 1, self.kernel ** 2, 1, 1), self.mass)
+        plan = self.x.new_zeros(*self.x.shape[:2], len(self.cost), *self.x.shape[2:])
+        plan[:, :, self.centre] = self.x
+        return plan
 
-    def project(self, plan: torch.Tensor, evaluations: int = 15) -> torch.Tensor:
-        """The feasible plan nearest to `plan` in Euclidean distance. For the multiplier t it is
-        max(plan - t c - tau, 0), with one tau for each pixel by which the pixel sends what it has."""
-        rows = plan.masked_fill(self.outside, -1e4)  # far below every tau
-        lowest = rows[:, :, self.centre:self.centre + 1] - self.mass  # the centre alone, which costs nothing, would send too much
+    def spent(self, plan: torch.Tensor) -> torch.Tensor:
+        """<P, c>, (N,1,1)."""
+        return (plan.flatten(3) * self.cost[:, None]).sum((1, 2, 3)).reshape(-1, 1, 1)
 
-        def highest():
-            # Nothing moves for this t, as all others cost 1 at least: in each row the centre leads by all that the pixel has.
-            return rows.amax(_PER_IMAGE, keepdim=True) - lowest.amin(_PER_IMAGE, keepdim=True)
+    def pull(self, image: torch.Tensor, outside: float = 0.0) -> torch.Tensor:
+        """The value of an image at each place of each pixel's window, `outside` where there is none; (N,C,kernel,kernel,H,W), a
+        view that repeats the values of one padded image. With outside = 0 the adjoint of `push`."""
+        return self._windows(F.pad(image, self.pads, value=outside))
 
-        def at(t):
-            sunk = rows - t * self.cost if (t > 0).any() else rows
-            self.tau, nearest, count = self._threshold(sunk, lowest if self.tau is None else self.tau, lowest)
+    def push(self, plan: torch.Tensor) -> torch.Tensor:
+        """What each pixel receives, (N,C,H,W)."""
+        height, width = plan.shape[3:]
+        left, right, top, bottom = self.pads
+        across = plan.new_zeros(*plan.shape[:2], self.kernel, height, width + left + right)
+        padded = plan.new_zeros(*plan.shape[:2], height + top + bottom, width + left + right)
+        by_column = plan.unflatten(2, (self.kernel, self.kernel)).unbind(3)
+        for column, sent in enumerate(by_column):
+            across[..., column:column + width] += sent
+        for row, sent in enumerate(across.unbind(2)):
+            padded[:, :, row:row + height] += sent
+        return padded[:, :, top:top + height, left:left + width]
 
-            def slope():
-                total, square = self._costs((nearest > 0).to(rows.dtype))
-                return (square - total.square() / count.clamp_min(1)).sum(_PER_IMAGE, keepdim=True)
-            return nearest, self._costs(nearest)[0].sum(_PER_IMAGE, keepdim=True), slope
-        return self._within_budget(at, highest, evaluations)
+    def ascend(self, plan: torch.Tensor, G: torch.Tensor, step_size: float, evaluations: int = 60) -> torch.Tensor:
+        """In place: the feasible plan nearest to plan + step_size G, for a feasible plan and an image G of |G| <= 1. Returns
+        its image."""
+        images = []
+        for part in self._parts():
+            piece, mass = plan[part].flatten(3), self.x[part].flatten(2)
+            above = torch.sign(piece, out=self._room(piece))
+            count, cost = self._sums(above, 2)
+            piece.unflatten(2, (self.kernel, -1)).unflatten(4, G.shape[2:]).add_(
+                self.pull(G[part], _FAR / step_size), alpha=step_size)
+            # The thresholds if the places that take part stay the same.
+            tau = (above.mul_(piece).sum(2) - mass - cost * self.multiplier[part]) / count.clamp_min(1)
+            self._project(part, piece, tau, above, evaluations)
+            images.append(self.push(plan[part]))
+        return torch.cat(images)
+
+    def project(self, plan: torch.Tensor, evaluations: int = 60) -> torch.Tensor:
+        """The feasible plan nearest to `plan` in Euclidean distance."""
+        outside = self.pull(torch.ones_like(self.x[:1, :1])).flatten(2, 3) == 0
+        plan = plan.masked_fill(outside, _FAR)
+        for part in self._parts():
+            piece = plan[part].flatten(3)
+            self._project(part, piece, piece[:, :, self.centre] - self.x[part].flatten(2), torch.empty_like(piece), evaluations)
+        return plan
 
     def maximise(self, G: torch.Tensor, gamma: float, evaluations: int = 30) -> torch.Tensor:
-        """The feasible plan of largest <P, G> + gamma entropy(P), for |G| <= 1. For the multiplier t it is
-        x softmax((G - t c) / gamma) in each row."""
-        G = G.masked_fill(self.outside, -torch.inf) / gamma
+        """The image of the feasible plan of largest <P, G> + gamma entropy(P), for an image G of |G| <= 1."""
+        pixels, plan = self.best_rows(G, gamma, evaluations)
+        padded = F.pad(self.x, self.pads)
+        received, first, places = padded.flatten(1), self._corner(pixels), self._places().tolist()
+        received.scatter_add_(1, first + places[self.centre], -self.x.flatten(1).gather(1, pixels))
+        for place, sent in zip(places, plan.unbind(1)):  # none gets anything twice here: the sums have one order
+            received.scatter_add_(1, first + place, sent)
+        left, _, top, _ = self.pads
+        return received.view(padded.shape)[:, :, top:top + self.x.shape[2], left:left + self.x.shape[3]]
+
+    def best_rows(self, G: torch.Tensor, gamma: float, evaluations: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of that plan which send anything away: their pixels (N,R), as numbers in the flattened image, and what
+        they send (N,K,R). All other pixels keep what they have.
+
+        For the multiplier t a row is x softmax((G - t c) / gamma). To a place of cost c it sends something only while
+        t c < G there - G here + gamma log(K / precision), so that each row has a t beyond which it rests. Solved for are the
+        rows where that is highest, and more of them should the t found be below that of any row left out.
+        """
+        rows, per_cost = self.x[0].numel(), torch.where(self.cost > 0, 1 / self.cost, 0)[:, None]
+        slack = gamma * math.log(len(self.cost) / torch.finfo(G.dtype).eps)
+        padded = F.pad(G, self.pads, value=-torch.inf)
+        window, here, rests = self._windows(padded), G - slack, torch.zeros_like(G)
+        costs = self.cost.tolist()
+        for cost in set(costs) - {0.0}:
+            ring = (window[:, :, *divmod(place, self.kernel)] for place, of_place in enumerate(costs) if of_place == cost)
+            rests = torch.maximum(rests, reduce(torch.maximum, ring).sub(here).div_(cost))
+        number = math.ceil(3 * self.epsilon * rows)
+        while True:
+            number = min(number, rows)
+            highest, pixels = rests.flatten(1).topk(number)
+            there = (self._corner(pixels)[:, None] + self._places()[:, None]).flatten(1)
+            gain = padded.flatten(1).gather(1, there).unflatten(1, (-1, number))
+            plan = self._share_out(gain, self.x.flatten(1).gather(1, pixels)[:, None], gamma, per_cost, evaluations)
+            if number == rows or (self.multiplier >= highest[:, -1:, None]).all():
+                return pixels, plan
+            number *= 4
+
+    def _share_out(self, gain, mass, gamma: float, per_cost, evaluations: int) -> torch.Tensor:
+        """mass (N,1,R) times softmax((gain - t c) / gamma) over the places, gain (N,K,R), for the least t at which that keeps the
+        budget; what is still overspent in the end is given back by moving less everywhere."""
+        # The first t: that of the plan without entropy, did each row go at once to the place which pays best for its cost.
+        worth, place = ((gain - gain[:, self.centre, None]) * per_cost).max(1)
+        worth, order = worth.sort(1, descending=True)
+        spent = (self.cost[place] * mass[:, 0]).gather(1, order).cumsum(1)
+        within = (spent < self.budget[:, 0]).sum(1, keepdim=True)
+        t = worth.gather(1, within.clamp_max(worth.shape[1] - 1))[:, None]
         # Off the centre c >= 1 and G is higher by 2 at most, so a row spends at most x sum(c) exp((2 - t) / gamma).
-        bound = 2 + gamma * max(0.0, math.log(float(self.cost.sum()) / self.epsilon))
-
-        def at(t):
-            share = (G - t / gamma * self.cost).softmax(2)
-            mean, square = self._costs(share)
-
-            def slope():
-                return (self.mass * (square - mean.square())).sum(_PER_IMAGE, keepdim=True) / gamma
-            return share, (self.mass * mean).sum(_PER_IMAGE, keepdim=True), slope
-        return self._within_budget(at, lambda: torch.full_like(self.budget, bound), evaluations, self.mass)
-
-    def _within_budget(self, at: Callable, highest: Callable, evaluations: int, scale: torch.Tensor | None = None
-                       ) -> torch.Tensor:
-        """The plan for the least t in [0, highest()] at which it keeps the budget. at(t): the plan, or what becomes it when
-        multiplied by `scale`; what it spends; and a function for how fast it spends less as t grows. What is still overspent in
-        the end is given back by moving less everywhere."""
-        t, low, high = self.multiplier, torch.zeros_like(self.budget), None
+        high = torch.full_like(t, 2 + gamma * max(0.0, math.log(float(self.cost.sum()) / self.epsilon)))
+        low = torch.zeros_like(t)
         for _ in range(evaluations):
-            plan, spent, slope = at(t)
+            share = ((gain - t * self.cost[:, None]) / gamma).softmax(1)
+            _, mean, square = self._sums(share, 3)
+            spent = (mass * mean[:, None]).sum((1, 2), keepdim=True)
             excess = spent - self.budget
-            found = (excess.abs() <= self.tolerance * self.budget) | ((t == 0) & (excess <= 0))
+            found = self._met(t, excess, self.budget)
             if found.all():
                 break
-            high = highest() if high is None else high
             low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
-            newton = (t + excess / slope()).clamp_min(0)
-            inside = (newton >= low) & (newton < high)  # also false where the slope is 0
-            t = torch.where(found, t, torch.where(inside, newton, (low + high) / 2))
+            slope = (mass * (square - mean.square())[:, None]).sum((1, 2), keepdim=True) / gamma
+            t = torch.where(found, t, _inside(t + excess / slope, low, high))
         self.multiplier = t
-        if scale is not None:
-            plan = plan * scale
-        if (excess > 0).any():
-            share = (self.budget / (self.budget + excess.clamp_min(0))).nan_to_num(1)
-            plan = self._kept(plan * share, plan[:, :, self.centre:self.centre + 1] * share + self.mass * (1 - share))
+        sent = torch.where(excess > 0, self.budget / spent, 1)
+        plan = share.mul_(mass * sent)
+        plan[:, self.centre] += (mass * (1 - sent))[:, 0]
         return plan
 
-    def _kept(self, plan: torch.Tensor, values: torch.Tensor | float) -> torch.Tensor:
-        """The plan with `values` for what stays where it is; changes `plan`."""
-        plan[:, :, self.centre:self.centre + 1] = values
-        return plan
+    def _project(self, part: slice, rows: torch.Tensor, tau: torch.Tensor, above: torch.Tensor, evaluations: int) -> None:
+        """In place: the feasible plans nearest to rows (n,C,K,H*W), those of the images in `part`. tau (n,C,H*W): a guess of
+        the thresholds; above: room of the size of the rows.
 
-    def _costs(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sums of c and of its square over the places of each row, by weight (N,C,K,H,W); (N,C,1,H,W)."""
-        powers = torch.stack([self.cost.flatten(), self.cost.flatten().square()])
-        return (powers @ weights.flatten(3)).unflatten(3, weights.shape[3:]).split(1, dim=2)
-
-    def _threshold(self, rows: torch.Tensor, guess: torch.Tensor, lowest: torch.Tensor
-                   ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The tau for which max(rows - tau, 0) sums to x in each row (axis 2); that difference; and how many places of a row it
-        leaves above 0.
-
-        The sum is convex in tau, so that Newton's method from any guess below the largest entry lands below tau and
-        then rises to it as fewer and fewer places take part. Most rows are there after two steps and a few need eight:
-        those go on by themselves. lowest: a lower bound of tau, for rows where the guess is above all entries.
+        The nearest plan is max(rows - t c - tau, 0), with one tau for each pixel by which it sends what it has, and the least
+        t >= 0 that keeps the budget. Newton's method on all these equations at once, exact once the places above 0 stay the
+        same, needs five or six evaluations. Should it not come to an end, t waits from then on for the thresholds, which for a
+        fixed t always do, and is bisected where its own step leaves the interval known.
         """
-        def newton(rows, mass, tau, axis):
-            above = (rows - tau).relu_()
-            count = above.sign().sum(axis, keepdim=True)
-            return above, count, tau + (above.sum(axis, keepdim=True) - mass) / count.clamp_min(1)
+        mass, budget, t = self.x[part].flatten(2), self.budget[part], self.multiplier[part]
+        lowest = rows[:, :, self.centre] - mass  # below it the centre alone, which costs nothing, would send too much
+        tau, low, high, change = torch.maximum(tau, lowest), torch.zeros_like(t), None, t
+        for evaluation in range(evaluations):
+            if change.any():
+                rows.sub_(change[..., None] * self.cost[:, None])
+            torch.sub(rows, tau.unsqueeze(2), out=above).relu_()
+            sent, spent = self._sums(above, 2)
+            surplus, excess = sent - mass, spent.sum((1, 2), keepdim=True) - budget
+            settled = surplus.abs().amax((1, 2), keepdim=True) <= self.tolerance
+            unmet = ~(settled & self._met(t, excess, budget))
+            if evaluation == evaluations - 1 or not unmet.any():
+                break
+            count, cost, square = self._sums(above.sign_(), 3)
+            share = unmet.to(count.dtype) / torch.maximum(count, self.least[part])  # 0 where nothing is to change any more
+            mean = cost * share
+            square = square.sum((1, 2), keepdim=True)
+            slope = square - (mean * cost).sum((1, 2), keepdim=True)
+            steep = slope > 100 * torch.finfo(slope.dtype).eps * square
+            moved = (t + (excess - (mean * surplus).sum((1, 2), keepdim=True)) / slope).clamp_min(0)
+            if evaluation < _JOINT:
+                moved = torch.where(steep, moved, t)
+            else:
+                if high is None:
+                    # Nothing moves for this t, as all else costs 1 at least: in each row the centre leads by what the pixel has.
+                    high = t + rows.amax((1, 2, 3)).reshape(-1, 1, 1) - lowest.amin((1, 2), keepdim=True)
+                low = torch.where(settled & (excess > 0), torch.maximum(low, t), low)
+                high = torch.where(settled & (excess <= 0), torch.minimum(high, t), high)
+                moved = torch.where(settled, _inside(torch.where(steep, moved, torch.inf), low, high), torch.minimum(t, high))
+            change = torch.where(unmet, moved - t, 0)
+            if evaluation == 0:
+                share *= _FIRST
+            tau = torch.maximum(tau.addcmul(torch.addcmul(surplus, cost, change, value=-1), share), lowest)
+            t = t + change
+        self.multiplier[part] = t
+        # What is still missed goes in proportion, and what a row without a place above 0 should have sent stays.
+        scale = mass / sent.clamp_min(1e-30)
+        total = (spent * scale).sum((1, 2), keepdim=True)
+        scale *= torch.where(total > budget, budget / total, 1)
+        torch.mul(above, scale.unsqueeze(2), out=rows)
+        rows[:, :, self.centre] += (mass - scale * sent).clamp_min(0)
 
-        above, count, landed = newton(rows, self.mass, guess, 2)
-        tau = torch.where(count > 0, landed, lowest)
-        unsettled = torch.ones_like(count, dtype=torch.bool)
-        while unsettled.float().mean() > 0.1:
-            before, settled = count, tau
-            above, count, risen = newton(rows, self.mass, tau, 2)
-            unsettled, tau = count != before, torch.maximum(tau, risen)
-        tau = torch.where(unsettled, tau, settled)
-        chosen = unsettled[:, :, 0]
-        if chosen.any():
-            few, mass, few_tau, few_count = (v.movedim(2, -1)[chosen] for v in (rows, self.mass, tau, count))
-            while True:
-                before = few_count
-                few_above, few_count, risen = newton(few, mass, few_tau, 1)
-                if torch.equal(before, few_count):
-                    break
-                few_tau = torch.maximum(few_tau, risen)
-            for whole, part in ((tau, few_tau), (above, few_above), (count, few_count)):
-                whole.movedim(2, -1)[chosen] = part
-        return tau, above, count
+    def _met(self, t, excess, budget) -> torch.Tensor:
+        """Whether what is spent beyond the budget is near enough to 0, or below it with nothing held back."""
+        return (excess.abs() <= self.tolerance * budget.clamp_min(self.tolerance)) | ((t == 0) & (excess <= 0))
+
+    def _sums(self, weights: torch.Tensor, number: int) -> tuple[torch.Tensor, ...]:
+        """The first `number` of the sums of 1, c and c^2 over the places of each row, by weight (...,K,R); each (...,R)."""
+        return (self.powers[:number] @ weights).unbind(-2)
+
+    def _room(self, piece: torch.Tensor) -> torch.Tensor:
+        """Memory for another such piece, always the same: new memory would take as long to get as a projection's evaluation."""
+        if self.room is None:
+            self.room = torch.empty_like(piece)
+        return self.room[:len(piece)]
+
+    def _parts(self) -> list[slice]:
+        """The images whose plans are worked on at once."""
+        images = len(self.x)
+        size = max(1, _PIECE // (len(self.cost) * self.x[0].numel())) if self.x.device.type == "cpu" else images
+        return [slice(first, first + size) for first in range(0, images, size)]
+
+    def _windows(self, padded: torch.Tensor) -> torch.Tensor:
+        """Each pixel's window in a padded image."""
+        images, channels, height, width = padded.shape
+        planes, channel, row, column = padded.stride()
+        return padded.as_strided((images, channels, self.kernel, self.kernel, height - self.kernel + 1, width - self.kernel + 1),
+                                 (planes, channel, row, column, row, column))
+
+    def _places(self) -> torch.Tensor:
+        """How far behind the window's corner each place is in the flattened padded image, (K,)."""
+        offsets = torch.arange(self.kernel, device=self.x.device)
+        return (offsets[:, None] * (self.x.shape[3] + self.kernel - 1) + offsets).flatten()
+
+    def _corner(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Where the windows of pixels, given by their numbers in the flattened image, begin in the flattened padded image."""
+        height, width = self.x.shape[2:]
+        lines, wider = pixels // width, self.kernel - 1
+        return pixels + lines * wider + lines // height * wider * (width + wider)
+
+
+def _inside(t: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """t where it is within the interval, else the middle; also where t is NaN."""
+    return torch.where((t >= low) & (t < high), t, (low + high) / 2)
