@@ -323,7 +323,7 @@ def test_tidim_says_when_a_network_takes_one_size_only():
         attack("tidim", model, images(), torch.zeros(6, dtype=torch.long))
 
 
-@pytest.mark.parametrize("name", ["pgd-3", "mim-3", "deepfool-3", "cw-3", "ddn-3", "sta-3", "fwa-3", "apgd-ce"])
+@pytest.mark.parametrize("name", ["pgd-3", "mim-3", "deepfool-3", "cw-3", "ddn-3", "sta-3", "fwa-3", "fwa-fw-3", "apgd-ce"])
 def test_channels_last_images_give_the_same(name):
     x, model = images(), Network()
     y = model(x).argmax(1)

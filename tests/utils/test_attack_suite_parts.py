@@ -123,6 +123,16 @@ def test_warp_against_scipy():
         np.testing.assert_allclose(got[i, c].numpy(), expected, atol=1e-12)
 
 
+def test_warp_has_a_gradient_at_black_and_white_pixels():
+    """It is linear in the image: the flow's gradient is that of the same image with less contrast, in which nothing is cut."""
+    x = (torch.rand(2, 3, 6, 7, dtype=torch.float64) < 0.5).double()
+    weights, flow = torch.rand_like(x), torch.zeros(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    gradient, = torch.autograd.grad((weights * warp(x, flow)).sum(), flow)
+    grey, = torch.autograd.grad((weights * warp(0.1 + 0.8 * x, flow)).sum(), flow)
+    assert (gradient.abs() > 0.1).any()
+    torch.testing.assert_close(0.8 * gradient, grey)
+
+
 def test_roughness_by_enumeration():
     flow = torch.randn(1, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     total = 0.0

@@ -1,4 +1,4 @@
-"""The Wasserstein attacks against linear programs, in float64 on 4x4 images."""
+"""The Wasserstein attacks against linear programs, in float64 on 4x5 images."""
 import math
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy.optimize import brentq, linprog
 from utils.attack_suite import attack, wasserstein
 from utils.attack_suite.wasserstein import Transport
 
-H = W = 4
+H, W = 4, 5
 C = 2
 SIZE = 5
 
@@ -90,37 +90,39 @@ def test_push_and_pull_by_enumeration(kernel):
 
 
 @pytest.mark.parametrize("joint", [0, 10])
+@pytest.mark.parametrize("kernel", [4, 5])
 @pytest.mark.parametrize("epsilon, noise", [(0.05, 0.05), (0.3, 0.05), (0.3, 0.5), (10.0, 0.5), (0.01, 5.0)])
-def test_projection_is_the_nearest_feasible_plan(epsilon, noise, joint, monkeypatch):
+def test_projection_is_the_nearest_feasible_plan(epsilon, noise, kernel, joint, monkeypatch):
     """P is the projection of Y exactly when <Y - P, Q - P> <= 0 for every feasible Q: a linear program in Q."""
     monkeypatch.setattr(wasserstein, "_JOINT", joint)  # with 0, the safeguarded search alone
     x = images()
     x[1, 0, :2] = 0
-    transport = Transport(x, epsilon, SIZE, tolerance=1e-12)
-    Y = transport.identity() + noise * torch.randn(3, C, SIZE ** 2, H, W, dtype=torch.float64,
+    transport = Transport(x, epsilon, kernel, tolerance=1e-12)
+    Y = transport.identity() + noise * torch.randn(3, C, kernel ** 2, H, W, dtype=torch.float64,
                                                    generator=torch.Generator().manual_seed(1))
     P = transport.project(Y, evaluations=300)
     feasible(transport, P)
     for i in range(3):
-        residual = (Y - P)[i] * inside()
-        assert best_plan(residual, x[i], epsilon) <= float((residual * P[i]).sum()) + 1e-9
+        residual = (Y - P)[i] * inside(kernel)
+        assert best_plan(residual, x[i], epsilon, kernel) <= float((residual * P[i]).sum()) + 1e-9
     torch.testing.assert_close(transport.project(P, evaluations=100), P, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("epsilon", [0.02, 0.2, 1.0, 10.0])
-def test_frank_wolfe_direction_against_the_linear_program(epsilon):
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_frank_wolfe_direction_against_the_linear_program(epsilon, kernel):
     """The entropies of two rows of mass m differ by m log K at most, so that <P, G> comes within gamma log K of the
     optimum for each unit of mass."""
     x, gamma = images(), 0.001
-    transport = Transport(x, epsilon, SIZE, tolerance=1e-9)
+    transport = Transport(x, epsilon, kernel, tolerance=1e-9)
     G = torch.randn(3, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     G = G / G.abs().amax((1, 2, 3), keepdim=True)
     P = best(transport, G, gamma)
     feasible(transport, P)
     for i in range(3):
         value = pulled(transport, G)[i]
-        reached, optimum = float((P[i] * value).sum()), best_plan(value, x[i], epsilon)
-        assert optimum - gamma * np.log(SIZE ** 2) * float(x[i].sum()) - 1e-6 <= reached <= optimum + 1e-9
+        reached, optimum = float((P[i] * value).sum()), best_plan(value, x[i], epsilon, kernel)
+        assert optimum - gamma * np.log(kernel ** 2) * float(x[i].sum()) - 1e-6 <= reached <= optimum + 1e-9
 
 
 class Linear(torch.nn.Module):
@@ -295,16 +297,124 @@ def dense(x, G, gamma, epsilon):
 @pytest.mark.parametrize("gamma", [0.001, 0.03, 1.0])
 @pytest.mark.parametrize("dim", [1.0, 0.001])
 def test_frank_wolfe_rows_against_all_rows(gamma, dim):
-    """Where the pixels that would send most are dark, or the entropy is large, more rows send than were first thought to."""
+    """Where the pixels that would send most are dark in one of the images, or the entropy is large, more rows send than were
+    first thought to."""
     epsilon = 0.05
-    x = images(1)
-    G = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    G /= G.abs().max()
-    x[G < G.quantile(0.4)] *= dim  # what lies low has most to gain
+    x = images(2)
+    G = torch.randn(2, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    G /= G.abs().amax((1, 2, 3), keepdim=True)
+    x[1][G[1] < G[1].quantile(0.4)] *= dim  # what lies low has most to gain
     transport = Transport(x, epsilon, tolerance=1e-11)
-    torch.testing.assert_close(best(transport, G, gamma)[0], dense(x, G, gamma, epsilon), rtol=0, atol=1e-9)
-    first = math.ceil(3 * epsilon * x.numel())
+    plan = best(transport, G, gamma)
+    for i in range(2):
+        torch.testing.assert_close(plan[i], dense(x[i:i + 1], G[i:i + 1], gamma, epsilon), rtol=0, atol=1e-9)
+    first = math.ceil(3 * epsilon * x[0].numel())
     assert (transport.best_rows(G, gamma)[0].shape[1] > first) == (dim < 1 or gamma > 0.001)
+
+
+def test_black_pixels_take_no_row_s_place():
+    """They lie lowest, and have nothing to send."""
+    x = images(1)
+    G = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    G /= G.abs().max()
+    x[G < G.quantile(0.4)] = 0
+    pixels, _ = Transport(x, 0.05).best_rows(G, 0.001)
+    assert pixels.shape[1] == math.ceil(3 * 0.05 * x[0].numel()) and (x.flatten()[pixels] > 0).all()
+
+
+@pytest.mark.parametrize("image", ["a dot", "few", "dark"])
+def test_next_to_nothing_is_spent_right_too(image, monkeypatch):
+    """With the tolerance that attacks have, in float32: what dark images may spend is less than what their rows may miss."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.zeros(1, 1, 16, 16)
+    if image == "a dot":
+        x[0, 0, 5, 5] = 1 / 255
+    elif image == "few":
+        x[torch.rand(x.shape, generator=generator) < 0.05] = 1 / 255
+    else:
+        x = (3 * torch.rand(x.shape, generator=generator)).round() / 255
+    transport, exact = Transport(x, 8 / 255), Transport(x.double(), 8 / 255, tolerance=1e-12)
+    plan, count = transport.identity(), counted(transport, monkeypatch)
+    first = torch.randn(x.shape, generator=generator)
+    for step in range(12):
+        G = first + 0.05 * torch.randn(x.shape, generator=generator)
+        G = (-1) ** (step // 3) * G / G.abs().max()
+        nearest = exact.project(plan.double() + 0.007 * pulled(exact, G.double()))
+        count.clear()
+        transport.ascend(plan, G, 0.007)
+        assert len(count) < 2 * 40
+        assert abs(float(transport.spent(plan) - exact.spent(nearest))) <= 1e-3 * float(transport.budget)
+
+
+@pytest.mark.parametrize("name", ["fwa-8", "fwa-fw-8"])
+@pytest.mark.parametrize("until_fooled", [False, True])
+def test_pieces_of_a_batch(name, until_fooled, monkeypatch):
+    """Plans are worked on a few images at a time: the same images come out."""
+    x, y = images(5, most=0.2), torch.zeros(5, dtype=torch.long)
+    slope = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    method = {"fwa-8": wasserstein.projected, "fwa-fw-8": wasserstein.frank_wolfe}[name]
+    reached = -Bent(slope, 0.0)(method(Bent(slope, 9.0), x, y, 0.15, steps=8))[:, 0]
+    model = Bent(slope, reached.median())
+    whole = method(model, x, y, 0.15, steps=8, until_fooled=until_fooled)
+    assert 0 < (model(whole).argmax(1) == 1).sum() < 5
+    monkeypatch.setattr(wasserstein, "_PIECE", 2 * C * SIZE ** 2 * H * W)
+    torch.testing.assert_close(method(model, x, y, 0.15, steps=8, until_fooled=until_fooled), whole, rtol=0, atol=1e-9)
+    for i in range(5):
+        alone = method(model, x[i:i + 1], y[:1], 0.15, steps=8, until_fooled=until_fooled)
+        torch.testing.assert_close(alone, whole[i:i + 1], rtol=0, atol=1e-9)
+
+
+class Bent(Linear):
+    """Its gradient differs from image to image."""
+
+    def forward(self, x):
+        return super().forward(x + 0.5 * x.flip(3).sin() * x)
+
+
+class Wavy(Linear):
+    """Never errs, and its gradient turns round with the score."""
+
+    def forward(self, x):
+        lead = (8 * (x * self.slope).sum((1, 2, 3)) - self.threshold).sin()
+        return torch.stack([5 - lead, lead - 5], 1)
+
+
+def test_three_frank_wolfe_steps_by_the_definition():
+    x, y = images(2, most=0.2), torch.zeros(2, dtype=torch.long)
+    slope = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    model, image, turned = Wavy(slope, 8 * float((x * slope).sum((1, 2, 3)).mean())), x, []
+    for weight in (1, 2 / 3, 1 / 2):
+        image = image.detach().requires_grad_(True)
+        G, = torch.autograd.grad(torch.nn.functional.cross_entropy(model(image), y, reduction="sum"), image)
+        G = G / G.abs().amax((1, 2, 3), keepdim=True)
+        turned.append(G[0, 0, 0, 0] > 0)
+        image = (1 - weight) * image.detach() + weight * Transport(x, 0.1).maximise(G, 0.001)
+    assert len(set(map(bool, turned))) == 2
+    torch.testing.assert_close(attack("fwa-fw-3", model, x, y, epsilon=0.1), image)
+
+
+@pytest.mark.parametrize("name", ["fwa-300", "fwa-fw-60"])
+def test_pixels_that_are_just_black_or_white(name):
+    """They take part like all others: the white ones give, the black ones take."""
+    generator = torch.Generator().manual_seed(8)
+    x = (torch.rand(2, C, H, W, generator=generator) < 0.3).double()
+    slope = torch.rand(2, C, H, W, dtype=torch.float64, generator=generator) * (1 - 2 * x)
+    y, start, epsilon = torch.zeros(2, dtype=torch.long), (x * slope).sum((1, 2, 3)), 0.05
+    rise = torch.tensor([best_plan(pulled(Transport(x, epsilon), slope)[i], x[i], epsilon) for i in range(2)]) - start
+    model = Linear(slope, start + 0.95 * rise)
+    x_adv = attack(name, model, x, y, epsilon=epsilon)
+    assert (x_adv < 1.001).all() and (model(x_adv).argmax(1) == 1).all()
+
+
+def test_autocast_around_the_attack_leaves_the_mass():
+    generator = torch.Generator().manual_seed(7)
+    x, y = torch.rand(2, 3, 8, 8, generator=generator) * 0.5, torch.zeros(2, dtype=torch.long)
+    model = Linear(torch.randn(1, 3, 8, 8, generator=generator), torch.tensor(3.0))
+    for name in ("fwa-5", "fwa-fw-5"):
+        with torch.autocast("cpu", torch.bfloat16):
+            x_adv = attack(name, model, x, y, epsilon=0.1)
+        assert (x_adv != x).any()
+        torch.testing.assert_close(x_adv.sum((1, 2, 3)), x.sum((1, 2, 3)))
 
 
 def test_pixels_above_one_are_cut_for_the_network():

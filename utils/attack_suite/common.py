@@ -1,4 +1,5 @@
-"""Precision of logits, and what attacks from other libraries need around them: float32, and nothing left behind."""
+"""Logits in full precision, images cut to their range, and what attacks from other libraries need around them: float32, and
+nothing left behind."""
 import contextlib
 import logging
 import sys
@@ -11,6 +12,11 @@ import torch
 def precise(logits: torch.Tensor) -> torch.Tensor:
     """Logits in float32 at least: losses and margins of a network in half precision would otherwise be rounded again."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def cut(images: torch.Tensor) -> torch.Tensor:
+    """Images cut to [0,1], with a gradient at the pixels that are just 0 or 1, where torch.clamp of PyTorch 2.15 has none."""
+    return images.where(images >= 0, 0).where(images <= 1, 1)
 
 
 def in_float32(model, x: torch.Tensor) -> Callable:

@@ -7,7 +7,7 @@ A flow f (2 displacements in pixels for each pixel) makes x~(p) = x(p + f_p), by
 import torch
 import torch.nn.functional as F
 
-from utils.attack_suite.common import precise
+from utils.attack_suite.common import cut, precise
 from utils.attacks import per_sample
 
 
@@ -43,7 +43,7 @@ def warp(x: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     rows = torch.arange(height, device=x.device, dtype=x.dtype)[:, None] + flow[:, 0]
     columns = torch.arange(width, device=x.device, dtype=x.dtype) + flow[:, 1]
     grid = torch.stack([2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1], -1)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True).clamp(0, 1)
+    return cut(F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True))
 
 
 def roughness(flow: torch.Tensor) -> torch.Tensor:

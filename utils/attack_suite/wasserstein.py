@@ -21,7 +21,7 @@ from functools import reduce
 import torch
 import torch.nn.functional as F
 
-from utils.attack_suite.common import precise
+from utils.attack_suite.common import cut, precise
 
 _PIECE = 16 * 3 * 25 * 32 * 32  # entries of the plans projected at once on a CPU: what its cache holds
 _FAR = -1e4  # the value of places outside the image, below every threshold
@@ -47,9 +47,9 @@ def _ascend(model, x, y, moved: "_Projected | _FrankWolfe", steps: int, until_fo
     result, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
     for step in range(steps):
         image = moved.received.detach().requires_grad_(True)
-        logits = precise(model(image.clamp(0, 1)))
+        logits = precise(model(cut(image)))
         gradient, = torch.autograd.grad(F.cross_entropy(logits, y[index], reduction="sum"), image)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             errs = logits.argmax(1) != y[index]
             result[index[errs]] = image[errs].clamp(0, 1)
             fooled[index[errs]] = True
@@ -98,25 +98,26 @@ class _FrankWolfe:
 class Transport:
     """The feasible plans of images x (N,C,H,W) >= 0 for a budget of epsilon pixels and windows of kernel x kernel
     pixels (where kernel is even, with one place more below and to the right than above and to the left).
-    tolerance: by how much plans may miss the largest or nearest one, as a share of the budget and, in a row, of the value 1."""
+    tolerance: by how much plans may miss the largest or nearest one: of the budget (at least of a budget of `tolerance`) as a
+    share, in a row by its sum before that is mended."""
 
     def __init__(self, x: torch.Tensor, epsilon: float, kernel: int = 5, tolerance: float = 1e-4):
         self.x, self.epsilon, self.kernel, self.tolerance = x.contiguous(), epsilon, kernel, tolerance
         before, after = (kernel - 1) // 2, kernel // 2
         self.pads = (before, after, before, after)
         self.centre = before * kernel + before
-        offsets = torch.arange(-before, after + 1, device=x.device, dtype=x.dtype)
-        self.cost = torch.hypot(offsets[:, None], offsets).flatten()
+        self.costs = [math.hypot(row, column) for row in range(-before, after + 1) for column in range(-before, after + 1)]
+        # How far behind the window's corner each place is in a flattened padded image.
+        self.places = [row * (x.shape[3] + kernel - 1) + column for row in range(kernel) for column in range(kernel)]
+        self.cost = torch.tensor(self.costs, device=x.device, dtype=x.dtype)
         self.powers = torch.stack([torch.ones_like(self.cost), self.cost, self.cost.square()])
         self.budget = epsilon * self.x.sum((1, 2, 3)).reshape(-1, 1, 1)
-        self.multiplier = torch.zeros_like(self.budget)  # the last one found, near which the next one is sought
-        # At least so many places count as above the threshold: with none, the threshold falls far, except for next to nothing.
-        self.least = torch.where(self.x > tolerance, 1e-3, 1.0).flatten(2)
+        self.multiplier = torch.zeros_like(self.budget)  # of the last projection, near which that of the next one is sought
         self.room = None
 
     def keep(self, stay: torch.Tensor) -> None:
         """Go on with the images for which `stay` is true."""
-        self.x, self.budget, self.multiplier, self.least = (v[stay] for v in (self.x, self.budget, self.multiplier, self.least))
+        self.x, self.budget, self.multiplier = (v[stay] for v in (self.x, self.budget, self.multiplier))
 
     def identity(self) -> torch.Tensor:
         """The plan that moves nothing."""
@@ -163,7 +164,7 @@ class Transport:
         return torch.cat(images)
 
     def project(self, plan: torch.Tensor, evaluations: int = 60) -> torch.Tensor:
-        """The feasible plan nearest to `plan` in Euclidean distance."""
+        """The feasible plan nearest to any `plan` in Euclidean distance; what `ascend` takes a shorter way to."""
         outside = self.pull(torch.ones_like(self.x[:1, :1])).flatten(2, 3) == 0
         plan = plan.masked_fill(outside, _FAR)
         for part in self._parts():
@@ -175,9 +176,9 @@ class Transport:
         """The image of the feasible plan of largest <P, G> + gamma entropy(P), for an image G of |G| <= 1."""
         pixels, plan = self.best_rows(G, gamma, evaluations)
         padded = F.pad(self.x, self.pads)
-        received, first, places = padded.flatten(1), self._corner(pixels), self._places().tolist()
-        received.scatter_add_(1, first + places[self.centre], -self.x.flatten(1).gather(1, pixels))
-        for place, sent in zip(places, plan.unbind(1)):  # none gets anything twice here: the sums have one order
+        received, first = padded.flatten(1), self._corner(pixels)
+        received.scatter_add_(1, first + self.places[self.centre], -self.x.flatten(1).gather(1, pixels))
+        for place, sent in zip(self.places, plan.unbind(1)):  # none gets anything twice here: the sums have one order
             received.scatter_add_(1, first + place, sent)
         left, _, top, _ = self.pads
         return received.view(padded.shape)[:, :, top:top + self.x.shape[2], left:left + self.x.shape[3]]
@@ -191,27 +192,27 @@ class Transport:
         rows where that is highest, and more of them should the t found be below that of any row left out.
         """
         rows, per_cost = self.x[0].numel(), torch.where(self.cost > 0, 1 / self.cost, 0)[:, None]
-        slack = gamma * math.log(len(self.cost) / torch.finfo(G.dtype).eps)
+        slack = gamma * math.log(len(self.costs) / torch.finfo(G.dtype).eps)
         padded = F.pad(G, self.pads, value=-torch.inf)
         window, here, rests = self._windows(padded), G - slack, torch.zeros_like(G)
-        costs = self.cost.tolist()
-        for cost in set(costs) - {0.0}:
-            ring = (window[:, :, *divmod(place, self.kernel)] for place, of_place in enumerate(costs) if of_place == cost)
+        for cost in set(self.costs) - {0.0}:
+            ring = (window[:, :, *divmod(place, self.kernel)] for place, of_place in enumerate(self.costs) if of_place == cost)
             rests = torch.maximum(rests, reduce(torch.maximum, ring).sub(here).div_(cost))
+        rests = rests.where(self.x > 0, 0).flatten(1)
+        places = torch.tensor(self.places, device=G.device)[:, None]
         number = math.ceil(3 * self.epsilon * rows)
         while True:
             number = min(number, rows)
-            highest, pixels = rests.flatten(1).topk(number)
-            there = (self._corner(pixels)[:, None] + self._places()[:, None]).flatten(1)
-            gain = padded.flatten(1).gather(1, there).unflatten(1, (-1, number))
-            plan = self._share_out(gain, self.x.flatten(1).gather(1, pixels)[:, None], gamma, per_cost, evaluations)
-            if number == rows or (self.multiplier >= highest[:, -1:, None]).all():
+            highest, pixels = rests.topk(number)
+            gain = padded.flatten(1).gather(1, (self._corner(pixels)[:, None] + places).flatten(1)).unflatten(1, (-1, number))
+            plan, t = self._share_out(gain, self.x.flatten(1).gather(1, pixels)[:, None], gamma, per_cost, evaluations)
+            if number == rows or (t >= highest[:, -1:, None]).all():
                 return pixels, plan
             number *= 4
 
-    def _share_out(self, gain, mass, gamma: float, per_cost, evaluations: int) -> torch.Tensor:
+    def _share_out(self, gain, mass, gamma: float, per_cost, evaluations: int) -> tuple[torch.Tensor, torch.Tensor]:
         """mass (N,1,R) times softmax((gain - t c) / gamma) over the places, gain (N,K,R), for the least t at which that keeps the
-        budget; what is still overspent in the end is given back by moving less everywhere."""
+        budget, and t; what is still overspent in the end is given back by moving less everywhere."""
         # The first t: that of the plan without entropy, did each row go at once to the place which pays best for its cost.
         worth, place = ((gain - gain[:, self.centre, None]) * per_cost).max(1)
         worth, order = worth.sort(1, descending=True)
@@ -219,24 +220,23 @@ class Transport:
         within = (spent < self.budget[:, 0]).sum(1, keepdim=True)
         t = worth.gather(1, within.clamp_max(worth.shape[1] - 1))[:, None]
         # Off the centre c >= 1 and G is higher by 2 at most, so a row spends at most x sum(c) exp((2 - t) / gamma).
-        high = torch.full_like(t, 2 + gamma * max(0.0, math.log(float(self.cost.sum()) / self.epsilon)))
+        high = torch.full_like(t, 2 + gamma * max(0.0, math.log(sum(self.costs) / self.epsilon)))
         low = torch.zeros_like(t)
-        for _ in range(evaluations):
+        for evaluation in range(evaluations):
             share = ((gain - t * self.cost[:, None]) / gamma).softmax(1)
             _, mean, square = self._sums(share, 3)
             spent = (mass * mean[:, None]).sum((1, 2), keepdim=True)
             excess = spent - self.budget
             found = self._met(t, excess, self.budget)
-            if found.all():
+            if evaluation == evaluations - 1 or found.all():
                 break
             low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
             slope = (mass * (square - mean.square())[:, None]).sum((1, 2), keepdim=True) / gamma
             t = torch.where(found, t, _inside(t + excess / slope, low, high))
-        self.multiplier = t
         sent = torch.where(excess > 0, self.budget / spent, 1)
         plan = share.mul_(mass * sent)
         plan[:, self.centre] += (mass * (1 - sent))[:, 0]
-        return plan
+        return plan, t
 
     def _project(self, part: slice, rows: torch.Tensor, tau: torch.Tensor, above: torch.Tensor, evaluations: int) -> None:
         """In place: the feasible plans nearest to rows (n,C,K,H*W), those of the images in `part`. tau (n,C,H*W): a guess of
@@ -261,12 +261,14 @@ class Transport:
             if evaluation == evaluations - 1 or not unmet.any():
                 break
             count, cost, square = self._sums(above.sign_(), 3)
-            share = unmet.to(count.dtype) / torch.maximum(count, self.least[part])  # 0 where nothing is to change any more
+            # 0 where nothing is to change any more. With no place above 0, tau goes far down.
+            share = unmet.to(count.dtype) / count.clamp_min(1e-3)
             mean = cost * share
             square = square.sum((1, 2), keepdim=True)
             slope = square - (mean * cost).sum((1, 2), keepdim=True)
             steep = slope > 100 * torch.finfo(slope.dtype).eps * square
-            moved = (t + (excess - (mean * surplus).sum((1, 2), keepdim=True)) / slope).clamp_min(0)
+            excess = excess - (mean * surplus).sum((1, 2), keepdim=True)  # what it would be without surplus
+            moved = (t + excess / slope).clamp_min(0)
             if evaluation < _JOINT:
                 moved = torch.where(steep, moved, t)
             else:
@@ -315,11 +317,6 @@ class Transport:
         planes, channel, row, column = padded.stride()
         return padded.as_strided((images, channels, self.kernel, self.kernel, height - self.kernel + 1, width - self.kernel + 1),
                                  (planes, channel, row, column, row, column))
-
-    def _places(self) -> torch.Tensor:
-        """How far behind the window's corner each place is in the flattened padded image, (K,)."""
-        offsets = torch.arange(self.kernel, device=self.x.device)
-        return (offsets[:, None] * (self.x.shape[3] + self.kernel - 1) + offsets).flatten()
 
     def _corner(self, pixels: torch.Tensor) -> torch.Tensor:
         """Where the windows of pixels, given by their numbers in the flattened image, begin in the flattened padded image."""
