@@ -45,7 +45,7 @@ class Settings:
     save_adv: Path | None = None
     """Write the adversarial images to this .npz file."""
     round_uint8: bool = False
-    """Round adversarial images to 256 levels, as an image file holds them, before they are judged."""
+    """Round adversarial images to 256 levels, as an image file holds them and within the budget, before they are judged."""
     sweep: str | None = None
     """Accuracy against the budget: budgets with commas between, say 0,2/255,4/255,8/255,16/255; a plot and a CSV file."""
     gallery: bool = False
@@ -89,8 +89,11 @@ class Settings:
         need(self.batch_size > 0, "batch_size", self.batch_size, "give 1 or more images")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
         need(self.save_adv is None or self.save_adv.suffix == ".npz", "save_adv", self.save_adv, "name a file that ends in .npz")
-        need(not (self.adv and (self.surrogate or self.save_adv or self.sweep)), "adv", self.adv,
-             "these images are made already; leave --surrogate, --save-adv and --sweep out")
+        need(not (self.adv and (self.surrogate or self.save_adv or self.sweep or self.gallery or self.round_uint8
+                                or self.attacks != Settings.attacks)), "adv", self.adv,
+             "these images are made already; leave --attacks, --surrogate, --save-adv, --sweep, --gallery and --round-uint8 out")
+        need(self.step_size is None or self.attacks != "released", "step_size", self.step_size,
+             "--attacks released has steps of its own; leave --step-size out")
         beside = self.output or self.model_dir
         need(beside or not self.sweep, "sweep", self.sweep, "give --output, beside which the plot goes")
         need(beside or not self.gallery, "gallery", "", "give --output, beside which the pictures go")
@@ -101,9 +104,9 @@ class Settings:
                 attack_suite.parse(name, self.norm)
 
     def budgets(self) -> list[float]:
-        """The budgets of --sweep."""
+        """The budgets of --sweep, from the smallest up."""
         try:
-            budgets = [fraction(text) for text in self.sweep.split(",")]
+            budgets = [fraction(text) for text in self.sweep.split(",")] if self.sweep else []
         except ValueError as error:
             raise InputError(f"--sweep {self.sweep}: {error}") from None
         need(all(budget >= 0 for budget in budgets), "sweep", self.sweep, "give budgets of 0 or more")
@@ -113,16 +116,17 @@ class Settings:
         """{name of the attack: its settings} for the norm."""
         if self.attacks == "released":
             return attack_suite.RELEASED[norm]
-        if self.attacks in attack_suite.COLUMNS:
-            return {name: {} for name in attack_suite.COLUMNS[self.attacks]}
         own_step = {} if self.step_size is None else {"step_size": self.step_size}
-        specs = [attack_suite.parse(name, norm) for name in self.attacks.split(",")]
+        specs = [attack_suite.parse(name, norm)
+                 for name in attack_suite.COLUMNS.get(self.attacks) or self.attacks.split(",")]
         return {spec.name: own_step if spec.family in ("bim", "pgd", "mim", "tidim") else {} for spec in specs}
 
 
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
+import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -135,11 +139,12 @@ import torch
 import data
 import models
 from data.sets import DataSet, holdout_size, split_holdout
-from utils import devices, parallel
+from locks import held
+from utils import devices, doubts, parallel
 from utils.attacks import frozen
 from utils.reports import plot_examples, plot_sweep, table
-from utils.robustness import Evaluation, order_warnings, read_adversarial, unfinished
-from utils.runs import file_hash, git_commit, make_folder, read_settings, write_text
+from utils.robustness import TOLD, Evaluation, read_adversarial, unfinished
+from utils.runs import file_hash, git_commit, make_folder, read_settings, state_hash, write_csv, write_text
 from utils.stages import check_classes
 from utils.training import run_script
 
@@ -172,12 +177,63 @@ def from_factory(name: str) -> torch.nn.Module:
     """What the user's own function returns."""
     module, _, function = name.partition(":")
     try:
-        network = getattr(importlib.import_module(module), function)()
+        make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"--factory {name}: {error}; write package.module:function, on Python's path") from None
+    try:
+        network = make()
+    except Exception as error:  # whatever the user's own code raises
+        raise InputError(f"--factory {name}: called without arguments it raised {type(error).__name__}: "
+                         f"{first_line(error)}") from error
     if not isinstance(network, torch.nn.Module):
         raise InputError(f"--factory {name}: returned a {type(network).__name__}; a torch.nn.Module on [0,1] images is needed")
     return network
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes: int) -> None:
+    """InputError unless a network of unknown making gives logits (N, num_classes) for [0,1] images."""
+    shape = tuple(images.shape)
+    try:
+        with frozen(model), torch.no_grad():
+            logits = model(images)
+    except Exception as error:  # whatever the user's own code raises
+        raise InputError(f"--factory {name}: the network fails on images of shape {shape}: {type(error).__name__}: "
+                         f"{first_line(error)}") from error
+    said = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+    if said != (len(images), num_classes):
+        raise InputError(f"--factory {name}: for images of shape {shape} the network returns {said}; logits of shape "
+                         f"{(len(images), num_classes)} are needed")
+
+
+def fresh_folder(parts: Path, identity: dict) -> None:
+    """An empty folder for the images of --save-adv, or the one that a stopped run of this very evaluation left."""
+    question, said = parts / "question.json", json.dumps(identity, default=str)
+    if parts.is_dir() and not (question.is_file() and question.read_text() == said):
+        shutil.rmtree(parts)
+    parts.mkdir(exist_ok=True)
+    write_text(question, said)
+
+
+@contextlib.contextmanager
+def alone(output: Path | None):
+    """Inside, no other process writes this results file."""
+    if output is None:
+        yield
+        return
+
+    def busy():
+        raise InputError(f"--output {output}: another process is writing it; wait for it, or name another file")
+    lock = output.with_name(f".{output.name}.lock")
+    lock.touch()
+    with held(lock, busy):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def chosen_images(settings: Settings, options: dict, dataset: DataSet) -> tuple[torch.Tensor, torch.Tensor]:
@@ -207,7 +263,9 @@ def print_table(rows: dict[str, dict]) -> None:
     """A row for each attack: accuracy within the budget with its interval, at any norm, cost."""
     def cells(name, row):
         low, high = row["interval"]
-        anywhere = f"{row['accuracy_any_norm']:.2f}" if "accuracy_any_norm" in row else ""
+        anywhere = ""
+        if "accuracy_any_norm" in row:
+            anywhere = f"{row['accuracy_any_norm']:.2f} ({row['interval_any_norm'][0]:.1f}-{row['interval_any_norm'][1]:.1f})"
         median = f"{row['median_norm']:.3f}" if row.get("median_norm") is not None else ""
         attacked = row.get("attacked", 0)
         passes = f"{row['forward_passes'] / attacked:.0f}+{row['backward_passes'] / attacked:.0f}" if attacked else ""
@@ -237,44 +295,73 @@ def draw_gallery(evaluation: Evaluation, attacks: dict, folder: Path, stem: str)
     return paths
 
 
-def main(settings: Settings) -> None:
-    parallel.refuse("test_comparison.py")
-    compute = devices.compute(settings.device, settings.precision)
-    model, source, options = find_model(settings)
-    name, norm, epsilon = threat_model(settings, {**options, **getattr(model, "about", {})})
+def check_budgets(settings: Settings, norm: str, epsilon: float) -> None:
+    """InputError where the columns are another norm's, or a budget is beyond all sense."""
     if settings.attacks in attack_suite.COLUMNS and settings.attacks != norm:
-        raise InputError(f"--attacks {settings.attacks}: these columns are for --norm {settings.attacks}, not for {norm}")
-    attacks = settings.chosen_attacks(norm)
-    output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
+        raise InputError(f"--attacks {settings.attacks}: these columns are for --norm {settings.attacks}, not for {norm}; give "
+                         f"--norm {settings.attacks}, or --attacks {norm}")
+    for option, budget in [("--epsilon", epsilon), *(("--sweep", budget) for budget in settings.budgets())]:
+        if norm == "linf" and budget > 1:
+            raise InputError(f"{option} {budget:.6g}: is more than a pixel's range, which is 1; write {budget:.6g}/255 for grey "
+                             "levels")
+    if settings.sweep and not any(attack_suite.parse(each).kind == "bounded" for each in settings.chosen_attacks(norm)):
+        raise InputError(f"--sweep {settings.sweep}: {settings.attacks} stays in no ball of a given radius; give an attack that "
+                         "does, say pgd-40")
+
+
+def sweep(evaluation: Evaluation, attacks: dict, budgets: list[float], output: Path) -> list[str]:
+    """The plot and the CSV file of accuracy against the budget, beside the results file, of the attacks that stay in a ball; what
+    is doubtful about them."""
+    points, warned = [], []
+    for each, extra in attacks.items():
+        if attack_suite.parse(each).kind == "bounded":
+            for budget in budgets:
+                row = evaluation.run(attack_suite.parse(each), epsilon=budget, **extra)
+                points.append({"attack": each, "epsilon": budget, "accuracy": row["accuracy"], "low": row["interval"][0],
+                               "high": row["interval"][1], "n": row["n"]})
+            if row["accuracy"] > 0:
+                warned.append(f"{each}: {row['accuracy']:.1f} % stand at {evaluation.norm} {budget:.4g}; for a large budget "
+                              "nothing should: sweep further, and suspect the attack where it never falls to 0")
+    curves = {point["attack"]: [(each["epsilon"], each["accuracy"]) for each in points if each["attack"] == point["attack"]]
+              for point in points}
+    plot_sweep(curves, evaluation.norm, len(evaluation.labels), output.with_name(f"{output.stem}-sweep.png"))
+    write_csv(output.with_name(f"{output.stem}-sweep.csv"), points)
+    return warned
+
+
+def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.nn.Module, str, dict],
+             threat: tuple[str, str, float], attacks: dict[str, dict], output: Path | None) -> None:
+    """Rows, warnings, pictures and files of a network (itself, where it is from, its run's options) under a threat model (data
+    set, norm, budget)."""
+    (model, source, options), (name, norm, epsilon) = network, threat
     parts = settings.save_adv.with_name(settings.save_adv.name + ".parts") if settings.save_adv else None
-    for option, path in (("--output", output), ("--save-adv", settings.save_adv)):
-        if path and path.is_dir():
-            raise InputError(f"{option} {path}: is a folder; name a file")
-        if path:
-            make_folder(path.parent, f"{option}: the folder")
     if settings.restart:
         if output:
             output.unlink(missing_ok=True)
             unfinished(output).unlink(missing_ok=True)
         if parts and parts.is_dir():
             shutil.rmtree(parts)
-    if parts:
-        parts.mkdir(exist_ok=True)
-
     dataset = data.load(name, settings.data_dir or options.get("data_dir") or "datasets", options.get("limit_train"),
                         settings.limit_test if settings.split == "test" else None)
     if hasattr(model, "options"):
-        check_classes(model, dataset, source)
+        check_classes(model, dataset, f"--factory {source}" if settings.factory else source)
     images, labels = chosen_images(settings, options, dataset)
     surrogate = None
     if settings.surrogate:
-        surrogate = compute.prepare(models.load(settings.surrogate, settings.surrogate_arch))
+        try:
+            surrogate = compute.prepare(models.load(settings.surrogate, settings.surrogate_arch))
+        except InputError as error:
+            raise InputError(f"--surrogate {str(error).replace('--arch', '--surrogate-arch')}") from None
         check_classes(surrogate, dataset, f"--surrogate {settings.surrogate}")
     print(f"{source}: {name} {settings.split} split, {len(labels)} images; {norm} {epsilon:.4g}; {compute.device.type}, "
           f"{compute.precision}" + (f"; crafted on {settings.surrogate}" if surrogate else "")
-          + ("; rounded to 256 levels" if settings.round_uint8 else ""), flush=True)
+          + ("; rounded to 256 levels" if settings.round_uint8 else "") + f"; seed {settings.seed}", flush=True)
+    model = compute.prepare(model)
+    if settings.factory:
+        try_out(model, settings.factory, images[:2].to(compute.device).float() / 255, dataset.num_classes)
+    given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
 
-    identity = {"model": source, "model_hash": None if settings.factory else file_hash(source),
+    identity = {"model": source, "model_hash": state_hash(model) if settings.factory else file_hash(source),
                 "arch": getattr(model, "arch", None),
                 "surrogate": settings.surrogate and str(settings.surrogate),
                 "surrogate_hash": settings.surrogate and file_hash(settings.surrogate),
@@ -285,45 +372,58 @@ def main(settings: Settings) -> None:
                 "precision": compute.precision, "hardware": devices.hardware(compute.device), "versions": devices.versions(),
                 "git_commit": git_commit(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    evaluation = Evaluation(compute.prepare(model), surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
+    if parts:
+        fresh_folder(parts, {name: value for name, value in identity.items() if name not in TOLD})
+    evaluation = Evaluation(model, surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
                             settings.seed, identity, output, settings.round_uint8, parts)
-    warned = evaluation.suspicions()
+    warned = doubts.of_network(evaluation)
 
     if settings.adv:
-        rows = {each: evaluation.given(each, array) for each, array in read_adversarial(settings.adv, images, labels).items()}
+        rows = {each: evaluation.given(each, array) for each, array in given.items()}
+        warned += [text for each in rows for text in doubts.of_given(evaluation, each)]
     else:
         rows = {each: evaluation.run(attack_suite.parse(each), **extra) for each, extra in attacks.items()}
-        warned += order_warnings(rows) if surrogate is None else []
-        warned += [text for each in rows if (text := evaluation.still_rising(attack_suite.parse(each)))]
+        warned += doubts.of_order(rows) if surrogate is None else []
+        warned += [text for each, extra in attacks.items()
+                   for text in doubts.of_attack(evaluation, attack_suite.parse(each), extra)]
     if len(rows) > 1:
         rows["worst case"] = evaluation.worst_case(list(rows))
     evaluation.results["worst_case"] = rows.get("worst case")
 
     if settings.sweep:
-        curves = {}
-        for each, extra in attacks.items():
-            if attack_suite.parse(each).kind == "bounded":
-                curves[each] = [(budget, evaluation.run(attack_suite.parse(each), epsilon=budget, **extra)["accuracy"])
-                                for budget in settings.budgets()]
-                if curves[each][-1][1] > 0:
-                    budget, accuracy = curves[each][-1]
-                    warned.append(f"{each}: {accuracy:.1f} % stand at {norm} {budget:.4g}; for a large budget nothing should: "
-                                  "sweep further, and suspect the attack where it never falls to 0")
-        plot_sweep(curves, norm, len(labels), output.with_name(f"{output.stem}-sweep.png"))
-        write_text(output.with_name(f"{output.stem}-sweep.csv"), "attack,epsilon,accuracy\n" + "".join(
-            f"{each},{budget:.6g},{accuracy:.4f}\n" for each, points in curves.items() for budget, accuracy in points))
+        warned += sweep(evaluation, attacks, settings.budgets(), output)
     evaluation.results["warnings"] = warned
     evaluation.write()
     print_table(rows)
     for text in warned:
         print(f"warning: {text}")
     if settings.gallery:
-        print("\n".join(f"picture: {path}" for path in draw_gallery(evaluation, attacks, output.parent, output.stem)))
+        paths = draw_gallery(evaluation, attacks, output.parent, output.stem)
+        print("\n".join(f"picture: {path}" for path in paths) or "no picture: the network gets none of the first 32 images right")
     if parts:
         save_adversarial(parts, list(attacks), settings.save_adv, labels, settings.round_uint8)
         print(f"adversarial images: {settings.save_adv}")
     if output:
         print(f"written: {output}")
+
+
+def main(settings: Settings) -> None:
+    parallel.refuse("test_comparison.py")
+    compute = devices.compute(settings.device, settings.precision)
+    model, source, options = find_model(settings)
+    name, norm, epsilon = threat_model(settings, {**options, **getattr(model, "about", {})})
+    check_budgets(settings, norm, epsilon)
+    attacks = settings.chosen_attacks(norm)
+    output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
+    if output is None:
+        print("nothing is kept of this evaluation: give --output FILE to keep its rows and go on after an interruption")
+    for option, path in (("--output", output), ("--save-adv", settings.save_adv)):
+        if path and path.is_dir():
+            raise InputError(f"{option} {path}: is a folder; name a file")
+        if path:
+            make_folder(path.parent, f"{option}: the folder")
+    with alone(output):
+        evaluate(settings, compute, (model, source, options), (name, norm, epsilon), attacks, output)
 
 
 if __name__ == "__main__":

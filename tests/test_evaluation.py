@@ -12,10 +12,11 @@ from torch import nn
 
 import data
 import models
-from utils import attack_suite
+from locks import held
+from utils import attack_suite, doubts
 from utils.attacks import l2_norm
 from utils.devices import Compute, mix
-from utils.robustness import TOLERANCE, Counted, Evaluation, order_warnings, wilson
+from utils.robustness import TOLERANCE, Counted, Evaluation, to_levels, wilson
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -60,6 +61,8 @@ def test_the_columns_of_the_paper_and_the_released_settings():
     assert list(Settings(attacks="linf").chosen_attacks("linf")) == ["none", "pgd-40", "aa", "fwa-40", "tidim"]
     assert Settings(attacks="released").chosen_attacks("l2") == attack_suite.RELEASED["l2"]
     assert Settings(attacks="pgd-7,cw-3", step_size=0.1).chosen_attacks("l2") == {"pgd-7": {"step_size": 0.1}, "cw-3": {}}
+    assert Settings(attacks="linf", step_size=0.1).chosen_attacks("linf") == {
+        "none": {}, "pgd-40": {"step_size": 0.1}, "aa": {}, "fwa-40": {}, "tidim": {"step_size": 0.1}}
 
 
 def test_stopped_in_the_middle_goes_on_to_the_same_result(chain, tmp_path):
@@ -116,6 +119,7 @@ def test_autoattack_goes_on_with_the_part_it_was_stopped_in(chain, tmp_path):
     whole = attack_suite.attack("aa", model, x[right], y[right], "linf", 0.04, seed=mix(1, 0) % 2**31)
     x_adv = torch.from_numpy(np.load(tmp_path / "b.npz")["aa"])
     assert torch.equal(x_adv[right], whole) and 0 < other["correct"] < right.sum()
+    assert sum(other["parts"].values()) == right.sum() - other["correct"] and next(iter(other["parts"])) == "apgd-ce"
 
 
 def test_another_evaluation_in_the_same_file_is_refused(chain, tmp_path):
@@ -141,14 +145,62 @@ def test_black_box_images_come_from_the_surrogate(chain, tmp_path):
     assert torch.allclose(torch.from_numpy(np.load(tmp_path / "b.npz")["fgsm"])[right], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("budget", [["--epsilon", 0.15], ["--epsilon", 0.1234], ["--norm", "l2", "--epsilon", 1.5]])
 @pytest.mark.parametrize("rounding", [[], ["--round-uint8"]])
-def test_saved_images_give_the_same_count_again(rounding, chain, tmp_path):
-    _, first = evaluate(chain, tmp_path, "--attacks", "none,pgd-5", "--save-adv", tmp_path / "a.npz", *rounding)
+def test_saved_images_give_the_same_count_again(rounding, budget, chain, tmp_path):
+    _, first = evaluate(chain, tmp_path, "--attacks", "none,pgd-5", "--save-adv", tmp_path / "a.npz", *rounding, *budget)
     stored = np.load(tmp_path / "a.npz")
     assert stored["pgd-5"].dtype == (np.uint8 if rounding else np.float32) and not (tmp_path / "a.npz.parts").exists()
-    _, again = evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", *rounding, name="again.json")
+    _, again = evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", *budget, name="again.json")
     assert {name: row["standing"] for name, row in again["attacks"].items()} == {
         name: row["standing"] for name, row in first["attacks"].items()}
+    assert "o" not in first["attacks"]["pgd-5"]["standing"]  # rounding carries none out of the budget
+
+
+@pytest.mark.parametrize("norm, epsilon", [("linf", 8 / 255), ("linf", 0.03), ("l2", 0.5), ("l2", 0.05)])
+def test_rounding_keeps_the_budget(norm, epsilon):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (8, 3, 9, 10), generator=generator) / 255
+    moved = torch.rand(x.shape, generator=generator) - 0.5
+    length = (l2_norm(moved) if norm == "l2" else moved.flatten(1).abs().amax(1)).reshape(-1, 1, 1, 1)
+    x_adv = (x + moved / length * epsilon * torch.tensor([1.0] * 6 + [0.8, 3.0]).reshape(-1, 1, 1, 1)).clamp(0, 1)
+    got, nearest = to_levels(x, x_adv, norm, epsilon), (x_adv * 255).round() / 255
+
+    def size(image):
+        return l2_norm(image - x) if norm == "l2" else (image - x).flatten(1).abs().amax(1)
+    assert torch.allclose(got * 255, (got * 255).round(), atol=1e-4) and ((got - x_adv).abs() < 1 / 255).all()
+    assert (size(got)[:7] <= epsilon * (1 + TOLERANCE) + TOLERANCE).all()
+    for i in range(8):
+        if i == 7 or size(nearest)[i] <= epsilon * (1 + TOLERANCE):
+            torch.testing.assert_close(got[i], nearest[i])
+        else:  # no pixel less would do: with the last one that went back at its nearest level, the image is outside
+            back = ((got[i] - nearest[i]).abs() > 0.5 / 255).flatten().nonzero()[:, 0]
+            cost = (x_adv[i] - x[i]).flatten()[back].abs() * 255 % 1
+            last = back[cost.argmax()] if norm == "l2" else back[0]
+            less = got[i].flatten().clone()
+            less[last] = nearest[i].flatten()[last]
+            assert size(torch.stack([less.view_as(got[i])] * 8))[i] > epsilon
+
+
+def test_kept_images_of_another_evaluation_are_not_taken(chain, tmp_path):
+    true, calls = Evaluation._batch, []
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) == 5:  # in the second attack
+            raise KeyboardInterrupt
+        return true(*arguments)
+
+    words = ["--attacks", "bim-3,pgd-3", "--save-adv", tmp_path / "a.npz"]
+    with mock.patch.object(Evaluation, "_batch", stopping):
+        stopped = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--batch-size", 20, "--epsilon", 0.3,
+                             "--output", tmp_path / "wide.json", *words)
+    assert stopped.status == 130 and (tmp_path / "a.npz.parts").is_dir()
+    evaluate(chain, tmp_path, "--attacks", "bim-3", "--epsilon", 0.01)
+    evaluate(chain, tmp_path, *words, "--epsilon", 0.01)
+    images = data.load("digits", limit_test=60).test_images.numpy() / 255
+    for name in ("bim-3", "pgd-3"):
+        assert np.abs(np.load(tmp_path / "a.npz")[name] - images).max() <= 0.01 + 1e-5
 
 
 def test_images_are_kept_when_the_rows_are_there_already_and_in_a_sweep(chain, tmp_path):
@@ -171,6 +223,12 @@ def test_bad_files_of_adversarial_images(chain, tmp_path):
         refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--adv", tmp_path / "bad.npz",
                              "--output", tmp_path / "x.json")
         assert refused.status == 2 and named in refused.err and refused.err.count("\n") == 1, refused.err
+    np.save(tmp_path / "array.npy", good)
+    np.savez(tmp_path / "labels.npz", labels=labels)
+    for name, named in (("array.npy", "no .npz"), ("nowhere.npz", "no .npz"), (".", "no .npz"), ("labels.npz", "labels alone")):
+        refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--adv", tmp_path / name,
+                             "--output", tmp_path / "x.json")
+        assert refused.status == 2 and named in refused.err and refused.err.count("\n") == 1, refused.err
     cut = (tmp_path / "bad.npz").read_bytes()[:-100]
     for damaged in (b"no archive", cut):
         (tmp_path / "bad.npz").write_bytes(damaged)
@@ -181,7 +239,9 @@ def test_bad_files_of_adversarial_images(chain, tmp_path):
 def test_bad_places_for_results(chain, tmp_path):
     words = ["test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 10, "--attacks", "none"]
     (tmp_path / "list.json").write_text("[1, 2]")
-    for output, named in ((tmp_path, "is a folder"), (tmp_path / "list.json", "is no results file")):
+    (tmp_path / "row.json").write_text('{"attacks": {"fgsm": {"accuracy": 3}, "none": {"standing": 7}}}')
+    for output, named in ((tmp_path, "is a folder"), (tmp_path / "list.json", "is no results file"),
+                          (tmp_path / "row.json", "is no results file")):
         refused = run_script(*words, "--output", output)
         assert refused.status == 2 and f"--output {output}: {named}" in refused.err and refused.err.count("\n") == 1
     (tmp_path / "settings.json").write_text("{}")
@@ -199,6 +259,35 @@ def test_given_images_never_stand_for_an_attack_on_the_network(chain, tmp_path):
         refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--batch-size", 20, *words,
                              "--output", tmp_path / name)
         assert refused.status == 2 and "adv_hash" in refused.err and refused.err.count("\n") == 1
+
+
+def test_one_process_at_a_time_writes_a_results_file(chain, tmp_path):
+    lock = tmp_path / ".results.json.lock"
+    lock.touch()
+    words = ["test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 10, "--attacks", "none", "--output"]
+    with held(lock):
+        refused = run_script(*words, tmp_path / "results.json")
+        assert refused.status == 2 and "another process" in refused.err and refused.err.count("\n") == 1
+        succeed(*words, tmp_path / "other.json")
+    succeed(*words, tmp_path / "results.json")
+    assert not lock.exists()
+
+
+def test_given_images_are_counted_both_ways_and_their_budgets_doubted(chain, tmp_path):
+    words = ["--attacks", "none,ddn-20,pgd-5", "--norm", "l2", "--epsilon", 2]
+    _, first = evaluate(chain, tmp_path, *words, "--save-adv", tmp_path / "a.npz")
+    result, again = evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", "--norm", "l2", "--epsilon", 2, name="again.json")
+    for column in ("correct", "correct_any_norm", "median_norm", "interval_any_norm"):
+        assert again["attacks"]["ddn-20"][column] == first["attacks"]["ddn-20"][column]
+    assert "outside the budget" not in result.out
+    result, less = evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", "--norm", "l2", "--epsilon", 1, name="less.json")
+    fallen = less["attacks"]["pgd-5"]["standing"].count("o")
+    assert f"pgd-5: {fallen} images that the network gets wrong lie outside the budget, l2 1" in result.out and fallen > 0
+    stored = np.load(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", labels=stored["labels"], none=np.zeros_like(stored["none"]), sta=np.zeros_like(stored["none"]))
+    result, black = evaluate(chain, tmp_path, "--adv", tmp_path / "b.npz", name="black.json")
+    assert black["attacks"]["none"]["correct"] == first["attacks"]["none"]["correct"]  # black images are in no such budget
+    assert "sta: its budget is none of pixels" in result.out
 
 
 def test_given_images_of_our_attacks_are_judged_as_the_attacks_are(chain, tmp_path):
@@ -221,7 +310,7 @@ def test_sweep_falls_to_zero_or_warns(chain, tmp_path):
     assert accuracy[0] >= accuracy[1] >= accuracy[2]
     assert accuracy[0] == 100 * said["attacks"]["pgd-10"]["standing"].replace("f", "r").count("r") / 60
     table = (tmp_path / "results-sweep.csv").read_text().splitlines()
-    assert table[0] == "attack,epsilon,accuracy" and len(table) == 4
+    assert table[0] == "attack,epsilon,accuracy,low,high,n" and len(table) == 4
     assert (tmp_path / "results-sweep.png").read_bytes()[:4] == (tmp_path / "results-pgd-10.png").read_bytes()[:4] == b"\x89PNG"
     assert ("sweep further" in result.out) == (accuracy[2] > 0)
     result, _ = evaluate(chain, tmp_path, "--attacks", "pgd-10", "--sweep", "0,0.001", name="short.json")
@@ -229,14 +318,67 @@ def test_sweep_falls_to_zero_or_warns(chain, tmp_path):
 
 
 def test_a_factory(chain, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("import models\ndef network():\n    return models.build('resnet18', width=8)\n"
-                                      "def nothing():\n    return 3\n")
+    (tmp_path / "mine.py").write_text("import models, torch\ndef network():\n    return models.build('resnet18', width=8)\n"
+                                      "def nothing():\n    return 3\n"
+                                      "def wants(width):\n    return 3\n"
+                                      "def fails():\n    raise KeyError('w')\n"
+                                      "def two():\n    return models.build('resnet18', num_classes=2, width=8)\n"
+                                      "class Pair(torch.nn.Module):\n    def forward(self, x):\n        return x, x\n"
+                                      "class Breaks(torch.nn.Module):\n    def forward(self, x):\n        return x @ x[:1, :1, :1]\n")
     monkeypatch.syspath_prepend(tmp_path)
     result = succeed("test_comparison.py", "--factory", "mine:network", "--dataset", "digits", "--limit-test", 20, "--attacks", "none,fgsm")
     assert "mine:network" in result.out
-    for name in ("mine:nothing", "mine:absent", "nowhere:network", "mine"):
+    for name in ("mine:nothing", "mine:absent", "nowhere:network", "mine", "mine:wants", "mine:fails", "mine:two", "mine:Pair", "mine:Breaks"):
         refused = run_script("test_comparison.py", "--factory", name, "--dataset", "digits")
         assert refused.status == 2 and f"--factory {name}" in refused.err and refused.err.count("\n") == 1
+
+
+def test_a_factory_that_returns_other_weights_is_another_network(tmp_path, monkeypatch):
+    (tmp_path / "changing.py").write_text("import models, torch\nseed = 0\ndef network():\n    torch.manual_seed(seed)\n"
+                                          "    return models.build('resnet18', width=8)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["test_comparison.py", "--factory", "changing:network", "--dataset", "digits", "--limit-test", 10, "--output", tmp_path / "r.json"]
+    succeed(*words, "--attacks", "none")
+    succeed(*words, "--attacks", "none,fgsm")
+    import changing
+    changing.seed = 1
+    refused = run_script(*words, "--attacks", "none,fgsm")
+    assert refused.status == 2 and "model_hash" in refused.err
+
+
+@pytest.mark.parametrize("words, named", [
+    (["--attacks", "linf,fgsm"], "linf, l2 or released alone"), (["--attacks", "l2"], "give --norm l2"), (["--epsilon", 8], "write 8/255"),
+    (["--attacks", "pgd-3", "--sweep", "0,4"], "write 4/255"), (["--attacks", "deepfool,sta", "--sweep", "0,0.1"], "give an attack that does"),
+    (["--attacks", "released", "--step-size", 0.1], "--step-size"), (["--adv", "a.npz", "--attacks", "fgsm"], "leave --attacks"),
+    (["--adv", "a.npz", "--gallery"], "--gallery")])
+def test_what_cannot_be_meant_is_refused(words, named, chain, tmp_path):
+    refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 10, "--output", tmp_path / "r.json", *words)
+    assert refused.status == 2 and named in refused.err and refused.err.count("\n") == 1, refused.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_surrogate_without_architecture_is_told_its_own_option(chain, tmp_path):
+    torch.save(models.build("resnet18", width=8).state_dict(), tmp_path / "plain.pth")
+    refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--surrogate", tmp_path / "plain.pth", "--output", tmp_path / "r.json")
+    assert refused.status == 2 and "--surrogate-arch" in refused.err
+
+
+def test_that_nothing_is_kept_is_said(chain):
+    result = succeed("test_comparison.py", "--model", chain / "standard/best_model.pth", "--limit-test", 10, "--attacks", "none")
+    assert "give --output" in result.out and "seed 1" in result.out
+
+
+def test_images_that_are_none_are_said_and_cut(chain, tmp_path):
+    def broken(name, model, x, y, *arguments, **settings):
+        x_adv = x + 0.9
+        x_adv[0, 0, 0, 0] = float("nan")
+        return x_adv
+
+    with mock.patch.object(attack_suite, "attack", broken):
+        result, said = evaluate(chain, tmp_path, "--attacks", "fgsm", "--save-adv", tmp_path / "a.npz", "--epsilon", 1)
+    assert f"fgsm: returned {said['attacks']['fgsm']['attacked']} images with pixels outside [0,1]" in result.out
+    kept = np.load(tmp_path / "a.npz")["fgsm"]
+    assert np.isfinite(kept).all() and kept.min() >= 0 and kept.max() == 1
 
 
 def test_bf16_is_said(chain, tmp_path):
@@ -277,26 +419,52 @@ class Suspect(nn.Module):
     def forward(self, x):
         logits = self.linear(x.flatten(1))
         return {"probabilities": lambda: logits.softmax(1), "randomness": lambda: logits + 0.1 * torch.randn_like(logits),
-                "zero": lambda: logits.sign(), "explodes": lambda: 1e9 * logits, "nothing": lambda: logits}[self.flaw]()
+                "zero": lambda: logits.sign(), "explodes": lambda: 1e9 * logits, "nothing": lambda: logits,
+                "one zero": lambda: torch.cat([logits[:1].sign(), logits[1:]]), "no numbers": lambda: logits / 0,
+                "adapts": lambda: logits + self.adapted(x)}[self.flaw]()
+
+    def adapted(self, x):
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            self.linear(leaf.flatten(1)).sum().backward(inputs=[leaf])
+        return leaf.grad.mean()
 
 
 @pytest.mark.parametrize("flaw, named", [("probabilities", "probabilities"), ("randomness", "differ"), ("zero", "exactly zero"),
-                                         ("explodes", "explodes"), ("nothing", None)])
+                                         ("explodes", "explodes"), ("one zero", "zero for 1 of"), ("no numbers", "not finite"), ("adapts", "takes gradients"),
+                                         ("nothing", None)])
 def test_what_makes_an_evaluation_doubtful_is_said(flaw, named):
     torch.manual_seed(0)
     images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.arange(40) % 3
-    found = Evaluation(Suspect(flaw), None, images, labels, "linf", 0.1, CPU, 16, 1, {}).suspicions()
+    found = doubts.of_network(Evaluation(Suspect(flaw), None, images, labels, "linf", 0.1, CPU, 16, 1, {}))
     # a loss that explodes for some images is saturated, its gradient zero, for others
     assert any(named in text for text in found) and len(found) <= 1 + (flaw == "explodes") if named else not found, found
 
 
 def test_a_weak_attack_that_wins_is_said():
     rows = {name: {"accuracy": accuracy} for name, accuracy in (("pgd-40", 40.0), ("fgsm", 30.0), ("square", 39.5), ("cw-20", 0.0))}
-    found = order_warnings(rows)
+    found = doubts.of_order(rows)
     assert len(found) == 1 and found[0].startswith("fgsm")
-    assert order_warnings(rows | {"fgsm": {"accuracy": 41.0}}) == []
+    assert doubts.of_order(rows | {"fgsm": {"accuracy": 41.0}}) == []
 
 
-def test_an_attack_that_has_not_converged_is_said(chain, tmp_path):
-    result, _ = evaluate(chain, tmp_path, "--attacks", "pgd-2", "--step-size", "0.0005")
-    assert "use more steps" in result.out
+def test_square_as_autoattack_s_last_part_is_a_weak_attack_too():
+    row = {"accuracy": 10.0, "n": 100, "parts": {"apgd-ce": 40, "apgd-t": 0, "fab-t": 0, "square": 2}}
+    assert "2 of 100 images fall to square" in doubts.of_order({"aa": row})[0]
+    assert doubts.of_order({"aa": row | {"parts": row["parts"] | {"square": 1}}}) == []
+
+
+def test_outputs_that_are_no_numbers_are_wrong():
+    images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.zeros(40, dtype=torch.long)
+    row = Evaluation(Suspect("no numbers"), None, images, labels, "linf", 0.1, CPU, 16, 1, {}).run(attack_suite.parse("none"))
+    assert row["standing"] == 40 * "w"
+
+
+@pytest.mark.parametrize("name", ["pgd-20", "bim-20", "mim-20", "tidim-20", "fwa-2"])
+def test_an_attack_that_has_not_converged_is_said(name, chain, tmp_path):
+    """With a step too short, and not with one that is long enough."""
+    result, _ = evaluate(chain, tmp_path, "--attacks", name, "--step-size", "0.0005", "--epsilon", 0.1)
+    assert f"{name}: " in result.out and "use more steps" in result.out
+    if name in ("pgd-20", "bim-20"):
+        result, _ = evaluate(chain, tmp_path, "--attacks", name, "--step-size", "0.03", "--epsilon", 0.1, name="long.json")
+        assert "use more steps" not in result.out

@@ -16,19 +16,19 @@ from pathlib import Path
 
 import numpy
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from data.batches import in_order
 from errors import InputError
 from utils import attack_suite
 from utils.attack_suite import Spec
-from utils.attacks import at_least_float32, frozen, l2_norm, pgd
+from utils.attacks import at_least_float32, l2_norm
 from utils.devices import Compute, mix
 from utils.runs import write_text
 
 # Of a results file, what is told beside the results and is no part of the question.
 TOLD = ("hardware", "versions", "git_commit", "command", "date", "worst_case", "warnings")
+UNSEEN = ("transport", "spatial")  # kinds of attacks whose budgets are of another kind, and kept by the attack
 TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
 
 
@@ -53,7 +53,8 @@ class Counted(torch.nn.Module):
         self.backwards += len(gradient)
 
 
-EMPTY = {"standing": "", "seconds": 0.0, "forward_passes": 0, "backward_passes": 0, "attacked": 0, "norms": []}
+# A row before its first image. outside: images that the attack returned with pixels beyond [0,1].
+EMPTY = {"standing": "", "seconds": 0.0, "forward_passes": 0, "backward_passes": 0, "attacked": 0, "norms": [], "outside": 0}
 
 
 def marks(fooled: list[bool | None], within: list[bool]) -> str:
@@ -72,12 +73,14 @@ def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> 
     try:
         with numpy.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
     stored = content.pop("labels", None)
     if stored is None or len(stored) != len(labels) or not numpy.array_equal(stored, labels.numpy()):
         raise InputError(f"--adv {path}: was made from other images (its labels differ from those of the {len(labels)} images "
                          "chosen here); give the same data set, --split and --limit-test")
+    if not content:
+        raise InputError(f"--adv {path}: holds labels alone; give a file with the images of at least one attack")
     for name, array in content.items():
         if array.shape != tuple(images.shape) or array.dtype not in (numpy.float32, numpy.uint8):
             raise InputError(f"--adv {path}: {name} has shape {array.shape} and type {array.dtype}; {tuple(images.shape)} and "
@@ -91,6 +94,27 @@ def as_images(array: numpy.ndarray) -> torch.Tensor:
     """Images of a file of --save-adv, uint8 or float32, as float32 in [0,1]."""
     images = torch.from_numpy(array)
     return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def to_levels(x: torch.Tensor, x_adv: torch.Tensor, norm: str, epsilon: float) -> torch.Tensor:
+    """Adversarial images rounded to 256 levels, as a file of uint8 holds them; x is on such levels already. What is within the
+    budget stays there: the nearest level, but for as many pixels as have to go to the level nearer to x, first those that lie
+    nearest to it."""
+    moved = ((x_adv - x) * 255).flatten(1)
+    near, toward = moved.round(), moved.trunc()
+    radius = 255 * epsilon * (1 + TOLERANCE / 2)
+    if norm == "linf":
+        inside = moved.abs().amax(1) <= radius + 255 * TOLERANCE
+        back = near.abs() > radius
+    else:
+        inside = moved.norm(dim=1) <= radius + 255 * TOLERANCE
+        order = (moved - toward).abs().masked_fill(near == toward, torch.inf).argsort(1)
+        gain = (near.square() - toward.square()).gather(1, order)
+        before = gain.cumsum(1) - gain
+        back = torch.zeros_like(near, dtype=torch.bool)
+        back.scatter_(1, order, before < near.square().sum(1, keepdim=True) - radius ** 2)
+    levels = torch.where(back & inside[:, None], toward, near).view_as(x)
+    return ((x * 255).round() + levels) / 255
 
 
 def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -118,7 +142,7 @@ class Evaluation:
     seed: int
     identity: dict
     output: Path | None = None
-    rounded: bool = False  # adversarial images rounded to 256 levels, as a file of uint8 holds them
+    rounded: bool = False  # adversarial images rounded to 256 levels before they are judged
     keep: Path | None = None  # a folder for the adversarial images, a file per attack and batch
 
     def __post_init__(self):
@@ -131,7 +155,9 @@ class Evaluation:
     def _go_on(self) -> None:
         try:
             found = json.loads(self.output.read_text())
-            rows = found.pop("attacks")
+            rows = {name: EMPTY | row for name, row in found.pop("attacks").items()}
+            if not all(isinstance(row["standing"], str) and isinstance(row["norms"], list) for row in rows.values()):
+                raise ValueError
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"--output {self.output}: is no results file; name another, or --restart to replace it") from None
         asked = json.loads(json.dumps(self.identity))
@@ -163,14 +189,13 @@ class Evaluation:
                 if first <= done:
                     continue
                 began = time.monotonic()
-                fooled, within, norms, forwards, backwards = self._batch(spec, x, y, epsilon, number, first - len(y), settings,
-                                                                         keep)
+                found = self._batch(spec, x, y, epsilon, number, first - len(y), settings, keep)
                 row["seconds"] += time.monotonic() - began
-                row["forward_passes"] += forwards
-                row["backward_passes"] += backwards
-                row["standing"] += marks(fooled, within)
-                row["attacked"] += sum(f is not None for f in fooled)
-                row["norms"] += [round(value, 6) for f, value in zip(fooled, norms) if f]
+                for part, fallen in found.pop("parts").items():
+                    row.setdefault("parts", {}).setdefault(part, 0)
+                    row["parts"][part] += fallen
+                for column, value in found.items():
+                    row[column] += value
                 self._sum_up(name, spec, row)
                 bar.update(len(y))
                 bar.set_postfix_str(f"{row['accuracy']:.1f} % of {len(row['standing'])} stand")
@@ -186,13 +211,18 @@ class Evaluation:
     def _image_file(keep: Path, spec: Spec, number: int) -> Path:
         return keep / f"{spec.name}.{number:06}.npy"
 
-    def _batch(self, spec, x, y, epsilon, number, first, settings, keep):
-        """Of each image whether it fell (None where it was wrong before), whether within the budget, and the perturbation's
-        norm; and the images that passed through the source in the attack, forwards and backwards."""
+    def _right(self, x, y) -> torch.Tensor:
+        """Which images the network gets right; one with a logit that is no number it does not."""
         with torch.no_grad():
-            right = self.model(x).argmax(1) == y
+            logits = self.model(x)
+        return (logits.argmax(1) == y) & logits.isfinite().all(1)
+
+    def _batch(self, spec, x, y, epsilon, number, first, settings, keep) -> dict:
+        """What a batch adds to the columns of a row, and how many images fell to each part of AutoAttack."""
+        right = self._right(x, y)
         x_adv, chosen = x.clone(), right.nonzero()[:, 0]
         self.source.forwards = self.source.backwards = 0
+        stood = {}
         if len(chosen):
             extra = dict(settings)
             if spec.leaves and self.source is self.model:
@@ -201,21 +231,29 @@ class Evaluation:
                 extra["index"] = first + chosen.cpu()
             if spec.random:
                 extra["seed"] = mix(self.seed, number) % 2**31
-            craft = self._craft_in_parts if spec.family in attack_suite.PARTS else self._craft
-            x_adv[chosen] = craft(spec, x[chosen], y[chosen], epsilon, extra)
-        passes = self.source.forwards, self.source.backwards
+            if spec.family in attack_suite.PARTS:
+                x_adv[chosen], stood = self._craft_in_parts(spec, x[chosen], y[chosen], epsilon, extra)
+            else:
+                x_adv[chosen] = self._craft(spec, x[chosen], y[chosen], epsilon, extra)
+        passes = {"forward_passes": self.source.forwards, "backward_passes": self.source.backwards}
+        image = ((x_adv >= -TOLERANCE) & (x_adv <= 1 + TOLERANCE)).flatten(1).all(1)  # false also for what is no number
+        x_adv = x_adv.where(x_adv.isfinite(), x).clamp(0, 1)
         if self.rounded:
-            x_adv = (x_adv * 255).round() / 255
+            x_adv = to_levels(x, x_adv, self.norm, epsilon)
         if keep:
             numpy.save(self._image_file(keep, spec, number), x_adv.cpu().contiguous().numpy())
-        return *self.judge(spec, x, x_adv, y, right, epsilon), *passes
+        fooled, within, norms = self.judge(spec, x, x_adv, y, right, epsilon)
+        counts = [*stood.values(), fooled.count(False)]
+        return {"standing": marks(fooled, within), "attacked": len(chosen), "norms": _of_fallen(fooled, norms),
+                "outside": int((~image).sum()), **passes,
+                "parts": {part: counts[i] - counts[i + 1] for i, part in enumerate(stood)} if self.source is self.model else {}}
 
     def _craft(self, spec, x, y, epsilon, extra):
         return attack_suite.attack(spec.name, self.source, x, y, self.norm, epsilon, **extra)
 
     def _craft_in_parts(self, spec, x, y, epsilon, extra):
-        """The images that AutoAttack makes of a batch, its parts one by one: each is kept in a file beside the results, so that a
-        long batch goes on after a kill with the part it was in."""
+        """The images that AutoAttack makes of a batch, its parts one by one, and how many stood before each: both are kept in a
+        file beside the results, so that a long batch goes on after a kill with the part it was in."""
         parts, state = attack_suite.PARTS[spec.family], None
         kept = self.output and unfinished(self.output)
         asked = {name: value for name, value in self.identity.items() if name not in TOLD}
@@ -223,43 +261,43 @@ class Evaluation:
         if kept and kept.is_file():
             with (contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
                   numpy.load(kept, allow_pickle=False) as file):
-                state = {name: file[name] for name in file.files} if file["question"] == question else None
-        x_adv, done = x.clone(), 0
+                state = {name: file[name] for name in file.files} if file["question"] == question and "stood" in file else None
+        x_adv, stood = x.clone(), {}
         if state:
-            x_adv, done = torch.from_numpy(state["x_adv"]).to(x), int(state["done"])
+            x_adv, stood = torch.from_numpy(state["x_adv"]).to(x), dict(zip(parts, state["stood"].tolist()))
             self.source.forwards, self.source.backwards = state["passes"].tolist()
-        for part in parts[done:]:
+        for part in parts[len(stood):]:
             with torch.no_grad():
                 left = (self.source(x_adv).argmax(1) == y).nonzero()[:, 0]
             if len(left) == 0:
                 break
             x_adv[left] = self._craft(attack_suite.parse(part), x[left], y[left], epsilon, extra)
-            done += 1
+            stood[part] = len(left)
             if kept:
                 beside = kept.with_name(f"{kept.name}.part.npz")
-                numpy.savez(beside, question=question, x_adv=x_adv.cpu().contiguous().numpy(), done=done,
+                numpy.savez(beside, question=question, x_adv=x_adv.cpu().contiguous().numpy(), stood=list(stood.values()),
                             passes=[self.source.forwards, self.source.backwards])
                 os.replace(beside, kept)
         if kept:
             kept.unlink(missing_ok=True)
-        return x_adv
+        return x_adv, stood
 
     def judge(self, spec, x, x_adv, y, right, epsilon):
-        """As `_batch`, of given images."""
-        with torch.no_grad():
-            wrong = self.model(x_adv).argmax(1) != y
+        """Of each image whether it fell (None where it was wrong before), whether within the budget, and the perturbation's
+        norm."""
+        wrong = ~self._right(x_adv, y)
         norms = l2_norm(x_adv - x) if self.norm == "l2" else (x_adv - x).flatten(1).abs().amax(1)
-        within = norms <= epsilon * (1 + TOLERANCE) + TOLERANCE + self.rounded * 0.5 / 255
-        if spec is not None and spec.kind in ("transport", "spatial", "none"):  # budgets of another kind, kept by the attack
+        within = norms <= epsilon * (1 + TOLERANCE) + TOLERANCE
+        if spec is not None and spec.kind in UNSEEN:
             within = torch.ones_like(within)
         return [f if r else None for f, r in zip(wrong.tolist(), right.tolist())], within.tolist(), norms.tolist()
 
-    def _sum_up(self, name: str, spec: Spec | None, row: dict) -> None:
+    def _sum_up(self, name: str, spec: Spec | None, row: dict, kind: str | None = None) -> None:
         """Write the row's figures from its images, and the results file."""
         n, standing = len(row["standing"]), row["standing"]
         correct = standing.count("r") + standing.count("o")
         row |= {"accuracy": 100 * correct / n, "correct": correct, "n": n, "interval": wilson(correct, n),
-                "kind": spec.kind if spec else "given"}
+                "kind": kind or spec.kind}
         if spec and spec.kind in ("minimum-norm", "spatial"):
             anywhere = standing.count("r")
             row |= {"accuracy_any_norm": 100 * anywhere / n, "correct_any_norm": anywhere,
@@ -280,12 +318,10 @@ class Evaluation:
         for x, y in in_order(self.images, self.labels, self.batch_size, self.compute.device):
             part = as_images(x_adv[first:first + len(y)]).to(x.device)
             first += len(y)
-            with torch.no_grad():
-                right = self.model(x).argmax(1) == y
-            fooled, within, norms = self.judge(spec, x, part, y, right, self.epsilon)
+            fooled, within, norms = self.judge(spec, x, part, y, self._right(x, y), self.epsilon)
             row["standing"] += marks(fooled, within)
-            row["norms"] += [round(value, 6) for f, value in zip(fooled, norms) if f]
-        self._sum_up(name, None, row)
+            row["norms"] += _of_fallen(fooled, norms)
+        self._sum_up(name, spec, row, kind="given")
         return row
 
     def worst_case(self, names: list[str]) -> dict:
@@ -295,69 +331,6 @@ class Evaluation:
         n = len(rows[0])
         return {"accuracy": 100 * correct / n, "correct": correct, "n": n, "interval": wilson(correct, n), "attacks": names}
 
-    def suspicions(self, sample: int = 64) -> list[str]:
-        """What about the network makes an evaluation doubtful, seen on the first images: outputs that are probabilities, two
-        passes that differ, gradients that vanish or explode."""
-        found = []
-        x, y = next(in_order(self.images[:sample], self.labels[:sample], sample, self.compute.device, channels_last=True))
-        with frozen(self.source):
-            with torch.no_grad():
-                once, twice = self.source(x), self.source(x)
-            if (once >= 0).all() and torch.allclose(once.sum(1), torch.ones_like(once[:, 0]), atol=1e-3):
-                found.append("the outputs are probabilities, not logits: cross-entropy attacks see flattened gradients; "
-                             "return the logits")
-            if not torch.allclose(once, twice, rtol=1e-3, atol=1e-4):
-                found.append("two passes over the same images differ: a randomised network needs attacks that average over "
-                             "its draws")
-            leaf = x.clone().requires_grad_(True)
-            gradient, = torch.autograd.grad(F.cross_entropy(self.source(leaf), y, reduction="sum"), leaf)
-        size = l2_norm(gradient)
-        vanished = (size == 0).float().mean().item()
-        if vanished > 0.1:
-            found.append(f"the gradient of the loss is exactly zero for {100 * vanished:.0f} % of the first {len(x)} images: "
-                         "gradient attacks are blind there; trust square, or attack with another loss")
-        if not torch.isfinite(size).all() or size.max() > 1e6:
-            found.append(f"the gradient of the loss explodes (largest norm {size.max().item():.1e}): gradient attacks are "
-                         "unreliable")
-        return found
 
-    def still_rising(self, spec: Spec, sample: int = 16) -> str | None:
-        """A warning where the loss of a PGD attack still rises when its steps end, seen on a few images that stand."""
-        row = self.results["attacks"][spec.name]
-        chosen = [i for i, mark in enumerate(row["standing"]) if mark == "r"][:sample]
-        if spec.family != "pgd" or not chosen:
-            return None
-        x = self.images[chosen].to(self.compute.device).float() / 255
-        y = self.labels[chosen].to(self.compute.device)
-        start = torch.zeros_like(x)
-
-        def loss(steps, start):
-            x_adv = pgd(self.source, x, y, self.norm, self.epsilon, steps, start=start)
-            with torch.no_grad():
-                return x_adv - x, F.cross_entropy(self.source(x_adv), y).item()
-
-        more = max(1, spec.steps // 2)
-        delta, before = loss(spec.steps, start)
-        _, after = loss(more, delta)
-        _, natural = loss(0, start)
-        if after - before > 0.1 * max(before - natural, 1e-12):
-            return (f"{spec.name}: {more} more steps raise the loss from {before:.3f} to {after:.3f} ({natural:.3f} without an "
-                    "attack): it has not converged; use more steps")
-        return None
-
-
-def order_warnings(rows: dict[str, dict]) -> list[str]:
-    """Where a weaker attack does better than a stronger one by more than 1 % of the images: a one-step or black-box
-    attack against gradient attacks of many steps. rows: spec name -> row."""
-    strong = {name: row for name, row in rows.items() if (spec := attack_suite.parse(name)).kind == "bounded"
-              and not spec.one_step and not spec.black_box and spec.family != "aa"}
-    found = []
-    for name, row in rows.items():
-        spec = attack_suite.parse(name)
-        if not (spec.one_step or spec.black_box) or not strong:
-            continue
-        best = min(strong, key=lambda other: strong[other]["accuracy"])
-        if row["accuracy"] < strong[best]["accuracy"] - 1:
-            found.append(f"{name}, a {'one-step' if spec.one_step else 'black-box'} attack, leaves {row['accuracy']:.1f} % where "
-                         f"{best} leaves {strong[best]['accuracy']:.1f} %: gradients are masked or the attack is broken")
-    return found
+def _of_fallen(fooled: list[bool | None], norms: list[float]) -> list[float]:
+    return [round(value, 6) for fell, value in zip(fooled, norms) if fell]

@@ -122,7 +122,7 @@ def parse(name: str, norm: str | None = None) -> Spec:
                         name.strip().lower())
     family = FAMILIES.get(form["family"]) if form else None
     if family is None:
-        raise InputError(f"--attacks: {name!r} is unknown; choose from {', '.join(choices(norm))}")
+        raise InputError(f"--attacks: {name!r} is unknown; choose from {', '.join(choices(norm))}, or linf, l2 or released alone")
     if form["steps"] and family.steps is None:
         raise InputError(f"--attacks: {name!r}: {form['family']} takes no number of steps; write {form['family']}")
     if form["starts"] and not family.starts:
@@ -140,6 +140,14 @@ def parse(name: str, norm: str | None = None) -> Spec:
         spelt += f"x{restarts}"
     return Spec(spelt, form["family"], steps, restarts, family.kind, family.random, family.norms, family.one_step,
                 family.black_box, family.leaves)
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of the attack of that name, None where there is none."""
+    try:
+        return parse(name).kind
+    except InputError:
+        return None
 
 
 def attack(name: str, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "linf",

@@ -1,0 +1,124 @@
+"""What makes an evaluation doubtful: of the network, of an attack, of the rows beside each other."""
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from data.batches import in_order
+from utils import attack_suite
+from utils.attack_suite import Spec
+from utils.attacks import frozen, l2_norm
+from utils.robustness import UNSEEN, Evaluation
+
+
+def of_network(evaluation: Evaluation, sample: int = 64) -> list[str]:
+    """Seen on the first images: outputs that are no numbers or probabilities, two passes that differ, gradients taken inside
+    the network, gradients that vanish or explode."""
+    found, network = [], evaluation.source
+    x, y = next(in_order(evaluation.images[:sample], evaluation.labels[:sample], sample, evaluation.compute.device,
+                         channels_last=True))
+    with frozen(network):
+        with torch.no_grad(), _gradients_taken() as taken:
+            once, twice = network(x), network(x)
+        lost = (~once.isfinite()).any(1).sum().item()
+        if lost:
+            found.append(f"the outputs are not finite for {lost} of the first {len(x)} images: such an image counts as wrong")
+        if (once >= 0).all() and torch.allclose(once.sum(1), torch.ones_like(once[:, 0]), atol=1e-3):
+            found.append("the outputs are probabilities, not logits: cross-entropy attacks see flattened gradients; "
+                         "return the logits")
+        if not torch.allclose(once, twice, rtol=1e-3, atol=1e-4, equal_nan=True):
+            found.append("two passes over the same images differ: a randomised network needs attacks that average over its draws")
+        if taken:
+            found.append("the network takes gradients while it predicts: a defense that adapts to each image needs attacks that "
+                         "adapt to it")
+        leaf = x.clone().requires_grad_(True)
+        gradient, = torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
+    size = l2_norm(gradient)
+    vanished = (size == 0).sum().item()
+    if vanished:
+        found.append(f"the gradient of the loss is exactly zero for {vanished} of the first {len(x)} images: "
+                     "gradient attacks are blind there; trust square, or attack with another loss")
+    if not lost and (not torch.isfinite(size).all() or size.max() > 1e6):
+        found.append(f"the gradient of the loss explodes (largest norm {size.max().item():.1e}): gradient attacks are unreliable")
+    return found
+
+
+@contextlib.contextmanager
+def _gradients_taken() -> Iterator[list]:
+    """Grows by one with each gradient taken inside."""
+    taken, grad, backward = [], torch.autograd.grad, torch.autograd.backward
+
+    def noting(function):
+        def noted(*arguments, **options):
+            taken.append(1)
+            return function(*arguments, **options)
+        return noted
+    torch.autograd.grad, torch.autograd.backward = noting(grad), noting(backward)
+    try:
+        yield taken
+    finally:
+        torch.autograd.grad, torch.autograd.backward = grad, backward
+
+
+def of_attack(evaluation: Evaluation, spec: Spec, settings: dict, sample: int = 16) -> list[str]:
+    """Of an attack that was run with `settings`: images beyond [0,1]; a loss that still rises when its steps end, seen on a few
+    images that stand."""
+    found, row = [], evaluation.results["attacks"][spec.name]
+    if row["outside"]:
+        found.append(f"{spec.name}: returned {row['outside']} images with pixels outside [0,1], or that are no numbers; they "
+                     "were cut to it before they were judged: the attack is broken")
+    chosen = torch.tensor([i for i, mark in enumerate(row["standing"]) if mark == "r"][:sample], dtype=torch.long)
+    if spec.family not in ("bim", "pgd", "mim", "tidim", "fwa", "fwa-fw") or not len(chosen):
+        return found
+    x = evaluation.images[chosen].to(evaluation.compute.device).float() / 255
+    y = evaluation.labels[chosen].to(evaluation.compute.device)
+    extra = dict(settings, index=chosen) if spec.family == "tidim" else settings
+
+    def loss(steps):
+        x_adv = x
+        if steps:
+            x_adv = attack_suite.attack(spec.family, evaluation.source, x, y, evaluation.norm, evaluation.epsilon,
+                                        evaluation.seed, **extra, steps=steps)
+        with frozen(evaluation.source), torch.no_grad():
+            return F.cross_entropy(evaluation.source(x_adv), y).item()
+
+    more = max(1, spec.steps // 2)
+    natural, before, after = loss(0), loss(spec.steps), loss(spec.steps + more)
+    if after - before > 0.1 * max(before - natural, 1e-12):
+        found.append(f"{spec.name}: {more} more steps raise the loss from {before:.3f} to {after:.3f} ({natural:.3f} without an "
+                     "attack): it has not converged; use more steps")
+    return found
+
+
+def of_given(evaluation: Evaluation, name: str) -> list[str]:
+    """Of images that a file holds: budgets that they do not keep, or that cannot be seen in them."""
+    row, kind = evaluation.results["attacks"][name], attack_suite.kind_of(name)
+    if kind in UNSEEN:
+        return [f"{name}: its budget is none of pixels and cannot be read off images; that they keep it is taken on trust"]
+    beyond = row["standing"].count("o")
+    if beyond and kind != "minimum-norm":
+        return [f"{name}: {beyond} images that the network gets wrong lie outside the budget, {evaluation.norm} "
+                f"{evaluation.epsilon:.4g}, and count as standing"]
+    return []
+
+
+def of_order(rows: dict[str, dict]) -> list[str]:
+    """Where a weaker attack does better than a stronger one by more than 1 % of the images: a one-step or black-box
+    attack, also square as AutoAttack's last part, against gradient attacks of many steps. rows: spec name -> row."""
+    strong = {name: row for name, row in rows.items() if (spec := attack_suite.parse(name)).kind == "bounded"
+              and not spec.one_step and not spec.black_box and spec.family != "aa"}
+    found = []
+    for name, row in rows.items():
+        spec = attack_suite.parse(name)
+        by_square = row.get("parts", {}).get("square", 0)
+        if by_square and by_square > 0.01 * row["n"]:
+            found.append(f"{name}: {by_square} of {row['n']} images fall to square, a black-box attack, after all "
+                         "gradient attacks have left them: gradients are masked or the attack is broken")
+        if not (spec.one_step or spec.black_box) or not strong:
+            continue
+        best = min(strong, key=lambda other: strong[other]["accuracy"])
+        if row["accuracy"] < strong[best]["accuracy"] - 1:
+            found.append(f"{name}, a {'one-step' if spec.one_step else 'black-box'} attack, leaves {row['accuracy']:.1f} % where "
+                         f"{best} leaves {strong[best]['accuracy']:.1f} %: gradients are masked or the attack is broken")
+    return found
