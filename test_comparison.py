@@ -209,13 +209,20 @@ def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes
                          f"{(len(images), num_classes)} are needed")
 
 
-def fresh_folder(parts: Path, identity: dict) -> None:
+def saved_before(evaluation: Evaluation, path: Path, attacks: dict) -> bool:
+    """Whether the file of --save-adv is what a run of this very evaluation wrote for these attacks."""
+    saved = evaluation.results.get("saved") or {}
+    return path.is_file() and saved.get("attacks") == list(attacks) and saved.get("file_hash") == file_hash(path)
+
+
+def fresh_folder(parts: Path, identity: dict) -> Path:
     """An empty folder for the images of --save-adv, or the one that a stopped run of this very evaluation left."""
     question, said = parts / "question.json", json.dumps(identity, default=str)
     if parts.is_dir() and not (question.is_file() and question.read_text() == said):
         shutil.rmtree(parts)
     parts.mkdir(exist_ok=True)
     write_text(question, said)
+    return parts
 
 
 @contextlib.contextmanager
@@ -361,8 +368,8 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
         try_out(model, settings.factory, images[:2].to(compute.device).float() / 255, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
 
-    identity = {"model": source, "model_hash": state_hash(model) if settings.factory else file_hash(source),
-                "arch": getattr(model, "arch", None),
+    identity = {"model": source, "factory": settings.factory,
+                "model_hash": state_hash(model) if settings.factory else file_hash(source), "arch": getattr(model, "arch", None),
                 "surrogate": settings.surrogate and str(settings.surrogate),
                 "surrogate_hash": settings.surrogate and file_hash(settings.surrogate),
                 "adv_hash": settings.adv and file_hash(settings.adv), "dataset": name,
@@ -372,10 +379,10 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
                 "precision": compute.precision, "hardware": devices.hardware(compute.device), "versions": devices.versions(),
                 "git_commit": git_commit(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    if parts:
-        fresh_folder(parts, {name: value for name, value in identity.items() if name not in TOLD})
     evaluation = Evaluation(model, surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
-                            settings.seed, identity, output, settings.round_uint8, parts)
+                            settings.seed, identity, output, settings.round_uint8)
+    if parts and not saved_before(evaluation, settings.save_adv, attacks):
+        evaluation.keep = fresh_folder(parts, {name: value for name, value in identity.items() if name not in TOLD})
     warned = doubts.of_network(evaluation)
 
     if settings.adv:
@@ -400,8 +407,11 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
     if settings.gallery:
         paths = draw_gallery(evaluation, attacks, output.parent, output.stem)
         print("\n".join(f"picture: {path}" for path in paths) or "no picture: the network gets none of the first 32 images right")
-    if parts:
+    if evaluation.keep:
         save_adversarial(parts, list(attacks), settings.save_adv, labels, settings.round_uint8)
+        evaluation.results["saved"] = {"attacks": list(attacks), "file_hash": file_hash(settings.save_adv)}
+        evaluation.write()
+    if parts:
         print(f"adversarial images: {settings.save_adv}")
     if output:
         print(f"written: {output}")

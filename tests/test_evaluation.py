@@ -25,8 +25,8 @@ def results(path) -> dict:
     return json.loads(path.read_text())
 
 
-def evaluate(chain, tmp_path, *words, name="results.json", **options):
-    result = succeed("test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 60, "--batch-size", 20, "--output",
+def evaluate(chain, tmp_path, *words, name="results.json", run="standard", **options):
+    result = succeed("test_comparison.py", "--model-dir", chain / run, "--limit-test", 60, "--batch-size", 20, "--output",
                      tmp_path / name, *words, **options)
     return result, results(tmp_path / name)
 
@@ -129,6 +129,9 @@ def test_another_evaluation_in_the_same_file_is_refused(chain, tmp_path):
     assert refused.status == 2 and "holds another evaluation" in refused.err and refused.err.count("\n") == 1
     _, more = evaluate(chain, tmp_path, "--attacks", "none,fgsm")  # a further attack joins
     assert set(more["attacks"]) == {"none", "fgsm"}
+    shutil.copytree(chain / "standard", tmp_path / "moved")
+    _, same = evaluate(tmp_path, tmp_path, "--attacks", "none,fgsm", run="moved")  # the same network at another place
+    assert same["attacks"] == more["attacks"]
 
 
 def test_black_box_images_come_from_the_surrogate(chain, tmp_path):
@@ -207,9 +210,14 @@ def test_images_are_kept_when_the_rows_are_there_already_and_in_a_sweep(chain, t
     """The rows made before without their images are made again; a sweep does not put its images in their place."""
     words = ["--attacks", "none,bim-3"]
     _, first = evaluate(chain, tmp_path, *words)
-    for _ in range(2):  # and the same command once more
+    runs = []
+    for _ in range(3):  # and the same command once more; and with a file that something else has changed
         _, again = evaluate(chain, tmp_path, *words, "--save-adv", tmp_path / "a.npz", "--sweep", "0,0.3")
         assert again["attacks"]["bim-3"]["standing"] == first["attacks"]["bim-3"]["standing"]
+        runs.append(again["attacks"]["bim-3"]["seconds"])
+        if len(runs) == 2:
+            np.savez(tmp_path / "a.npz", labels=[1])
+    assert runs[0] == runs[1] != runs[2]  # made once, and then again
     images = data.load("digits", limit_test=60).test_images.numpy() / 255
     assert 0.1 < np.abs(np.load(tmp_path / "a.npz")["bim-3"] - images).max() <= 0.15 + 1e-6
 

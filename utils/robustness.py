@@ -27,7 +27,7 @@ from utils.devices import Compute, mix
 from utils.runs import write_text
 
 # Of a results file, what is told beside the results and is no part of the question.
-TOLD = ("hardware", "versions", "git_commit", "command", "date", "worst_case", "warnings")
+TOLD = ("model", "surrogate", "hardware", "versions", "git_commit", "command", "date", "worst_case", "warnings", "saved")
 UNSEEN = ("transport", "spatial")  # kinds of attacks whose budgets are of another kind, and kept by the attack
 TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
 
