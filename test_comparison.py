@@ -126,6 +126,7 @@ if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
 import contextlib
+import hashlib
 import json
 import os
 import shlex
@@ -144,7 +145,7 @@ from utils import devices, doubts, parallel
 from utils.attacks import frozen
 from utils.reports import plot_examples, plot_sweep, table
 from utils.robustness import TOLD, Evaluation, read_adversarial, unfinished
-from utils.runs import file_hash, git_commit, make_folder, read_settings, state_hash, write_csv, write_text
+from utils.runs import file_hash, git_commit, make_folder, read_settings, write_csv, write_text
 from utils.stages import check_classes
 from utils.training import run_script
 
@@ -180,6 +181,8 @@ def from_factory(name: str) -> torch.nn.Module:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"--factory {name}: {error}; write package.module:function, on Python's path") from None
+    except Exception as error:  # whatever the user's own code raises
+        raise InputError(f"--factory {name}: importing {module} raised {type(error).__name__}: {first_line(error)}") from error
     try:
         network = make()
     except Exception as error:  # whatever the user's own code raises
@@ -188,6 +191,18 @@ def from_factory(name: str) -> torch.nn.Module:
     if not isinstance(network, torch.nn.Module):
         raise InputError(f"--factory {name}: returned a {type(network).__name__}; a torch.nn.Module on [0,1] images is needed")
     return network
+
+
+def state_hash(model: torch.nn.Module) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a network's parameters and buffers, with their names."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}".encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:16]
 
 
 def first_line(error: Exception) -> str:
@@ -212,7 +227,7 @@ def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes
 def saved_before(evaluation: Evaluation, path: Path, attacks: dict) -> bool:
     """Whether the file of --save-adv is what a run of this very evaluation wrote for these attacks."""
     saved = evaluation.results.get("saved") or {}
-    return path.is_file() and saved.get("attacks") == list(attacks) and saved.get("file_hash") == file_hash(path)
+    return path.is_file() and set(attacks) <= set(saved.get("attacks", ())) and saved.get("file_hash") == file_hash(path)
 
 
 def fresh_folder(parts: Path, identity: dict) -> Path:
@@ -226,15 +241,15 @@ def fresh_folder(parts: Path, identity: dict) -> Path:
 
 
 @contextlib.contextmanager
-def alone(output: Path | None):
-    """Inside, no other process writes this results file."""
-    if output is None:
+def alone(option: str, path: Path | None):
+    """Inside, no other process writes this file."""
+    if path is None:
         yield
         return
 
     def busy():
-        raise InputError(f"--output {output}: another process is writing it; wait for it, or name another file")
-    lock = output.with_name(f".{output.name}.lock")
+        raise InputError(f"{option} {path}: another process is writing it; wait for it, or name another file")
+    lock = path.with_name(f".{path.name}.lock")
     lock.touch()
     with held(lock, busy):
         try:
@@ -375,8 +390,9 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
                 "adv_hash": settings.adv and file_hash(settings.adv), "dataset": name,
                 "data_fingerprint": dataset.fingerprint, "split": settings.split, "n": len(labels), "norm": norm,
                 "epsilon": epsilon, "step_size": settings.step_size, "released_settings": settings.attacks == "released",
-                "rounded": settings.round_uint8, "seed": settings.seed, "batch_size": settings.batch_size,
-                "precision": compute.precision, "hardware": devices.hardware(compute.device), "versions": devices.versions(),
+                "rounded": settings.round_uint8, "rules": 2 if settings.round_uint8 or settings.step_size else None,
+                "seed": settings.seed, "batch_size": settings.batch_size, "precision": compute.precision,
+                "hardware": devices.hardware(compute.device), "versions": devices.versions(),
                 "git_commit": git_commit(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     evaluation = Evaluation(model, surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
@@ -428,11 +444,11 @@ def main(settings: Settings) -> None:
     if output is None:
         print("nothing is kept of this evaluation: give --output FILE to keep its rows and go on after an interruption")
     for option, path in (("--output", output), ("--save-adv", settings.save_adv)):
-        if path and path.is_dir():
-            raise InputError(f"{option} {path}: is a folder; name a file")
+        if path and path.exists() and not path.is_file():
+            raise InputError(f"{option} {path}: is {'a folder' if path.is_dir() else 'no plain file'}; name a file")
         if path:
             make_folder(path.parent, f"{option}: the folder")
-    with alone(output):
+    with alone("--output", output), alone("--save-adv", settings.save_adv):
         evaluate(settings, compute, (model, source, options), (name, norm, epsilon), attacks, output)
 
 

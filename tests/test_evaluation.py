@@ -1,6 +1,7 @@
 """test_comparison.py as a user runs it: columns, black box, files of adversarial images, sweeps, kills, warnings."""
 import json
 import math
+import os
 import shutil
 from unittest import mock
 
@@ -248,7 +249,8 @@ def test_bad_places_for_results(chain, tmp_path):
     words = ["test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 10, "--attacks", "none"]
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "row.json").write_text('{"attacks": {"fgsm": {"accuracy": 3}, "none": {"standing": 7}}}')
-    for output, named in ((tmp_path, "is a folder"), (tmp_path / "list.json", "is no results file"),
+    os.mkfifo(tmp_path / "pipe")
+    for output, named in ((tmp_path, "is a folder"), (tmp_path / "pipe", "is no plain file"), (tmp_path / "list.json", "is no results file"),
                           (tmp_path / "row.json", "is no results file")):
         refused = run_script(*words, "--output", output)
         assert refused.status == 2 and f"--output {output}: {named}" in refused.err and refused.err.count("\n") == 1
@@ -269,14 +271,17 @@ def test_given_images_never_stand_for_an_attack_on_the_network(chain, tmp_path):
         assert refused.status == 2 and "adv_hash" in refused.err and refused.err.count("\n") == 1
 
 
-def test_one_process_at_a_time_writes_a_results_file(chain, tmp_path):
-    lock = tmp_path / ".results.json.lock"
+@pytest.mark.parametrize("name", ["results.json", "a.npz"])
+def test_one_process_at_a_time_writes_a_file(name, chain, tmp_path):
+    lock = tmp_path / f".{name}.lock"
     lock.touch()
-    words = ["test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 10, "--attacks", "none", "--output"]
+    words = ["test_comparison.py", "--model-dir", chain / "standard", "--limit-test", 10, "--attacks", "none",
+             *(["--save-adv", tmp_path / "a.npz"] if name == "a.npz" else []), "--output"]
     with held(lock):
         refused = run_script(*words, tmp_path / "results.json")
         assert refused.status == 2 and "another process" in refused.err and refused.err.count("\n") == 1
-        succeed(*words, tmp_path / "other.json")
+        if name == "results.json":
+            succeed(*words, tmp_path / "other.json")
     succeed(*words, tmp_path / "results.json")
     assert not lock.exists()
 
@@ -330,13 +335,18 @@ def test_a_factory(chain, tmp_path, monkeypatch):
                                       "def nothing():\n    return 3\n"
                                       "def wants(width):\n    return 3\n"
                                       "def fails():\n    raise KeyError('w')\n"
+                                      "def detached():\n    return torch.nn.Sequential(models.build('resnet18', width=8), Detached())\n"
+                                      "class Detached(torch.nn.Module):\n    def forward(self, x):\n        return x.detach()\n"
                                       "def two():\n    return models.build('resnet18', num_classes=2, width=8)\n"
                                       "class Pair(torch.nn.Module):\n    def forward(self, x):\n        return x, x\n"
                                       "class Breaks(torch.nn.Module):\n    def forward(self, x):\n        return x @ x[:1, :1, :1]\n")
     monkeypatch.syspath_prepend(tmp_path)
     result = succeed("test_comparison.py", "--factory", "mine:network", "--dataset", "digits", "--limit-test", 20, "--attacks", "none,fgsm")
     assert "mine:network" in result.out
-    for name in ("mine:nothing", "mine:absent", "nowhere:network", "mine", "mine:wants", "mine:fails", "mine:two", "mine:Pair", "mine:Breaks"):
+    result = succeed("test_comparison.py", "--factory", "mine:detached", "--dataset", "digits", "--limit-test", 20, "--attacks", "none")
+    assert "exactly zero for 20 of" in result.out
+    (tmp_path / "broken.py").write_text("def network(:\n")
+    for name in ("mine:nothing", "mine:absent", "nowhere:network", "mine", "mine:wants", "mine:fails", "mine:two", "mine:Pair", "mine:Breaks", "broken:network"):
         refused = run_script("test_comparison.py", "--factory", name, "--dataset", "digits")
         assert refused.status == 2 and f"--factory {name}" in refused.err and refused.err.count("\n") == 1
 
@@ -369,6 +379,18 @@ def test_a_surrogate_without_architecture_is_told_its_own_option(chain, tmp_path
     torch.save(models.build("resnet18", width=8).state_dict(), tmp_path / "plain.pth")
     refused = run_script("test_comparison.py", "--model-dir", chain / "standard", "--surrogate", tmp_path / "plain.pth", "--output", tmp_path / "r.json")
     assert refused.status == 2 and "--surrogate-arch" in refused.err
+
+
+def test_the_hash_of_a_network_is_that_of_its_values():
+    from test_comparison import state_hash
+    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    other.load_state_dict(one.state_dict())
+    assert state_hash(one) == state_hash(other)
+    flat = torch.cat([one.weight.detach().flatten(), one.bias.detach()])
+    other.weight.data, other.bias.data = flat[:6].view(2, 3), flat[6:]  # views of one tensor
+    assert state_hash(one) == state_hash(other)
+    other.bias.data += 1
+    assert state_hash(one) != state_hash(other)
 
 
 def test_that_nothing_is_kept_is_said(chain):
@@ -450,14 +472,16 @@ def test_what_makes_an_evaluation_doubtful_is_said(flaw, named):
 
 
 def test_a_weak_attack_that_wins_is_said():
-    rows = {name: {"accuracy": accuracy} for name, accuracy in (("pgd-40", 40.0), ("fgsm", 30.0), ("square", 39.5), ("cw-20", 0.0))}
+    rows = {name: {"accuracy": accuracy, "correct": 10 * accuracy, "n": 1000}
+            for name, accuracy in (("pgd-40", 40), ("fgsm", 30), ("square", 39.5), ("cw-20", 0))}
     found = doubts.of_order(rows)
     assert len(found) == 1 and found[0].startswith("fgsm")
-    assert doubts.of_order(rows | {"fgsm": {"accuracy": 41.0}}) == []
+    assert doubts.of_order(rows | {"fgsm": rows["fgsm"] | {"accuracy": 41, "correct": 410}}) == []
+    assert doubts.of_order({"bim-3" if name == "pgd-40" else name: row for name, row in rows.items()}) == []  # too few steps to be beaten
 
 
 def test_square_as_autoattack_s_last_part_is_a_weak_attack_too():
-    row = {"accuracy": 10.0, "n": 100, "parts": {"apgd-ce": 40, "apgd-t": 0, "fab-t": 0, "square": 2}}
+    row = {"accuracy": 10.0, "correct": 10, "n": 100, "parts": {"apgd-ce": 40, "apgd-t": 0, "fab-t": 0, "square": 2}}
     assert "2 of 100 images fall to square" in doubts.of_order({"aa": row})[0]
     assert doubts.of_order({"aa": row | {"parts": row["parts"] | {"square": 1}}}) == []
 

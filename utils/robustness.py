@@ -192,8 +192,9 @@ class Evaluation:
                 found = self._batch(spec, x, y, epsilon, number, first - len(y), settings, keep)
                 row["seconds"] += time.monotonic() - began
                 for part, fallen in found.pop("parts").items():
-                    row.setdefault("parts", {}).setdefault(part, 0)
-                    row["parts"][part] += fallen
+                    if first == len(y) or "parts" in row:  # not in a row that began before parts were counted
+                        row.setdefault("parts", {}).setdefault(part, 0)
+                        row["parts"][part] += fallen
                 for column, value in found.items():
                     row[column] += value
                 self._sum_up(name, spec, row)
@@ -222,7 +223,7 @@ class Evaluation:
         right = self._right(x, y)
         x_adv, chosen = x.clone(), right.nonzero()[:, 0]
         self.source.forwards = self.source.backwards = 0
-        stood = {}
+        stood = []
         if len(chosen):
             extra = dict(settings)
             if spec.leaves and self.source is self.model:
@@ -243,17 +244,17 @@ class Evaluation:
         if keep:
             numpy.save(self._image_file(keep, spec, number), x_adv.cpu().contiguous().numpy())
         fooled, within, norms = self.judge(spec, x, x_adv, y, right, epsilon)
-        counts = [*stood.values(), fooled.count(False)]
+        fell = {part: before - after for part, before, after in zip(attack_suite.PARTS.get(spec.family, ()), stood, stood[1:])}
         return {"standing": marks(fooled, within), "attacked": len(chosen), "norms": _of_fallen(fooled, norms),
                 "outside": int((~image).sum()), **passes,
-                "parts": {part: counts[i] - counts[i + 1] for i, part in enumerate(stood)} if self.source is self.model else {}}
+                "parts": fell if self.source is self.model else {}}
 
     def _craft(self, spec, x, y, epsilon, extra):
         return attack_suite.attack(spec.name, self.source, x, y, self.norm, epsilon, **extra)
 
     def _craft_in_parts(self, spec, x, y, epsilon, extra):
-        """The images that AutoAttack makes of a batch, its parts one by one, and how many stood before each: both are kept in a
-        file beside the results, so that a long batch goes on after a kill with the part it was in."""
+        """The images that AutoAttack makes of a batch, its parts one by one, and how many stand before each and in the end. Both
+        are kept in a file beside the results, so that a long batch goes on after a kill with the part it was in."""
         parts, state = attack_suite.PARTS[spec.family], None
         kept = self.output and unfinished(self.output)
         asked = {name: value for name, value in self.identity.items() if name not in TOLD}
@@ -262,9 +263,9 @@ class Evaluation:
             with (contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
                   numpy.load(kept, allow_pickle=False) as file):
                 state = {name: file[name] for name in file.files} if file["question"] == question and "stood" in file else None
-        x_adv, stood = x.clone(), {}
+        x_adv, stood = x.clone(), []
         if state:
-            x_adv, stood = torch.from_numpy(state["x_adv"]).to(x), dict(zip(parts, state["stood"].tolist()))
+            x_adv, stood = torch.from_numpy(state["x_adv"]).to(x), state["stood"].tolist()
             self.source.forwards, self.source.backwards = state["passes"].tolist()
         for part in parts[len(stood):]:
             with torch.no_grad():
@@ -272,14 +273,18 @@ class Evaluation:
             if len(left) == 0:
                 break
             x_adv[left] = self._craft(attack_suite.parse(part), x[left], y[left], epsilon, extra)
-            stood[part] = len(left)
+            stood.append(len(left))
             if kept:
                 beside = kept.with_name(f"{kept.name}.part.npz")
-                numpy.savez(beside, question=question, x_adv=x_adv.cpu().contiguous().numpy(), stood=list(stood.values()),
+                numpy.savez(beside, question=question, x_adv=x_adv.cpu().contiguous().numpy(), stood=stood,
                             passes=[self.source.forwards, self.source.backwards])
                 os.replace(beside, kept)
         if kept:
             kept.unlink(missing_ok=True)
+        passes = self.source.forwards
+        with torch.no_grad():
+            stood.append(int((self.source(x_adv).argmax(1) == y).sum()))
+        self.source.forwards = passes  # this pass is none of the attack's
         return x_adv, stood
 
     def judge(self, spec, x, x_adv, y, right, epsilon):

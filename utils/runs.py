@@ -52,15 +52,6 @@ def file_hash(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def state_hash(model) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a network's parameters and buffers, with their names."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(bytes(value.detach().cpu().contiguous().flatten().untyped_storage())[:value.nbytes])
-    return digest.hexdigest()[:16]
-
-
 def git_commit() -> str | None:
     """The commit of this checkout, with "+changes" where files differ from it; None outside a checkout."""
     here = Path(__file__).parent
