@@ -117,6 +117,21 @@ def test_tidim_succeeds_exactly_when_it_can(batch):
     assert (model(x_adv).argmax(1) != y).tolist() == (wanted[:batch] < 0.05).tolist()
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name, norm, ratio", [
+    ("deepfool", "linf", 1.03), ("deepfool", "l2", 1.03), ("ddn-200", "l2", 1.01), ("ddn-20", "l2", 1.05), ("cw-100", "l2", 1.01)])
+def test_minimum_norm_attacks_reach_the_only_boundary(name, norm, ratio, seed):
+    """With two classes there is one; with more, below, CW and DDN may end at one that is not the nearest."""
+    model, x = many_sided(seed)
+    model = Linear(model.W.detach()[:2], model.b.detach()[:2])
+    optimum = distances(model, x, norm).min(1).values
+    x_adv = attack(name, model, x, torch.full((len(x),), LABEL), norm)
+    difference = (x_adv - x).flatten(1)
+    length = difference.abs().amax(1) if norm == "linf" else difference.norm(dim=1)
+    assert (model(x_adv).argmax(1) != LABEL).all()
+    assert (length > 0.999 * optimum).all() and (length < ratio * optimum).all()
+
+
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize("name, norm", [
     ("deepfool", "linf"), ("deepfool", "l2"), ("ddn-200", "l2"), ("cw-100", "l2")])
