@@ -10,7 +10,6 @@ none of them, and the paper's are taken. Attacked is every image that the networ
 wrong. Accuracies are in percent, with Wilson's 95 % interval. The results are written with every batch of images, and the same
 command goes on where it was stopped. What makes an evaluation doubtful is said in warnings.
 """
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -126,7 +125,6 @@ if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
 import contextlib
-import hashlib
 import json
 import os
 import shlex
@@ -143,6 +141,7 @@ from data.sets import DataSet, holdout_size, split_holdout
 from locks import held
 from utils import devices, doubts, parallel
 from utils.attacks import frozen
+from utils.factories import from_factory, state_hash, try_out
 from utils.reports import plot_examples, plot_sweep, table
 from utils.robustness import TOLD, Evaluation, read_adversarial, unfinished
 from utils.runs import file_hash, git_commit, make_folder, read_settings, write_csv, write_text
@@ -172,56 +171,6 @@ def threat_model(settings: Settings, known: dict) -> tuple[str, str, float]:
     if settings.epsilon is not None:
         return name, norm, settings.epsilon
     return name, norm, known["epsilon"] if known.get("norm") == norm else EPSILON[norm]
-
-
-def from_factory(name: str) -> torch.nn.Module:
-    """What the user's own function returns."""
-    module, _, function = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"--factory {name}: {error}; write package.module:function, on Python's path") from None
-    except Exception as error:  # whatever the user's own code raises
-        raise InputError(f"--factory {name}: importing {module} raised {type(error).__name__}: {first_line(error)}") from error
-    try:
-        network = make()
-    except Exception as error:  # whatever the user's own code raises
-        raise InputError(f"--factory {name}: called without arguments it raised {type(error).__name__}: "
-                         f"{first_line(error)}") from error
-    if not isinstance(network, torch.nn.Module):
-        raise InputError(f"--factory {name}: returned a {type(network).__name__}; a torch.nn.Module on [0,1] images is needed")
-    return network
-
-
-def state_hash(model: torch.nn.Module) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a network's parameters and buffers, with their names."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}".encode())
-        if isinstance(value, torch.Tensor):
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()[:16]
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
-def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes: int) -> None:
-    """InputError unless a network of unknown making gives logits (N, num_classes) for [0,1] images."""
-    shape = tuple(images.shape)
-    try:
-        with frozen(model), torch.no_grad():
-            logits = model(images)
-    except Exception as error:  # whatever the user's own code raises
-        raise InputError(f"--factory {name}: the network fails on images of shape {shape}: {type(error).__name__}: "
-                         f"{first_line(error)}") from error
-    said = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-    if said != (len(images), num_classes):
-        raise InputError(f"--factory {name}: for images of shape {shape} the network returns {said}; logits of shape "
-                         f"{(len(images), num_classes)} are needed")
 
 
 def saved_before(evaluation: Evaluation, path: Path, attacks: dict) -> bool:

@@ -17,6 +17,7 @@ from locks import held
 from utils import attack_suite, doubts
 from utils.attacks import l2_norm
 from utils.devices import Compute, mix
+from utils.factories import state_hash
 from utils.robustness import TOLERANCE, Counted, Evaluation, to_levels, wilson
 
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -382,7 +383,6 @@ def test_a_surrogate_without_architecture_is_told_its_own_option(chain, tmp_path
 
 
 def test_the_hash_of_a_network_is_that_of_its_values():
-    from test_comparison import state_hash
     one, other = nn.Linear(3, 2), nn.Linear(3, 2)
     other.load_state_dict(one.state_dict())
     assert state_hash(one) == state_hash(other)
