@@ -262,7 +262,8 @@ def draw_gallery(evaluation: Evaluation, attacks: dict, folder: Path, stem: str)
                                             evaluation.seed, **extra)
                 paths.append(folder / f"{stem}-{name}.png")
                 plot_examples(x, x_adv, y, evaluation.model(x).argmax(1), evaluation.model(x_adv).argmax(1), paths[-1],
-                              f"{name}, {evaluation.norm} {evaluation.epsilon:.4g}")
+                              f"{name}, {'transport' if attack_suite.kind_of(name) == 'transport' else evaluation.norm} "
+                              f"{evaluation.epsilon:.4g}")
     return paths
 
 
