@@ -333,6 +333,7 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
         try_out(model, settings.factory, images[:2].to(compute.device).float() / 255, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
 
+    # rules: 2 where rounding or --step-size is asked for, which older files took in another sense.
     identity = {"model": source, "factory": settings.factory,
                 "model_hash": state_hash(model) if settings.factory else file_hash(source), "arch": getattr(model, "arch", None),
                 "surrogate": settings.surrogate and str(settings.surrogate),
