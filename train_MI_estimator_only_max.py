@@ -33,7 +33,7 @@ OBJECTIVES = {"natural": partial(maximum, over="C"), "adversarial": partial(maxi
 
 
 def main(settings: Settings) -> None:
-    train(settings, OBJECTIVES)
+    train(settings, OBJECTIVES, compare=False)
 
 
 if __name__ == "__main__":

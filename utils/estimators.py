@@ -20,7 +20,7 @@ from utils.training import fit
 FILES = {"natural": "n", "adversarial": "a"}  # local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth
 
 
-def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, objectives, settings, compute):
+def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, objectives, settings, compute, compare=True):
     """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,).
 
     The target runs without gradients, once per distinct input; each estimator network runs once per distinct input, the
@@ -35,21 +35,28 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, o
         logits, logits_adv, labels = gather(at_least_float32(logits)), gather(at_least_float32(logits_adv)), gather(y)
         masks = patterns.select(logits, logits_adv, labels)
         masks["fooled"] = logits_adv.argmax(1) != labels
-        local = natural_mi.encode_pattern(patterns.natural(x, x_adv))
-        natural = {"own": natural_mi.mi(local, natural_mi.encode_output(output)),
-                   "other": natural_mi.mi(local, natural_mi.encode_output(output_adv))}
-        local = adversarial_mi.encode_pattern(patterns.adversarial(x, x_adv))
-        adversarial = {"own": adversarial_mi.mi(local, adversarial_mi.encode_output(output_adv)),
-                       "other": adversarial_mi.mi(local, adversarial_mi.encode_output(output))}
-    loss_n = objectives["natural"](natural["own"], natural["other"], masks)
-    loss_a = objectives["adversarial"](adversarial["own"], adversarial["other"], masks)
+        natural = own_and_other(natural_mi, patterns.natural(x, x_adv), output, output_adv if compare else None)
+        adversarial = own_and_other(adversarial_mi, patterns.adversarial(x, x_adv), output_adv, output if compare else None)
+    loss_n = objectives["natural"](*natural, masks)
+    loss_a = objectives["adversarial"](*adversarial, masks)
     return loss_n + loss_a, {"natural_loss": loss_n, "adversarial_loss": loss_a}
 
 
-def train(settings, objectives: dict[str, Callable]) -> None:
+def own_and_other(estimator, pattern, own, other):
+    """Compute an estimator's MI values (N,) of the patterns with the outputs of its own kind of sample and, unless `other` is
+    None, with those of the other kind; None for the latter otherwise."""
+    local = estimator.encode_pattern(pattern)
+    if other is None:
+        return estimator.mi(local, estimator.encode_output(own)), None
+    encoded = torch.cat([estimator.encode_output(own), estimator.encode_output(other)])
+    return estimator.mi(local, encoded).chunk(2)  # one call: the patterns are copied to float32 once
+
+
+def train(settings, objectives: dict[str, Callable], compare: bool = True) -> None:
     """Train both estimators with objectives["natural"] and objectives["adversarial"], each (a, b, masks) -> scalar, where
     a is the estimator's value on its own kind of sample, b on the other (utils/mi_losses.py), both (N,); masks are C, R, W
-    and "fooled" = {argmax h(x~) != y}."""
+    and "fooled" = {argmax h(x~) != y}. compare=False: the objectives do not use b, the estimators do not see the other kind of
+    sample, and b is None."""
     need_files({"pre_target": settings.pre_target})
     stage = open_stage(settings.stage, settings, {"pre_target": settings.pre_target})
     compute, training, estimation = stage.compute, settings.training, settings.estimation
@@ -86,8 +93,8 @@ def train(settings, objectives: dict[str, Callable]) -> None:
 
     fit(stage.folder, settings, compute, stage.batches,
         lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
-                            adversarial_mi=estimators["adversarial"], objectives=objectives, settings=settings,
-                            compute=compute),
+                            adversarial_mi=estimators["adversarial"], objectives=objectives, compare=compare,
+                            settings=settings, compute=compute),
         evaluate, optimizer, estimators, keep, "MI estimators")
     print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
 
