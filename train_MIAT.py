@@ -30,6 +30,7 @@ from utils.settings import (
     Network,
     Representation,
     Run,
+    Selection,
     StageSettings,
     Training,
     Weights,
@@ -66,6 +67,9 @@ class Settings(StageSettings):
     """Units of the estimators: to check the files against; they say it themselves."""
     representation: Representation | None = None
     """What the estimators see of the target: to check the files against; they say it themselves."""
+    selection: Selection = "eq6"
+    """Which samples L_mi is taken over: eq6 (paper, Equation 6) goes by the largest logit; released (the released code) by the
+    largest entry of a softmax over the batch."""
     adv_loss: Literal["ce", "trades", "mart"] = "ce"
     """L_adv: cross-entropy (NAMID), TRADES (NAMID_T) or MART (NAMID_M)."""
     alpha: Fraction = None
@@ -185,7 +189,7 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, s
             logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)
             logits_adv = gather(at_least_float32(logits_adv))
             if namid:
-                selected = patterns.select(logits, logits_adv, labels)["W"]                             # Eq. 6
+                selected = patterns.select(logits, logits_adv, labels, settings.selection)["W"]         # Eq. 6
                 parts = namid_terms(x, x_adv, output, output_adv, selected, natural_mi, adversarial_mi, settings)
                 mi_loss = sum(parts.values())                                                           # Eq. 8
                 logged = {"selected": selected.float().mean(), **{f"mi_{name}": part for name, part in parts.items()}}

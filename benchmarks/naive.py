@@ -47,6 +47,6 @@ def stage2_step(x, y, epoch, index, generator, *, target, natural_mi, adversaria
             with compute.autocast():
                 outputs = {image: target(image) for image in (own, other)}
                 a, b = estimator(pattern, outputs[own]), estimator(pattern, outputs[other])
-            masks = patterns.select(outputs[x], outputs[x_adv], y) | {"fooled": outputs[x_adv].argmax(1) != y}
+            masks = patterns.select(outputs[x], outputs[x_adv], y)
             losses[kind] = losses[kind] + objectives[kind](a, b, masks) / REPEATS
     return sum(losses.values()), {f"{kind}_loss": loss for kind, loss in losses.items()}

@@ -6,6 +6,9 @@ BOUNDS = ("dv", "dv-released", "nce", "fd")
 # What of the target network an estimator sees (models.mi.global_net): its logits, or a stage's feature map.
 REPRESENTATIONS = ("logits", "stage3", "stage4")
 
+# How the samples of an MI loss are selected (utils.patterns.select).
+SELECTIONS = ("eq6", "released")
+
 
 def estimator_files(folder, letters: str = "na") -> dict:
     """{option of stage 3: path} of the files that stage 2 leaves in its folder, a pathlib.Path: a local and a global network

@@ -56,7 +56,7 @@ def measured(case: str) -> dict[str, torch.Tensor]:
         loss, logged = train_standard.step(x, y, 0, 0, generator, target=target, settings=settings, compute=compute)
     elif case == "stage 2":
         settings = parse(train_standard.Settings, "", attack)
-        settings.estimation = SimpleNamespace(representation="logits")
+        settings.estimation = SimpleNamespace(representation="logits", selection="eq6")
         trained = [net.train() for net in nets.values()]
         loss, logged = estimators.step(
             x, y, 0, 0, generator, target=target.eval(), natural_mi=nets["natural"], adversarial_mi=nets["adversarial"],

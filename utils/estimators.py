@@ -33,8 +33,7 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, o
             logits, output = target(x, tap=representation)
             logits_adv, output_adv = target(x_adv, tap=representation)
         logits, logits_adv, labels = gather(at_least_float32(logits)), gather(at_least_float32(logits_adv)), gather(y)
-        masks = patterns.select(logits, logits_adv, labels)
-        masks["fooled"] = logits_adv.argmax(1) != labels
+        masks = patterns.select(logits, logits_adv, labels, settings.estimation.selection)
         natural = own_and_other(natural_mi, patterns.natural(x, x_adv), output, output_adv if compare else None)
         adversarial = own_and_other(adversarial_mi, patterns.adversarial(x, x_adv), output_adv, output if compare else None)
     loss_n = objectives["natural"](*natural, masks)

@@ -3,14 +3,21 @@
 Nothing here imports torch: the command line is read with it.
 """
 
-RELEASED_TARGET = {
+# In each of the released scripts.
+RELEASED_ATTACK = {
+    "step_size": 0.007,  # the Linf step of every PGD; epsilon/4 is 0.0078
+    "eval_steps": 40,  # accuracies are watched under PGD-40
+}
+RELEASED_TARGET = RELEASED_ATTACK | {
     "arch": "wrn34-10",  # what its stages 1 and 3 train
     "batch_size": 256,  # its scripts' default
+    "lr_milestones": (0.74, 0.89),  # its epochs count from 1 and the rate falls before the 75th and the 90th
 }
 # Stage 2 as released has PGD-20, batch 400 (plain maximisation: 200) and 2048 units, which are the defaults here, too.
-RELEASED_ESTIMATORS = {
+RELEASED_ESTIMATORS = RELEASED_ATTACK | {
     "arch": "resnet18",  # it reads a ResNet-18, whatever its stage 1 wrote: train one with --preset released --arch resnet18
     "bound": "dv-released",  # the positive pair enters each sum as exp(0)
+    "selection": "released",  # predicted labels from a softmax over the batch
 }
 STRONG = {
     "weight_decay": 5e-4,  # the factor that matters most in Pang et al. 2021, Bag of Tricks for Adversarial Training
@@ -30,9 +37,10 @@ PRESETS = {
         ("train_MI_estimator_only_max", "l2"): {"step_size": 0.05},
         "train_MIAT": RELEASED_TARGET | {
             "num_steps": 40,  # PGD-40 in training
-            "step_size": 0.007,  # in place of epsilon/4 = 0.0078
             "lam": 0.0,  # lambda's term is commented out
-            "eval_steps": 40,  # its best model has the best (natural + PGD-40 accuracy)/2; here on held-out images
+            "selection": "released",  # as in its stage 2
+            "epochs": 102,  # its two warm-up epochs come before the 100
+            "lr_milestones": (76 / 102, 91 / 102),  # before the 75th and the 90th of the 100
         },
         ("train_MIAT", "l2"): {"step_size": 0.025},  # of 40 steps
     },

@@ -18,7 +18,7 @@ import tyro
 import data
 import models
 from errors import InputError
-from models.mi_names import BOUNDS, REPRESENTATIONS
+from models.mi_names import BOUNDS, REPRESENTATIONS, SELECTIONS
 from utils import presets
 
 # Before torch is imported: a thread that waits for another spins 1,000 times, then sleeps. PGD on two cores, images/s
@@ -63,6 +63,7 @@ Dataset = Literal[tuple(data.DATASETS)]
 Arch = Literal[tuple(models.ARCHITECTURES)]
 Representation = Literal[REPRESENTATIONS]
 Bound = Literal[BOUNDS]
+Selection = Literal[SELECTIONS]
 Preset = Literal[tuple(presets.PRESETS)]
 EPSILON = {"linf": 8 / 255, "l2": 0.5}  # the paper's budgets, section 5.1
 
@@ -235,6 +236,9 @@ class Estimation:
     """What of the target the estimators see: its logits, or a stage's feature map (its is_internal, is_internal_last)."""
     scale_scores: bool = False
     """Divide the scores of the bounds by the square root of --n-units (not in the paper; docs/stability.md)."""
+    selection: Selection = "eq6"
+    """Which samples the objectives are taken over: eq6 (paper, Equation 6) goes by the largest logit; released (the released
+    code) by the largest entry of a softmax over the batch."""
 
     def check(self) -> None:
         need(self.n_units > 0, "n_units", self.n_units, "give 1 or more")

@@ -25,7 +25,27 @@ def test_selection_by_hand():
     assert {name: mask.tolist() for name, mask in masks.items()} == {
         "C": [True, True, True, False, False],
         "R": [True, False, False, False, False],
-        "W": [False, True, True, False, False]}
+        "W": [False, True, True, False, False],
+        "fooled": [False, True, True, False, True]}
+
+
+def test_the_released_selection_by_hand():
+    """A softmax over the batch: an image's label is the class in which it stands out of the batch."""
+    y = torch.tensor([1, 0])
+    logits = torch.tensor([[3.0, 2.0], [3.0, 0.0]])  # image 0 has 1/2 of class 0 and 0.88 of class 1; image 1 has 1/2 and 0.12
+    assert patterns.predicted(logits).tolist() == [0, 0] and patterns.predicted(logits, "released").tolist() == [1, 0]
+    masks = patterns.select(logits, logits.flip(1), y, "released")
+    assert masks["C"].tolist() == masks["W"].tolist() == masks["fooled"].tolist() == [True, True] and not masks["R"].any()
+    assert patterns.select(logits, logits.flip(1), y)["C"].tolist() == [False, True]
+    with pytest.raises(ValueError, match="choose one of eq6, released"):
+        patterns.predicted(logits, "other")
+
+
+def test_the_released_selection_is_a_softmax_over_the_batch():
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    batchwise = torch.tensor([[logits[i, k].exp() / logits[:, k].exp().sum() for k in range(10)] for i in range(50)])
+    assert torch.equal(patterns.predicted(logits, "released"), batchwise.argmax(1))
+    assert (patterns.predicted(logits, "released") != logits.argmax(1)).any()
 
 
 def test_robust_and_fooled_part_the_correct():

@@ -22,7 +22,8 @@ def test_each_value_reaches_its_option_and_differs_from_the_default(preset, key)
     paper, found = ask(script, f"--norm {norm}"), ask(script, f"--norm {norm} --preset {preset}")
     expected = presets.values(preset, script, norm)
     assert expected and {name for name in found if found[name] != paper[name]} == {*expected, "preset"}
-    assert {name: found[name] for name in expected} == expected
+    assert {name: found[name] for name in expected} == {name: list(value) if isinstance(value, tuple) else value
+                                                        for name, value in expected.items()}
 
 
 def test_the_papers_preset_is_the_default():
@@ -32,8 +33,13 @@ def test_the_papers_preset_is_the_default():
 
 def test_what_the_presets_are():
     released, strong = ask("train_MIAT", "--preset released"), ask("train_standard", "--preset strong")
-    wanted = {"arch": "wrn34-10", "num_steps": 40, "step_size": 0.007, "batch_size": 256, "lam": 0.0, "alpha": 5.0, "warmup_epochs": 2}
+    wanted = {"arch": "wrn34-10", "num_steps": 40, "step_size": 0.007, "batch_size": 256, "lam": 0.0, "alpha": 5.0, "warmup_epochs": 2,
+              "selection": "released"}
     assert {name: released[name] for name in wanted} == wanted
+    for script in SCRIPTS:  # the released Linf step is 0.007 in every script
+        assert ask(script, "--preset released")["step_size"] == 0.007
+    for script in ("train_MI_estimator", "train_MI_estimator_only_max"):
+        assert ask(script, "--preset released")["selection"] == "released"
     assert ask("train_MI_estimator", "--preset released")["bound"] == "dv-released"
     assert ask("train_MIAT", "--preset stable")["alpha"] == 0.1 and ask("train_MIAT", "--preset stable --alpha 2")["alpha"] == 2
     assert (strong["weight_decay"], strong["batch_size"], strong["ema"], strong["lr"]) == (5e-4, 128, 0.999, 0.1)
