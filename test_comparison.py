@@ -143,7 +143,7 @@ from utils import devices, doubts, parallel
 from utils.attacks import frozen
 from utils.factories import from_factory, state_hash, try_out
 from utils.reports import plot_examples, plot_sweep, table
-from utils.robustness import TOLD, Evaluation, read_adversarial, unfinished
+from utils.robustness import ABOUT, SWEPT, TOLD, Evaluation, read_about, read_adversarial, unfinished
 from utils.runs import file_hash, git_commit, make_folder, read_settings, write_csv, write_text
 from utils.stages import check_classes
 from utils.training import run_script
@@ -176,12 +176,13 @@ def threat_model(settings: Settings, known: dict) -> tuple[str, str, float]:
 def saved_before(evaluation: Evaluation, path: Path, attacks: dict) -> bool:
     """Whether the file of --save-adv is what a run of this very evaluation wrote for these attacks."""
     saved = evaluation.results.get("saved") or {}
-    return path.is_file() and set(attacks) <= set(saved.get("attacks", ())) and saved.get("file_hash") == file_hash(path)
+    return (path.is_file() and saved.get("all_steps") and set(attacks) <= set(saved.get("attacks", ()))
+            and saved.get("file_hash") == file_hash(path))
 
 
 def fresh_folder(parts: Path, identity: dict) -> Path:
     """An empty folder for the images of --save-adv, or the one that a stopped run of this very evaluation left."""
-    question, said = parts / "question.json", json.dumps(identity, default=str)
+    question, said = parts / "question.json", json.dumps(identity | {"all_steps": True}, default=str)
     if parts.is_dir() and not (question.is_file() and question.read_text() == said):
         shutil.rmtree(parts)
     parts.mkdir(exist_ok=True)
@@ -219,19 +220,26 @@ def chosen_images(settings: Settings, options: dict, dataset: DataSet) -> tuple[
     return dataset.train_images[held], dataset.train_labels[held]
 
 
-def save_adversarial(parts: Path, names: list[str], path: Path, labels: torch.Tensor, rounded: bool) -> None:
-    """Join the parts, a file per attack and batch, to one .npz file, and remove them."""
+def how_made(evaluation: Evaluation, names: list[str]) -> dict:
+    """Say how the images of a file of --save-adv were made: what was asked, by which commit, with which settings."""
+    return {**evaluation.identity, "all_steps": True,
+            "attacks": {name: evaluation.results["attacks"][name]["settings"] for name in names}}
+
+
+def save_adversarial(parts: Path, names: list[str], path: Path, labels: torch.Tensor, about: dict) -> None:
+    """Join the parts, a file per attack and batch, to one .npz file that says how its images were made, and remove them."""
     arrays = {name: numpy.concatenate([numpy.load(part) for part in sorted(parts.glob(f"{name}.??????.npy"))]) for name in names}
-    if rounded:
+    if about["rounded"]:
         arrays = {name: (array * 255).round().astype(numpy.uint8) for name, array in arrays.items()}
     beside = path.with_name(f"{path.name}.part.npz")
-    numpy.savez_compressed(beside, labels=labels.numpy(), **arrays)
+    numpy.savez_compressed(beside, labels=labels.numpy(), **{ABOUT: json.dumps(about, default=str)}, **arrays)
     os.replace(beside, path)
     shutil.rmtree(parts)
 
 
 def print_table(rows: dict[str, dict]) -> None:
-    """A row for each attack: accuracy within the budget with its interval, at any norm, cost."""
+    """Print a row for each attack: accuracy within the budget with its interval, at any norm, how many images the attack
+    returned changed, and what it cost."""
     def cells(name, row):
         low, high = row["interval"]
         anywhere = ""
@@ -241,11 +249,12 @@ def print_table(rows: dict[str, dict]) -> None:
         attacked = row.get("attacked", 0)
         passes = f"{row['forward_passes'] / attacked:.0f}+{row['backward_passes'] / attacked:.0f}" if attacked else ""
         seconds = f"{row['seconds']:.1f}" if "seconds" in row else ""
+        perturbed = str(row["perturbed"]) if "settings" in row else ""
         return [name, f"{row['accuracy']:.2f}", f"{low:.1f}-{high:.1f}", anywhere, median, str(row["correct"]), str(row["n"]),
-                passes, seconds]
+                perturbed, passes, seconds]
 
-    print(table(["attack", "accuracy %", "95 %", "at any norm", "median norm", "correct", "images", "passes", "seconds"],
-                [cells(name, row) for name, row in rows.items()]))
+    header = ["attack", "accuracy %", "95 %", "at any norm", "median norm", "correct", "images", "perturbed", "passes", "seconds"]
+    print(table(header, [cells(name, row) for name, row in rows.items()]))
 
 
 def draw_gallery(evaluation: Evaluation, attacks: dict, folder: Path, stem: str) -> list[Path]:
@@ -281,19 +290,21 @@ def check_budgets(settings: Settings, norm: str, epsilon: float) -> None:
                          "does, say pgd-40")
 
 
-def sweep(evaluation: Evaluation, attacks: dict, budgets: list[float], output: Path) -> list[str]:
-    """The plot and the CSV file of accuracy against the budget, beside the results file, of the attacks that stay in a ball; what
-    is doubtful about them."""
-    points, warned = [], []
+def sweep(evaluation: Evaluation, attacks: dict, budgets: list[float], output: Path, general: list[str]) -> dict[str, list[str]]:
+    """Plot accuracy against the budget, and write it as a CSV file, beside the results file, for the attacks that stay in a ball.
+    Returns {row: its warnings}, the `general` ones of the network among them."""
+    points, warned = [], {}
     for each, extra in attacks.items():
         if attack_suite.parse(each).kind == "bounded":
             for budget in budgets:
                 row = evaluation.run(attack_suite.parse(each), epsilon=budget, **extra)
+                warned[f"{each}{SWEPT}{budget:.6g}"] = list(general)
                 points.append({"attack": each, "epsilon": budget, "accuracy": row["accuracy"], "low": row["interval"][0],
                                "high": row["interval"][1], "n": row["n"]})
             if row["accuracy"] > 0:
-                warned.append(f"{each}: {row['accuracy']:.1f} % stand at {evaluation.norm} {budget:.4g}; for a large budget "
-                              "nothing should: sweep further, and suspect the attack where it never falls to 0")
+                warned[f"{each}{SWEPT}{budget:.6g}"].append(
+                    f"{each}: {row['accuracy']:.1f} % stand at {evaluation.norm} {budget:.4g}; for a large budget "
+                    "nothing should: sweep further, and suspect the attack where it never falls to 0")
     curves = {point["attack"]: [(each["epsilon"], each["accuracy"]) for each in points if each["attack"] == point["attack"]]
               for point in points}
     plot_sweep(curves, evaluation.norm, len(evaluation.labels), output.with_name(f"{output.stem}-sweep.png"))
@@ -333,7 +344,7 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
         try_out(model, settings.factory, images[:2].to(compute.device).float() / 255, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
 
-    # rules: 2 where rounding or --step-size is asked for, which older files took in another sense.
+    # rules: 2 and 3 where --step-size or rounding is asked for, which older files took in another sense.
     identity = {"model": source, "factory": settings.factory,
                 "model_hash": state_hash(model) if settings.factory else file_hash(source), "arch": getattr(model, "arch", None),
                 "surrogate": settings.surrogate and str(settings.surrogate),
@@ -341,7 +352,7 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
                 "adv_hash": settings.adv and file_hash(settings.adv), "dataset": name,
                 "data_fingerprint": dataset.fingerprint, "split": settings.split, "n": len(labels), "norm": norm,
                 "epsilon": epsilon, "step_size": settings.step_size, "released_settings": settings.attacks == "released",
-                "rounded": settings.round_uint8, "rules": 2 if settings.round_uint8 or settings.step_size else None,
+                "rounded": settings.round_uint8, "rules": 3 if settings.round_uint8 else 2 if settings.step_size else None,
                 "seed": settings.seed, "batch_size": settings.batch_size, "precision": compute.precision,
                 "hardware": devices.hardware(compute.device), "versions": devices.versions(),
                 "git_commit": git_commit(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -350,33 +361,30 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
                             settings.seed, identity, output, settings.round_uint8)
     if parts and not saved_before(evaluation, settings.save_adv, attacks):
         evaluation.keep = fresh_folder(parts, {name: value for name, value in identity.items() if name not in TOLD})
-    warned = doubts.of_network(evaluation)
+    general = doubts.of_network(evaluation)
 
     if settings.adv:
+        about = read_about(settings.adv)
         rows = {each: evaluation.given(each, array) for each, array in given.items()}
-        warned += [text for each in rows for text in doubts.of_given(evaluation, each)]
+        warned = {each: general + doubts.of_given(evaluation, each, about) for each in rows}
     else:
         rows = {each: evaluation.run(attack_suite.parse(each), **extra) for each, extra in attacks.items()}
-        warned += doubts.of_order(rows) if surrogate is None else []
-        warned += [text for each, extra in attacks.items()
-                   for text in doubts.of_attack(evaluation, attack_suite.parse(each), extra)]
-    if len(rows) > 1:
-        rows["worst case"] = evaluation.worst_case(list(rows))
-    evaluation.results["worst_case"] = rows.get("worst case")
-
+        warned = {each: general + doubts.of_attack(evaluation, attack_suite.parse(each), extra)
+                  for each, extra in attacks.items()}
     if settings.sweep:
-        warned += sweep(evaluation, attacks, settings.budgets(), output)
-    evaluation.results["warnings"] = warned
-    evaluation.write()
-    print_table(rows)
-    for text in warned:
+        warned |= sweep(evaluation, attacks, settings.budgets(), output, general)
+    evaluation.conclude(warned, {} if settings.adv or surrogate else doubts.of_order(evaluation.attacks()))
+    worst = evaluation.results["worst_case"]
+    print_table(rows | ({"worst case": worst} if worst else {}))
+    shown = dict.fromkeys(text for each in warned for text in evaluation.results["attacks"][each]["warnings"])
+    for text in shown:
         print(f"warning: {text}")
     if settings.gallery:
         paths = draw_gallery(evaluation, attacks, output.parent, output.stem)
         print("\n".join(f"picture: {path}" for path in paths) or "no picture: the network gets none of the first 32 images right")
     if evaluation.keep:
-        save_adversarial(parts, list(attacks), settings.save_adv, labels, settings.round_uint8)
-        evaluation.results["saved"] = {"attacks": list(attacks), "file_hash": file_hash(settings.save_adv)}
+        save_adversarial(parts, list(attacks), settings.save_adv, labels, how_made(evaluation, list(attacks)))
+        evaluation.results["saved"] = {"attacks": list(attacks), "file_hash": file_hash(settings.save_adv), "all_steps": True}
         evaluation.write()
     if parts:
         print(f"adversarial images: {settings.save_adv}")

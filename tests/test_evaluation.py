@@ -114,9 +114,11 @@ def test_autoattack_goes_on_with_the_part_it_was_stopped_in(chain, tmp_path):
 
     succeed("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "b.json", "--save-adv", tmp_path / "b.npz", *words)
     one, other = (results(tmp_path / name)["attacks"]["aa"] for name in ("a.json", "b.json"))
-    assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
-    model, digits = models.load(chain / "standard/best_model.pth"), data.load("digits", limit_test=10)
-    x, y = digits.test_images.float() / 255, digits.test_labels
+    told = ("seconds", "made")
+    assert {k: v for k, v in one.items() if k not in told} == {k: v for k, v in other.items() if k not in told}
+    # In the memory layout of the script: in another one convolutions round otherwise on some processors.
+    model, digits = CPU.prepare(models.load(chain / "standard/best_model.pth")), data.load("digits", limit_test=10)
+    x, y = (digits.test_images.float() / 255).contiguous(memory_format=torch.channels_last), digits.test_labels
     right = model(x).argmax(1) == y
     whole = attack_suite.attack("aa", model, x[right], y[right], "linf", 0.04, seed=mix(1, 0) % 2**31)
     x_adv = torch.from_numpy(np.load(tmp_path / "b.npz")["aa"])
@@ -475,15 +477,15 @@ def test_a_weak_attack_that_wins_is_said():
     rows = {name: {"accuracy": accuracy, "correct": 10 * accuracy, "n": 1000}
             for name, accuracy in (("pgd-40", 40), ("fgsm", 30), ("square", 39.5), ("cw-20", 0))}
     found = doubts.of_order(rows)
-    assert len(found) == 1 and found[0].startswith("fgsm")
-    assert doubts.of_order(rows | {"fgsm": rows["fgsm"] | {"accuracy": 41, "correct": 410}}) == []
-    assert doubts.of_order({"bim-3" if name == "pgd-40" else name: row for name, row in rows.items()}) == []  # too few steps to be beaten
+    assert list(found) == ["fgsm"] and len(found["fgsm"]) == 1 and found["fgsm"][0].startswith("fgsm")
+    assert doubts.of_order(rows | {"fgsm": rows["fgsm"] | {"accuracy": 41, "correct": 410}}) == {}
+    assert doubts.of_order({"bim-3" if name == "pgd-40" else name: row for name, row in rows.items()}) == {}  # too few steps to be beaten
 
 
 def test_square_as_autoattack_s_last_part_is_a_weak_attack_too():
     row = {"accuracy": 10.0, "correct": 10, "n": 100, "parts": {"apgd-ce": 40, "apgd-t": 0, "fab-t": 0, "square": 2}}
-    assert "2 of 100 images fall to square" in doubts.of_order({"aa": row})[0]
-    assert doubts.of_order({"aa": row | {"parts": row["parts"] | {"square": 1}}}) == []
+    assert "2 of 100 images fall to square" in doubts.of_order({"aa": row})["aa"][0]
+    assert doubts.of_order({"aa": row | {"parts": row["parts"] | {"square": 1}}}) == {}
 
 
 def test_outputs_that_are_no_numbers_are_wrong():

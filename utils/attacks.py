@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from utils import parallel
 
 NORMS = ("linf", "l2")
+TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
 NOISE = 0.001  # standard deviation of the default start, x + 0.001 N(0,1), of the released code
 
 
@@ -74,6 +75,27 @@ def random_start(x: torch.Tensor, norm: str, epsilon: float, generator: torch.Ge
     noise.normal_(generator=generator)
     radius = torch.rand(x.shape[0], device=x.device, generator=generator) ** (1 / x[0].numel())
     return epsilon * per_sample(radius / l2_norm(noise), noise) * noise
+
+
+def to_levels(x: torch.Tensor, x_adv: torch.Tensor, norm: str, epsilon: float) -> torch.Tensor:
+    """Round adversarial images to 256 levels, as a file of uint8 holds them; x is on such levels already. What is within the
+    budget stays there: each pixel goes to the nearest level, except that as many pixels as necessary go to the level nearer
+    to x, first those that lie nearest to it."""
+    moved = ((x_adv - x) * 255).flatten(1)
+    near, toward = moved.round(), moved.trunc()
+    radius = 255 * epsilon * (1 + TOLERANCE / 2)
+    if norm == "linf":
+        inside = moved.abs().amax(1) <= radius + 255 * TOLERANCE
+        back = near.abs() > radius
+    else:
+        inside = moved.norm(dim=1) <= radius + 255 * TOLERANCE
+        order = (moved - toward).abs().masked_fill(near == toward, torch.inf).argsort(1)
+        gain = (near.square() - toward.square()).gather(1, order)
+        before = gain.cumsum(1) - gain
+        back = torch.zeros_like(near, dtype=torch.bool)
+        back.scatter_(1, order, before < near.square().sum(1, keepdim=True) - radius ** 2)
+    levels = torch.where(back & inside[:, None], toward, near).view_as(x)
+    return ((x * 255).round() + levels) / 255
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:

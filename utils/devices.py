@@ -100,5 +100,6 @@ def hardware(device: torch.device) -> str:
 
 def versions() -> dict:
     """The versions that a result depends on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": metadata.version("torchvision"),
-            "numpy": numpy.__version__, "cuda": torch.version.cuda if torch.cuda.is_available() else None}
+    packages = {name: metadata.version(name) for name in ("torchvision", "pyautoattack", "advertorch")}
+    return {"python": platform.python_version(), "torch": torch.__version__, **packages, "numpy": numpy.__version__,
+            "cuda": torch.version.cuda if torch.cuda.is_available() else None}

@@ -64,9 +64,13 @@ def _gradients_taken() -> Iterator[list]:
 
 
 def of_attack(evaluation: Evaluation, spec: Spec, settings: dict, sample: int = 16) -> list[str]:
-    """Of an attack that was run with `settings`: images beyond [0,1]; a loss that still rises when its steps end, seen on a few
-    images that stand."""
+    """Warn of an attack that was run with `settings`: images beyond [0,1]; images crafted on a surrogate that came back
+    unchanged; a loss that still rises when its steps end, seen on a few images that are robust."""
     found, row = [], evaluation.results["attacks"][spec.name]
+    unchanged = row["attacked"] - row["perturbed"]
+    if evaluation.source is not evaluation.model and spec.kind != "none" and unchanged > 0 and "settings" in row:
+        found.append(f"{spec.name}: {unchanged} of {row['attacked']} attacked images came back unchanged, because the surrogate "
+                     "misclassifies them already or was not fooled; they count as robust")
     if row["outside"]:
         found.append(f"{spec.name}: returned {row['outside']} images with pixels outside [0,1], or that are no numbers; they "
                      "were cut to it before they were judged: the attack is broken")
@@ -93,35 +97,42 @@ def of_attack(evaluation: Evaluation, spec: Spec, settings: dict, sample: int = 
     return found
 
 
-def of_given(evaluation: Evaluation, name: str) -> list[str]:
-    """Of images that a file holds: budgets that they do not keep, or that cannot be seen in them."""
+def of_given(evaluation: Evaluation, name: str, about: dict) -> list[str]:
+    """Warn of images that a file holds: budgets that they do not keep, or that cannot be seen in them; a file that does not
+    say how they were made. about: what the file says of that."""
     row, kind = evaluation.results["attacks"][name], attack_suite.kind_of(name)
+    found = []
+    if not about.get("all_steps"):
+        found.append(f"{name}: the file does not say that the attack ran all its steps; images that stopped at the first that "
+                     "fooled another network are weak on this one")
     if kind in UNSEEN:
-        return [f"{name}: its budget is none of pixels and cannot be read off images; that they keep it is taken on trust"]
+        return [*found, f"{name}: its budget is none of pixels and cannot be read off images; that they keep it is taken on trust"]
     beyond = row["standing"].count("o")
     if beyond and kind != "minimum-norm":
-        return [f"{name}: {beyond} images that the network gets wrong lie outside the budget, {evaluation.norm} "
+        return [*found, f"{name}: {beyond} images that the network gets wrong lie outside the budget, {evaluation.norm} "
                 f"{evaluation.epsilon:.4g}, and count as standing"]
-    return []
+    return found
 
 
-def of_order(rows: dict[str, dict]) -> list[str]:
-    """Where a weaker attack does better than a stronger one by more than 1 % of the images, and more than one: a one-step or
-    black-box attack, also square as AutoAttack's last part, against gradient attacks of 10 steps or more. rows: spec name ->
-    row."""
+def of_order(rows: dict[str, dict]) -> dict[str, list[str]]:
+    """Warn where a weaker attack does better than a stronger one by more than 1 % of the images, and more than one: a one-step
+    or black-box attack, also square as AutoAttack's last part, against gradient attacks of 10 steps or more. rows: {attack:
+    row}. Returns {the weaker attack: warnings}."""
     strong = {name: row for name, row in rows.items() if (spec := attack_suite.parse(name)).kind == "bounded"
               and not spec.one_step and not spec.black_box and spec.family != "aa" and (spec.steps or 10) >= 10}
-    found = []
+    found = {}
     for name, row in rows.items():
         spec = attack_suite.parse(name)
         by_square = row.get("parts", {}).get("square", 0)
         if by_square > max(1, 0.01 * row["n"]):
-            found.append(f"{name}: {by_square} of {row['n']} images fall to square, a black-box attack, after all "
-                         "gradient attacks have left them: gradients are masked or the attack is broken")
+            found.setdefault(name, []).append(
+                f"{name}: {by_square} of {row['n']} images fall to square, a black-box attack, after all gradient attacks have "
+                "left them: gradients are masked or the attack is broken")
         if not (spec.one_step or spec.black_box) or not strong:
             continue
         best = min(strong, key=lambda other: strong[other]["accuracy"])
         if strong[best]["correct"] - row["correct"] > max(1, 0.01 * row["n"]):
-            found.append(f"{name}, a {'one-step' if spec.one_step else 'black-box'} attack, leaves {row['accuracy']:.1f} % where "
-                         f"{best} leaves {strong[best]['accuracy']:.1f} %: gradients are masked or the attack is broken")
+            found.setdefault(name, []).append(
+                f"{name}, a {'one-step' if spec.one_step else 'black-box'} attack, leaves {row['accuracy']:.1f} % where {best} "
+                f"leaves {strong[best]['accuracy']:.1f} %: gradients are masked or the attack is broken")
     return found

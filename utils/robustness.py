@@ -22,14 +22,14 @@ from data.batches import in_order
 from errors import InputError
 from utils import attack_suite
 from utils.attack_suite import Spec
-from utils.attacks import at_least_float32, l2_norm
+from utils.attacks import TOLERANCE, at_least_float32, l2_norm, to_levels
 from utils.devices import Compute, mix
 from utils.runs import write_text
 
-# Of a results file, what is told beside the results and is no part of the question.
+# Of a results file, the metadata: not compared when an evaluation is resumed.
 TOLD = ("model", "surrogate", "hardware", "versions", "git_commit", "command", "date", "worst_case", "warnings", "saved")
+ABOUT = "about"  # the array of a file of --save-adv that says, as JSON, how its images were made
 UNSEEN = ("transport", "spatial")  # kinds of attacks whose budgets are of another kind, and kept by the attack
-TOLERANCE = 1e-5  # how far beyond the budget, relative and in pixel units, rounding may carry an image
 
 
 class Counted(torch.nn.Module):
@@ -53,8 +53,12 @@ class Counted(torch.nn.Module):
         self.backwards += len(gradient)
 
 
-# A row before its first image. outside: images that the attack returned with pixels beyond [0,1].
-EMPTY = {"standing": "", "seconds": 0.0, "forward_passes": 0, "backward_passes": 0, "attacked": 0, "norms": [], "outside": 0}
+# A row before its first image. perturbed: images that the attack returned changed; outside: with pixels beyond [0,1].
+EMPTY = {"standing": "", "seconds": 0.0, "forward_passes": 0, "backward_passes": 0, "attacked": 0, "norms": [], "outside": 0,
+         "perturbed": 0}
+SWEPT = " at "  # in the name of a row of --sweep, as in "pgd-40 at 0.1"
+# What a row's metadata holds of the command that made it.
+MADE = ("date", "command", "git_commit", "hardware", "versions")
 
 
 def marks(fooled: list[bool | None], within: list[bool]) -> str:
@@ -69,12 +73,9 @@ def unfinished(output: Path) -> Path:
 
 
 def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> dict[str, numpy.ndarray]:
-    """{attack: images (N,3,H,W), float32 in [0,1] or uint8} of a file of --save-adv, made from these very images."""
-    try:
-        with numpy.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-        raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
+    """Read {attack: images (N,3,H,W), float32 in [0,1] or uint8} from a file of --save-adv, made from these very images."""
+    content = _arrays(path)
+    content.pop(ABOUT, None)
     stored = content.pop("labels", None)
     if stored is None or len(stored) != len(labels) or not numpy.array_equal(stored, labels.numpy()):
         raise InputError(f"--adv {path}: was made from other images (its labels differ from those of the {len(labels)} images "
@@ -90,31 +91,32 @@ def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> 
     return content
 
 
+def read_about(path: Path) -> dict:
+    """Read how the images of a file of --save-adv were made: threat model, hashes, {attack: its settings}; {} where the file
+    does not say it."""
+    about = _arrays(path).get(ABOUT)
+    try:
+        found = json.loads(str(about)) if about is not None else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"--adv {path}: its array {ABOUT!r} is not what --save-adv writes; make the file again")
+    return found
+
+
+def _arrays(path: Path) -> dict[str, numpy.ndarray]:
+    """Read all arrays of an .npz file."""
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
+
+
 def as_images(array: numpy.ndarray) -> torch.Tensor:
     """Images of a file of --save-adv, uint8 or float32, as float32 in [0,1]."""
     images = torch.from_numpy(array)
     return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-def to_levels(x: torch.Tensor, x_adv: torch.Tensor, norm: str, epsilon: float) -> torch.Tensor:
-    """Adversarial images rounded to 256 levels, as a file of uint8 holds them; x is on such levels already. What is within the
-    budget stays there: the nearest level, but for as many pixels as have to go to the level nearer to x, first those that lie
-    nearest to it."""
-    moved = ((x_adv - x) * 255).flatten(1)
-    near, toward = moved.round(), moved.trunc()
-    radius = 255 * epsilon * (1 + TOLERANCE / 2)
-    if norm == "linf":
-        inside = moved.abs().amax(1) <= radius + 255 * TOLERANCE
-        back = near.abs() > radius
-    else:
-        inside = moved.norm(dim=1) <= radius + 255 * TOLERANCE
-        order = (moved - toward).abs().masked_fill(near == toward, torch.inf).argsort(1)
-        gain = (near.square() - toward.square()).gather(1, order)
-        before = gain.cumsum(1) - gain
-        back = torch.zeros_like(near, dtype=torch.bool)
-        back.scatter_(1, order, before < near.square().sum(1, keepdim=True) - radius ** 2)
-    levels = torch.where(back & inside[:, None], toward, near).view_as(x)
-    return ((x * 255).round() + levels) / 255
 
 
 def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -155,7 +157,8 @@ class Evaluation:
     def _go_on(self) -> None:
         try:
             found = json.loads(self.output.read_text())
-            rows = {name: EMPTY | row for name, row in found.pop("attacks").items()}
+            before = found.pop("attacks")
+            rows = {name: EMPTY | _with_metadata(name, row, found, before) for name, row in before.items()}
             if not all(isinstance(row["standing"], str) and isinstance(row["norms"], list) for row in rows.values()):
                 raise ValueError
         except (ValueError, KeyError, AttributeError, TypeError):
@@ -174,13 +177,22 @@ class Evaluation:
         the image that the attack returns: the network errs on it and, for an attack that has a budget, it is within.
         A minimum-norm attack is counted both within the budget and at any norm.
         """
-        name = spec.name if epsilon is None else f"{spec.name} at {epsilon:.6g}"
+        name = spec.name if epsilon is None else f"{spec.name}{SWEPT}{epsilon:.6g}"
         epsilon = self.epsilon if epsilon is None else epsilon
         keep = self.keep if epsilon == self.epsilon else None  # the images of the budget asked for, not of a sweep's
+        early = spec.leaves and self.source is self.model and not keep and not self.rounded
+        asked = attack_suite.settings_of(spec.name, self.norm, epsilon, **settings)
         row = self.results["attacks"].get(name)
-        if row is None or (keep and self._lacks_images(spec, row)):
-            row = dict(EMPTY, norms=[])
+        if row is not None and (why := self._outdated(spec, row, asked, keep)):
+            print(f"{name}: {why}; the row is made again", flush=True)
+            row = None
+        if row is None:
+            row = dict(EMPTY, norms=[], settings=asked, stopped_early=early, made=self._made())
         done, n = len(row["standing"]), len(self.labels)
+        if 0 < done < n and any(row["made"].get(each) != self.identity.get(each) for each in ("git_commit", "hardware", "versions")):
+            row.setdefault("resumed", []).append(self._made())
+        if row.get("stopped_early"):
+            settings = settings | {"until_fooled": True}
         with tqdm(total=n, initial=done, desc=name, unit="image", disable=not sys.stderr.isatty(), leave=False) as bar:
             first = 0
             batches = in_order(self.images, self.labels, self.batch_size, self.compute.device, channels_last=True)
@@ -201,6 +213,24 @@ class Evaluation:
                 bar.update(len(y))
                 bar.set_postfix_str(f"{row['accuracy']:.1f} % of {len(row['standing'])} stand")
         return self.results["attacks"].setdefault(name, row)
+
+    def _made(self) -> dict:
+        """Return the metadata of a row that is made now."""
+        return {name: self.identity.get(name) for name in MADE}
+
+    def _outdated(self, spec: Spec, row: dict, asked: dict, keep: Path | None) -> str | None:
+        """Say why a row made before has to be made again; None where it need not be."""
+        if keep and row.get("stopped_early", spec.leaves):
+            return "its images stopped at the first that fooled the network"
+        if keep and self._lacks_images(spec, row):
+            return "its images were not kept"
+        if "settings" not in row:
+            unfinished = len(row["standing"]) < len(self.labels)
+            return "its settings are not known" if unfinished or spec.family in attack_suite.CHANGED else None
+        before, asked = row["settings"], json.loads(json.dumps(asked))
+        other = [f"{name} {before.get(name)} (now {asked.get(name)})" for name in before | asked
+                 if before.get(name) != asked.get(name)]
+        return f"it was made with other settings: {', '.join(other)}" if other else None
 
     def _lacks_images(self, spec: Spec, row: dict) -> bool:
         """Whether the adversarial images of a row made before are not all kept, so that it has to be made again."""
@@ -226,8 +256,8 @@ class Evaluation:
         stood = []
         if len(chosen):
             extra = dict(settings)
-            if spec.leaves and self.source is self.model:
-                extra["until_fooled"] = True
+            if self.rounded and spec.restarts > 1:
+                extra["rounded"] = True
             if spec.family == "tidim":
                 extra["index"] = first + chosen.cpu()
             if spec.random:
@@ -246,7 +276,7 @@ class Evaluation:
         fooled, within, norms = self.judge(spec, x, x_adv, y, right, epsilon)
         fell = {part: before - after for part, before, after in zip(attack_suite.PARTS.get(spec.family, ()), stood, stood[1:])}
         return {"standing": marks(fooled, within), "attacked": len(chosen), "norms": _of_fallen(fooled, norms),
-                "outside": int((~image).sum()), **passes,
+                "outside": int((~image).sum()), "perturbed": int((x_adv != x).flatten(1).any(1).sum()), **passes,
                 "parts": fell if self.source is self.model else {}}
 
     def _craft(self, spec, x, y, epsilon, extra):
@@ -273,6 +303,8 @@ class Evaluation:
             if len(left) == 0:
                 break
             x_adv[left] = self._craft(attack_suite.parse(part), x[left], y[left], epsilon, extra)
+            if self.rounded:  # the next part is for the images that are robust when rounded
+                x_adv[left] = to_levels(x[left], x_adv[left], self.norm, epsilon)
             stood.append(len(left))
             if kept:
                 beside = kept.with_name(f"{kept.name}.part.npz")
@@ -317,7 +349,7 @@ class Evaluation:
 
     def given(self, name: str, x_adv: numpy.ndarray) -> dict:
         """The row of adversarial images made before, float32 in [0,1] or uint8, (N,3,H,W), one for each of our images."""
-        row, first, spec = dict(EMPTY, norms=[]), 0, None
+        row, first, spec = dict(EMPTY, norms=[], made=self._made()), 0, None
         with contextlib.suppress(InputError):
             spec = attack_suite.parse(name)  # an attack of ours is judged by the budget that it has
         for x, y in in_order(self.images, self.labels, self.batch_size, self.compute.device):
@@ -325,16 +357,49 @@ class Evaluation:
             first += len(y)
             fooled, within, norms = self.judge(spec, x, part, y, self._right(x, y), self.epsilon)
             row["standing"] += marks(fooled, within)
+            row["perturbed"] += int((part != x).flatten(1).any(1).sum())
             row["norms"] += _of_fallen(fooled, norms)
         self._sum_up(name, spec, row, kind="given")
         return row
 
-    def worst_case(self, names: list[str]) -> dict:
-        """What stands under every one of the attacks `names`, within the budget."""
+    def attacks(self) -> dict[str, dict]:
+        """Return all complete rows of this evaluation, {name: row}, those of a sweep left out."""
+        return {name: row for name, row in self.results["attacks"].items()
+                if SWEPT not in name and len(row["standing"]) == len(self.labels)}
+
+    def conclude(self, warned: dict[str, list[str]], of_order: dict[str, list[str]]) -> None:
+        """Give each row its warnings, sum up all rows, and write the file. warned: {row of this command: its warnings};
+        of_order: {row: warnings that the other rows give rise to}. Rows of earlier commands keep theirs."""
+        for name, row in self.results["attacks"].items():
+            texts = warned[name] if name in warned else row.get("warnings", [])
+            row["warnings"] = list(dict.fromkeys([*texts, *of_order.get(name, ())]))
+        self.results["worst_case"] = self.worst_case()
+        rows = self.results["attacks"].values()
+        self.results["warnings"] = list(dict.fromkeys(text for row in rows for text in row["warnings"]))
+        self.write()
+
+    def worst_case(self) -> dict | None:
+        """Count what is robust under every attack of this evaluation, within the budget; None for fewer than two."""
+        names = list(self.attacks())
+        if len(names) < 2:
+            return None
         rows = [self.results["attacks"][name]["standing"] for name in names]
         correct = sum(all(mark in "ro" for mark in marks) for marks in zip(*rows))
         n = len(rows[0])
         return {"accuracy": 100 * correct / n, "correct": correct, "n": n, "interval": wilson(correct, n), "attacks": names}
+
+
+def _with_metadata(name: str, row: dict, file: dict, names) -> dict:
+    """Return a row of a results file with metadata and warnings of its own; in older files they stand beside all rows."""
+    if "made" in row:
+        return row
+    general = [text for text in file.get("warnings", ()) if not _about_a_row(text, names)]
+    own = [text for text in file.get("warnings", ()) if text.startswith((f"{name}: ", f"{name}, "))]
+    return row | {"made": {each: file.get(each) for each in MADE}, "warnings": general + own}
+
+
+def _about_a_row(text: str, names) -> bool:
+    return any(text.startswith((f"{name}: ", f"{name}, ")) for name in names)
 
 
 def _of_fallen(fooled: list[bool | None], norms: list[float]) -> list[float]:

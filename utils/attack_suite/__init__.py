@@ -72,6 +72,11 @@ FAMILIES = {
 # What AutoAttack consists of, in its order, each on what the ones before left.
 PARTS = {"aa": ("apgd-ce", "apgd-t", "fab-t", "square")}
 
+# Keywords of the attacks' functions that are no settings of a row: what it is run on, and how its work is saved.
+UNSAID = {"model", "x", "y", "seed", "generator", "index", "until_fooled", "rounded", "settings"}
+# Families whose settings changed before a results file held them (TI-DIM's kernel): a row without settings is made again.
+CHANGED = ("tidim",)
+
 # The columns of the paper's Tables 1 to 6.
 COLUMNS = {"linf": ["none", "pgd-40", "aa", "fwa-40", "tidim"], "l2": ["none", "pgd-40", "cw-20", "ddn-20"]}
 
@@ -150,6 +155,31 @@ def kind_of(name: str) -> str | None:
         return None
 
 
+def settings_of(name: str, norm: str, epsilon: float, **extra) -> dict:
+    """Return the settings that the attack of that name runs with: {keyword of its function: plain value}, the defaults
+    included and the random seed left out; {} for "none". A default step of bim, pgd, mim and tidim is epsilon/4.
+
+    Two rows of a results file compare only where these agree. Imports PyTorch.
+    """
+    spec = parse(name, norm)
+    if spec.kind == "none":
+        return {}
+    parameters = inspect.signature(_function(spec)).parameters.values()
+    known = {each.name: each.default for each in parameters if each.default is not each.empty}
+    known |= {"norm": norm, "epsilon": epsilon, "steps": spec.steps, "restarts": spec.restarts}
+    wanted = {each.name for each in parameters} - UNSAID
+    settings = {key: value for key, value in (known | extra).items() if key in wanted}
+    if settings.get("step_size", 0) is None:
+        settings["step_size"] = epsilon / 4
+    return settings
+
+
+def _function(spec: Spec):
+    """Import the attack's function."""
+    module, function = FAMILIES[spec.family].function.rsplit(".", 1)
+    return getattr(importlib.import_module(module), function)
+
+
 def attack(name: str, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "linf",
            epsilon: float = 8 / 255, seed: int = 0, **settings) -> torch.Tensor:
     """Adversarial images x~ (N,C,H,W) in [0,1] for the images `x` in [0,1] with labels `y` (N,).
@@ -174,8 +204,7 @@ def attack(name: str, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, 
     budgeted = spec.kind in ("bounded", "transport")
     if spec.kind == "none" or x.shape[0] == 0 or (budgeted and epsilon == 0):
         return x.detach().clone()
-    module, function = FAMILIES[spec.family].function.rsplit(".", 1)
-    run = getattr(importlib.import_module(module), function)
+    run = _function(spec)
     common = {"norm": norm, "epsilon": epsilon, "steps": spec.steps, "restarts": spec.restarts, "seed": seed}
     wanted = inspect.signature(run).parameters
     settings = {key: value for key, value in common.items() if key in wanted} | settings

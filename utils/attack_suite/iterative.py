@@ -18,23 +18,30 @@ from utils import attacks
 from utils.attack_suite.common import precise
 
 
-def pgd(model, x, y, norm, epsilon, steps=40, restarts=1, seed=0, generator=None, **settings) -> torch.Tensor:
-    """utils.attacks.pgd from `restarts` starts: its default start, then, for the samples that still stand, points
-    uniform in the ball. Of each sample is returned a point on which the network errs, or else the one of highest
-    cross-entropy. All is drawn from `generator`, or from one with `seed`."""
+def pgd(model, x, y, norm, epsilon, steps=40, step_size=None, restarts=1, seed=0, generator=None, rounded=False,
+        **settings) -> torch.Tensor:
+    """Attack by utils.attacks.pgd from `restarts` starts: its default start, then, for the samples that are still robust,
+    points uniform in the ball. Of each sample is returned a point on which the network errs, or else the one of highest
+    cross-entropy. All is drawn from `generator`, or from one with `seed`. rounded: whether the network errs is seen on the
+    image rounded to 256 levels."""
     if generator is None:
         generator = torch.Generator(x.device).manual_seed(seed)
+    settings["step_size"] = step_size
     x_adv = attacks.pgd(model, x, y, norm, epsilon, steps, generator=generator, **settings)
     if restarts == 1:
         return x_adv
-    loss, standing = _judge(model, x_adv, y)
+
+    def judged(found, index):
+        return _loss_and_robust(model, attacks.to_levels(x[index], found, norm, epsilon) if rounded else found, y[index])
+
+    loss, standing = judged(x_adv, slice(None))
     for _ in range(restarts - 1):
         index = standing.nonzero()[:, 0]
         if len(index) == 0:
             break
         start = attacks.random_start(x[index], norm, epsilon, generator)
         again = attacks.pgd(model, x[index], y[index], norm, epsilon, steps, start=start, **settings)
-        loss_again, stands_again = _judge(model, again, y[index])
+        loss_again, stands_again = judged(again, index)
         better = (loss_again > loss[index]) | ~stands_again
         x_adv[index] = torch.where(attacks.per_sample(better, again), again, x_adv[index])
         loss[index] = torch.where(better, loss_again, loss[index])
@@ -43,7 +50,7 @@ def pgd(model, x, y, norm, epsilon, steps=40, restarts=1, seed=0, generator=None
 
 
 @torch.no_grad()
-def _judge(model, x_adv, y) -> tuple[torch.Tensor, torch.Tensor]:
+def _loss_and_robust(model, x_adv, y) -> tuple[torch.Tensor, torch.Tensor]:
     """The cross-entropy of each sample, and whether the network is still right."""
     logits = precise(model(x_adv))
     return F.cross_entropy(logits, y, reduction="none"), logits.argmax(1) == y
@@ -57,10 +64,11 @@ def mim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0, until_f
 
 
 def tidim(model, x, y, norm, epsilon, steps=40, step_size=None, decay=1.0, probability=0.5, enlargement=36 / 32,
-          kernel=15, sigma=3.0, seed=0, index=None, until_fooled=False) -> torch.Tensor:
+          kernel=15, sigma=7 / 3, seed=0, index=None, until_fooled=False) -> torch.Tensor:
     """TI-DIM. Before each gradient each image is, with `probability`, resized to a side drawn from its own to
     `enlargement` times its own and padded with zeros to the latter, at a random place; that is what the network sees.
-    The gradient is smoothed by a Gaussian of kernel x kernel pixels with standard deviation `sigma`, in pixels.
+    The gradient is smoothed by a Gaussian of kernel x kernel pixels with standard deviation `sigma`, in pixels: 7/3, for the
+    published kernel's 15 taps span 3 standard deviations to either side (Dong et al. 2019).
 
     index: (N,) integers >= 0 that name the samples, such as their places in the data set; default 0..N-1. The draws of
     a sample come from (seed, its index) alone: they depend neither on the rest of the batch nor on the device.
