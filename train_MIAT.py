@@ -129,7 +129,7 @@ from utils.attacks import at_least_float32, pgd
 from utils.estimators import load_estimators
 from utils.evaluation import examples, held_out
 from utils.mi_losses import namid_parts, wmim
-from utils.stages import check_classes, need_files, open_stage
+from utils.stages import Stage, check_classes, check_split, check_threat_model, need_files, open_stage
 from utils.training import fit, optimisation, run_script
 
 LOOKS = 10  # steps of an epoch, at most, whose gradients are measured part by part
@@ -242,12 +242,18 @@ def main(settings: Settings) -> None:
     files = settings.estimator_files()
     inputs = files | ({"init": settings.init} if settings.init else {})
     need_files(inputs)
-    stage = open_stage(settings.stage, settings, inputs)
+    with open_stage(settings.stage, settings, inputs) as stage:
+        train(stage, settings, files)
+
+
+def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
     compute = stage.compute
 
     if settings.init:
         target = models.load(settings.init, settings.network.arch)
+        check_threat_model(f"--init {settings.init}", target.about, settings)
         check_classes(target, stage.dataset, f"--init {settings.init}")
+        check_split("--init", settings.init, target.about, stage)
         if settings.network.width not in (None, target.options["width"]):
             raise InputError(f"--width {settings.network.width}: --init {settings.init} has width {target.options['width']}; "
                              "leave --width out")
@@ -276,7 +282,7 @@ def main(settings: Settings) -> None:
 
     def keep(which):
         models.save(kept, stage.folder.path / ("target_model.pth" if which == "best" else "last_model.pth"),
-                    defense=f"{settings.mi_loss}-{settings.adv_loss}", dataset=settings.data.dataset,
+                    defense=f"{settings.mi_loss}-{settings.adv_loss}", dataset=settings.data.dataset, **stage.split,
                     **settings.attack.threat_model)
 
     fit(stage.folder, settings, compute, stage.batches,

@@ -50,7 +50,7 @@ from models.processes import gather
 from utils.adversarial_losses import LOSSES
 from utils.attacks import at_least_float32, pgd
 from utils.evaluation import examples, held_out
-from utils.stages import open_stage
+from utils.stages import Stage, open_stage
 from utils.training import fit, optimisation, run_script
 
 
@@ -79,7 +79,11 @@ def step(x, y, epoch, index, generator, *, target, settings, compute, perturbati
 
 
 def main(settings: Settings) -> None:
-    stage = open_stage(settings.stage, settings)
+    with open_stage(settings.stage, settings) as stage:
+        train(stage, settings)
+
+
+def train(stage: Stage, settings: Settings) -> None:
     compute = stage.compute
 
     target = models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width)
@@ -90,8 +94,9 @@ def main(settings: Settings) -> None:
         return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute))
 
     def keep(which):
-        models.save(kept, stage.folder.path / f"{which}_model.pth", defense=settings.defense,
-                    dataset=settings.data.dataset, **(settings.attack.threat_model if settings.defense != "natural" else {}))
+        threat_model = settings.attack.threat_model if settings.defense != "natural" else {}
+        models.save(kept, stage.folder.path / f"{which}_model.pth", defense=settings.defense, dataset=settings.data.dataset,
+                    **stage.split, **threat_model)
 
     fit(stage.folder, settings, compute, stage.batches,
         lambda *batch: step(*batch, target=target, settings=settings, compute=compute, perturbation=perturbation),

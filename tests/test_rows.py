@@ -185,7 +185,7 @@ def test_black_box_images_that_came_back_unchanged_are_counted(chain, tmp_path):
     text = f"cw-3: {row['attacked'] - row['perturbed']} of {row['attacked']} attacked images came back unchanged"
     assert any(each.startswith(text) for each in row["warnings"]) and text in result.out
     assert said["attacks"]["fgsm"]["perturbed"] == said["attacks"]["fgsm"]["attacked"] and said["attacks"]["fgsm"]["warnings"] == []
-    result, white = evaluate(chain, tmp_path, *words, name="white.json")
+    result, _ = evaluate(chain, tmp_path, *words, name="white.json")
     assert "came back unchanged" not in result.out
 
 

@@ -106,7 +106,8 @@ def of_given(evaluation: Evaluation, name: str, about: dict) -> list[str]:
         found.append(f"{name}: the file does not say that the attack ran all its steps; images that stopped at the first that "
                      "fooled another network are weak on this one")
     if kind in UNSEEN:
-        return [*found, f"{name}: its budget is none of pixels and cannot be read off images; that they keep it is taken on trust"]
+        return [*found, f"{name}: its budget is none of pixels and cannot be read off images; that they keep it is taken on "
+                "trust"]
     beyond = row["standing"].count("o")
     if beyond and kind != "minimum-norm":
         return [*found, f"{name}: {beyond} images that the network gets wrong lie outside the budget, {evaluation.norm} "

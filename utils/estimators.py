@@ -14,7 +14,7 @@ from models.processes import gather
 from utils import patterns
 from utils.attacks import at_least_float32, frozen, pgd
 from utils.evaluation import examples, held_out
-from utils.stages import check_classes, check_threat_model, need_files, open_stage
+from utils.stages import Stage, check_classes, check_threat_model, need_files, open_stage
 from utils.training import fit
 
 FILES = {"natural": "n", "adversarial": "a"}  # local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth
@@ -57,7 +57,11 @@ def train(settings, objectives: dict[str, Callable], compare: bool = True) -> No
     and "fooled" = {argmax h(x~) != y}. compare=False: the objectives do not use b, the estimators do not see the other kind of
     sample, and b is None."""
     need_files({"pre_target": settings.pre_target})
-    stage = open_stage(settings.stage, settings, {"pre_target": settings.pre_target})
+    with open_stage(settings.stage, settings, {"pre_target": settings.pre_target}) as stage:
+        _train(stage, settings, objectives, compare)
+
+
+def _train(stage: Stage, settings, objectives: dict[str, Callable], compare: bool) -> None:
     compute, training, estimation = stage.compute, settings.training, settings.estimation
 
     target = compute.prepare(models.load(settings.pre_target, settings.arch))
@@ -98,6 +102,20 @@ def train(settings, objectives: dict[str, Callable], compare: bool = True) -> No
     print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
 
 
+def check_make(nets: dict[Path, torch.nn.Module], bound: str | None) -> None:
+    """InputError where files of estimators say that they were made with different bounds (unless `bound` is given, which is
+    taken instead), scalings or representations: they do not belong together. nets: {path: network}."""
+    facts = {"scaled": "--scale-scores", "representation": "--representation"} | ({} if bound else {"bound": "--bound"})
+    for name, option in facts.items():
+        said = {path: net.about.get(name, getattr(net, name, None)) for path, net in nets.items()}
+        said = {path: value for path, value in said.items() if value is not None}
+        (first, value), *others = said.items() or [(None, None)]
+        for path, other in others:
+            if other != value:
+                raise InputError(f"{path}: was made with {option} {other}, and {first} with {value}; the files of one run of "
+                                 "stage 2 are needed")
+
+
 def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, bound: str | None) -> dict[str, mi.MIEstimator]:
     """{"natural": E_n, "adversarial": E_a}, frozen and in eval mode, from the files of stage 2 or the released code's.
 
@@ -105,12 +123,14 @@ def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, b
     None takes the one that the files name, dv where they name none. Raises InputError where a file is no such network, where
     the files do not fit each other or the target's outputs, or were made under another threat model.
     """
-    estimators = {}
+    estimators, nets = {}, {}
     for kind, letter in FILES.items():
         if f"pre_local_{letter}" not in paths:
             continue
         local_path, global_path = paths[f"pre_local_{letter}"], paths[f"pre_global_{letter}"]
         local_net, global_net = mi.load_net(local_path), mi.load_net(global_path)
+        nets |= {local_path: local_net, global_path: global_net}
+        check_make(nets, bound)
         for path, net, local in ((local_path, local_net, True), (global_path, global_net, False)):
             if isinstance(net, mi.LocalNet) != local:
                 raise InputError(f"{path}: holds a {'global' if local else 'local'} network; a "

@@ -57,7 +57,7 @@ class Counted(torch.nn.Module):
 EMPTY = {"standing": "", "seconds": 0.0, "forward_passes": 0, "backward_passes": 0, "attacked": 0, "norms": [], "outside": 0,
          "perturbed": 0}
 SWEPT = " at "  # in the name of a row of --sweep, as in "pgd-40 at 0.1"
-# What a row's metadata holds of the command that made it.
+# What a row's metadata holds of the command that made it. A row that another commit, machine or version resumes says so.
 MADE = ("date", "command", "git_commit", "hardware", "versions")
 
 
@@ -189,7 +189,7 @@ class Evaluation:
         if row is None:
             row = dict(EMPTY, norms=[], settings=asked, stopped_early=early, made=self._made())
         done, n = len(row["standing"]), len(self.labels)
-        if 0 < done < n and any(row["made"].get(each) != self.identity.get(each) for each in ("git_commit", "hardware", "versions")):
+        if 0 < done < n and any(row["made"].get(each) != self.identity.get(each) for each in MADE[2:]):
             row.setdefault("resumed", []).append(self._made())
         if row.get("stopped_early"):
             settings = settings | {"until_fooled": True}

@@ -150,7 +150,7 @@ def fit(folder: RunFolder, settings, compute: Compute, batches: Batches, step: C
                   file=sys.stderr)
         raise Interrupted(number)
 
-    with folder.alone(), _Signals() as stop:
+    with _Signals() as stop:
         for epoch in range(first, training.epochs):
             began, saved_at, shown_at = time.monotonic(), time.monotonic(), 0.0
             bar = tqdm(total=len(batches), initial=index, desc=f"epoch {epoch + 1}/{training.epochs}", unit="batch",
