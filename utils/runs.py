@@ -71,7 +71,8 @@ class RunFolder:
 
     fingerprint: of the data set; inputs: {option: path} of the model files that the run reads. Raises InputError when
     another process trains in the folder, when it cannot be written, or when it holds a run of another stage, with other
-    settings, data or files: in each case what is there stays as it is. What is there already is `checkpoint` (None for a new run).
+    settings, data or files: in each case what is there stays as it is. What is there already is `checkpoint` (None for a
+    new run).
     """
 
     def __init__(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None = None):
