@@ -59,11 +59,8 @@ class Cell:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the mean: over the images for one seed, over the seeds for several."""
-        if not self.outcomes:
-            return None
-        right, *others = self.outcomes.values()
-        return intervals.over_seeds(self.values) if others else intervals.of_a_share(sum(right), len(right))
+        """Return the mean's: over the images for one seed, over seeds and images for several."""
+        return intervals.of_a_mean(list(self.outcomes.values())) if self.outcomes else None
 
     def text(self, seeds: int) -> str:
         """For a table of `seeds` seeds."""
