@@ -88,10 +88,12 @@ def show(graph: Graph, settings: Settings) -> None:
     numbers = {name: number for number, name in enumerate(graph.nodes, 1)}
     for name, node in graph.nodes.items():
         state, seconds = graph.state(name), costs.seconds(name)
-        left += seconds if state == "not run" else 0.0
+        left += seconds if state in ("not run", "stale") else 0.0
         after = f", after {', '.join(str(numbers[each]) for each in node.needs)}" if node.needs else ""
-        cost = f"about {duration(seconds)}" if state == "not run" else state
-        lines += [f"# {numbers[name]}. {node.purpose}{after}: {cost}", node.command]
+        cost = state if state in ("finished", "diverged") else f"about {duration(seconds)}"
+        lines += [f"# {numbers[name]}. {node.purpose}{after}: {cost}"]
+        lines += [f"#    stale: {graph.why(name)}"] if state == "stale" else []
+        lines += [node.command]
     print(f"# {settings.target} at scale {settings.scale}: {len(graph.nodes)} runs in {graph.experiment.root}, about "
           f"{duration(left)} for those that are missing, one after another")
     print(f"# {HOW}\n# Run the lines in {ROOT}; a line whose run is finished says so and ends.", *lines, sep="\n")

@@ -3,6 +3,8 @@
     scales.py     every setting that --scale changes, in one table
     plan.py       the runs as a graph of the stage scripts' commands
     cost.py       what they will take, estimated
+    question.py   whether what is there answers today's question, and why not
+    finished.py, now.py     whether files are whole; hashes and fingerprints of what is there now
     run.py        running what is missing
     paper.json    what the paper printed
     tables.py, figures.py, report.py     the results beside it

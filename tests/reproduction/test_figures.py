@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from made_up import RESULTS, everything, experiment, train
+from made_up import everything, experiment, measure
 from matplotlib.container import BarContainer
 
 from reproduction import figures
@@ -18,19 +18,10 @@ def with_mi(graph, value) -> None:
     """Every measurement of MI, value(seed, kind, attack, name)."""
     for name, node in graph.nodes.items():
         if "/mi-" in name:
-            for each in node.needs:
-                if graph.state(each) == "finished":
-                    continue
-                if graph.nodes[each].trains:
-                    train(graph, each)
-                else:
-                    npz, results = graph.nodes[each].outputs
-                    npz.write_bytes(b"")
-                    results.write_text(json.dumps(RESULTS | {"n": 40, "attacks": {a: {"standing": "f" * 40} for a in graph.nodes[each].attacks}}))
             seed, kind = int(name[4]), name.split("mi-")[1].removesuffix(".json")
             attacks = RADAR if "natural" in name else ("pgd-40",)
-            node.outputs[0].write_text(json.dumps(RESULTS | {"n": 40, "values": {
-                attack: {"n": 30 + seed, **{each: value(seed, kind, attack, each) for each in VALUES}} for attack in attacks}}))
+            measure(graph, name, {attack: {"n": 30 + seed, **{each: value(seed, kind, attack, each) for each in VALUES}}
+                                  for attack in attacks})
 
 
 def rows(text):
