@@ -2,13 +2,30 @@
 import json
 import random
 
+import pytest
+
+from reproduction import now, question
 from reproduction.now import data_of, file_hash, inputs, options
 from reproduction.plan import Experiment, Graph, plan
 from reproduction.question import expected
+from utils import attack_suite
 
 SETTINGS = {"options": {"epochs": 5}, "hardware": "an abacus", "date": "2026-01-02 03:04:05 +0000", "git_commit": "c0ffee" * 6}
 MADE = {"date": "2026-01-02 04:05:06 +0000", "git_commit": "c0ffee" * 6, "hardware": "an abacus", "versions": {}}
 RESULTS = {"date": "2026-01-02 03:04:05 +0000", "hardware": "an abacus", "git_commit": "c0ffee" * 6}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def any_number_of_images():
+    """Let results have as many images as suits a test, and read no CIFAR-10 for them.
+
+    A test module takes it by naming it; test_question.py asks how many images there should be.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(now.DOWNLOADED, "cifar10", "not here")
+        patch.setattr(question, "images_asked", lambda limit, found: {})
+        patch.setattr(attack_suite, "settings_of", lambda *_, **__: {}, raising=False)
+        yield
 
 
 def experiment(folder, **options) -> Experiment:

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 
+import made_up
 import pytest
 from made_up import everything, experiment, measure
 from matplotlib.container import BarContainer
@@ -10,13 +11,15 @@ from matplotlib.container import BarContainer
 from reproduction import figures
 from reproduction.plan import RADAR, plan
 
+any_number_of_images = made_up.any_number_of_images
+
 VALUES = ("standard_mi_of_adversarial", "natural_mi_of_natural", "natural_mi_of_adversarial", "adversarial_mi_of_natural",
           "adversarial_mi_of_adversarial")
 
 
 def with_mi(graph, value) -> None:
     """Every measurement of MI, value(seed, kind, attack, name)."""
-    for name, node in graph.nodes.items():
+    for name in graph.nodes:
         if "/mi-" in name:
             seed, kind = int(name[4]), name.split("mi-")[1].removesuffix(".json")
             attacks = RADAR if "natural" in name else ("pgd-40",)

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 
+import made_up
 import pytest
 from made_up import evaluate, experiment, marks, train
 
@@ -13,6 +14,8 @@ from errors import InputError
 from reproduction.plan import FIGURES, PAPER, ROOT, STABILITY, TABLES, plan, recall, remember
 from reproduction.scales import SCALES
 from utils.settings import parse
+
+any_number_of_images = made_up.any_number_of_images
 
 
 def settings_of(words):

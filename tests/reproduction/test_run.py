@@ -7,11 +7,14 @@ import sys
 import time
 from types import SimpleNamespace
 
+import made_up
 import pytest
 from made_up import evaluate, experiment, marks, train
 
 from reproduction import cost, run
 from reproduction.plan import ROOT, plan
+
+any_number_of_images = made_up.any_number_of_images
 
 
 @pytest.fixture

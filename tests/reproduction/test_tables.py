@@ -4,12 +4,15 @@ import io
 import json
 import statistics
 
+import made_up
 import pytest
 from made_up import evaluate, everything, experiment, marks, train
 
 from reproduction import intervals
 from reproduction.plan import PAPER, plan
 from reproduction.tables import Cell, cell, comma_separated, compare, half, in_order, markdown, table, write_tables
+
+any_number_of_images = made_up.any_number_of_images
 
 
 def measured(tmp_path, defense="namid", seeds=1, attack="pgd-40", norm="linf", standing=None, n=20, **options):
