@@ -38,7 +38,7 @@ def test_figure_2_is_drawn_from_the_raw_values(tmp_path):
         return -3.0 - RADAR.index(attack) - 10 * VALUES.index(name) + (seed - 1.5)
 
     with_mi(graph, value)
-    figure, text, what, _ = figures.figure2(graph)
+    figure, text, what, *_ = figures.figure2(graph)
     drawn = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert len(drawn) == 3
     for i, (name, label) in enumerate(figures.RADAR_SERIES.items()):
@@ -54,7 +54,7 @@ def test_figure_2_is_drawn_from_the_raw_values(tmp_path):
 def test_figure_4_has_an_offset_for_each_kind_of_estimators(tmp_path):
     graph = plan(experiment(tmp_path), "figure4")
     with_mi(graph, lambda seed, kind, attack, name: (100.0 if kind == "estimators_max" else 1.0) * (1 + VALUES.index(name)))
-    figure, text, what, _ = figures.figure4(graph)
+    figure, text, what, *_ = figures.figure4(graph)
     for axis, scale in zip(figure.axes, (100, 1)):
         natural, adversarial = ([bar.get_height() for bar in group] for group in axis.containers if isinstance(group, BarContainer))
         assert natural == pytest.approx([0, 2 * scale]) and adversarial == pytest.approx([scale, 3 * scale])
@@ -72,7 +72,7 @@ def test_figure_4_without_a_fooled_image_says_so(tmp_path):
 def test_figure_5_and_7_show_what_was_measured_and_say_what_was_not(tmp_path):
     graph = everything(tmp_path)
     for name, bars in (("figure5", 5 * 2), ("figure7", 2 * 4)):
-        figure, text, _, sources = figures.DRAW[name](graph)
+        figure, text, _, sources, _ = figures.DRAW[name](graph)
         table = rows(text)
         assert len(table) == bars and {row["state"] for row in table} == {"measured"}
         heights = [bar.get_height() for bar in figure.axes[0].patches]
