@@ -7,6 +7,7 @@ import os
 import made_up
 import pytest
 from made_up import MADE, evaluate, everything, experiment, marks
+from test_stability import record
 
 from reproduction import figures, stability, warned
 from reproduction.plan import STABILITY, plan, remember
@@ -115,6 +116,7 @@ def test_the_sweep_says_warnings(tmp_path):
     graph = plan(experiment(tmp_path, dataset="digits", scale="sweep"), STABILITY)
     name = "seed1/stability/standard-batch40/white.json"
     evaluate(graph, name, {"none": marks(30, 40), "pgd-40": marks(10, 40)})
+    record(graph, "seed1/stability/standard-batch40", (60, 0.1, 5, 1.5, 0.5, 1, 2))
     change(graph, name, "pgd-40", warnings=["pgd-40: a doubt"])
     content = stability.write(graph)
     page = (graph.experiment.root / "tables/stability.md").read_text()
