@@ -31,7 +31,8 @@ def warned_images(graph: Graph, sources: list[str]) -> list[Warned]:
     found = []
     for name in dict.fromkeys(sources):
         if name.endswith("images.json"):
-            results, seed = json.loads(graph.nodes[name].outputs[-1].read_text()), int(name.split("/")[0][4:])
+            results = json.loads(graph.nodes[name].outputs[-1].read_text())
+            seed = int(name.split("/")[0].removeprefix("seed"))
             found += [Warned(text, name, seed) for attack in graph.nodes[name].attacks
                       for text in warned.of_row(results, attack)]
     return found
@@ -108,7 +109,8 @@ def figure2(graph: Graph):
             f"Eq. 4, of a naturally trained ResNet-18. {-offset:+.3g} nats is added to every value, so that the smallest is 0; "
             "the CSV file has the raw ones.")
     said = warned_images(graph, sources)
-    return figure, lines(["value", "attack", "seed", "mi_nats", "images"], rows), what, sources, said
+    header = ["value", "attack", "seed", "mi_nats", "images"]
+    return figure, lines(header, rows), what, sources, said
 
 
 def figure4(graph: Graph):
@@ -174,7 +176,8 @@ def accuracies(graph: Graph, runs: dict[str, str], attacks: tuple[str, ...], wha
         texts = warned.seeds_of(each.warned)
         rows += [[run, attack, each.state, seed, value, len(each.outcomes[seed]),
                   "; ".join(text for text, seeds in texts.items() if seed in seeds)]
-                 for seed, value in zip(each.outcomes, each.values)] or [[run, attack, each.state, *[""] * 4]]
+                 for seed, value in zip(each.outcomes, each.values)]
+        rows += [] if each.outcomes else [[run, attack, each.state, *[""] * 4]]
     what += (" Accuracy in percent on test images; the whiskers are the deviation over the seeds, for one seed Wilson's 95 % "
              "interval over the images.")
     sources = [source for each in measured for source in each.sources]

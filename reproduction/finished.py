@@ -1,4 +1,5 @@
-"""Say whether a node's files are all there and whole, and older than nothing that they were made from."""
+"""Say whether a node's files are all there and whole, and not older than what they were made from."""
+
 from pathlib import Path
 
 from models.mi_names import estimator_files
@@ -19,20 +20,20 @@ def complete(node) -> bool:
 
 
 def _evaluated(results: dict, attacks: tuple[str, ...]) -> bool:
-    """Return whether an evaluation has all rows, and came to the end, where it writes its warnings."""
+    """Return whether an evaluation has all rows and the warnings, which it writes at its end."""
     try:
         rows = [results["attacks"][name] for name in attacks]
         whole = all(len(row["standing"]) == results["n"] for row in rows)
         told = isinstance(results["warnings"], list) and "worst_case" in results
         told = told and all("warnings" in row for row in rows if "made" in row)
-        judged = set((results["worst_case"] or {}).get("attacks", attacks if len(attacks) == 1 else ()))
-        return whole and told and judged >= (set(attacks) if len(attacks) > 1 else set())
+        judged = set((results["worst_case"] or {}).get("attacks", ()))
+        return whole and told and (len(attacks) == 1 or judged >= set(attacks))
     except (KeyError, TypeError, AttributeError):
         return False
 
 
 def by_date(node, graph) -> bool:
-    """Return whether a file that was read and whose hash is not on record is younger than the results.
+    """Return whether a file that was read, and has no hash in the results, is younger than they are.
 
     Dates decide where there is no hash only."""
     if not all(path.is_file() for path in node.outputs):

@@ -13,10 +13,11 @@ training's effect, b_i the image's, and e_si what is particular to both. Its mea
     A / k + B / n + E / (k n),       A, B, E: the variances of a, b and e.
 
 The sample variance of the k seed means, divided by k, estimates A / k + E / (k n), with k - 1
-degrees of freedom. B / n is left, and comes from the analysis of variance: B = (MS_images - MS_E) / k,
-not below 0, with about n degrees of freedom. Neither part holds the other, and under normal effects
+degrees of freedom. B / n is left, and comes from the analysis of variance: B = (MS_images - MS_E)
+/ k, not below 0, with about n degrees of freedom. Neither part holds the other, and under normal effects
 the two are independent. Their degrees of freedom are far apart, so each has a quantile of its own
-(as in Graybill and Wang 1980, Confidence intervals on nonnegative linear combinations of variances):
+(as in Graybill and Wang 1980, Confidence intervals on nonnegative linear combinations of
+variances):
 
     half^2 = t(k - 1)^2 s_seeds^2 / k + z^2 (B + 1 / n) / n.
 
@@ -26,6 +27,7 @@ covers only 89 to 92 % where two seeds differ much, and this one never less than
 agree everywhere would have an interval without width. Owen (2007, The pigeonhole bootstrap) shows
 for this design that resampling or counting one way only understates the variance.
 """
+
 import statistics
 
 import numpy
@@ -57,7 +59,7 @@ def over_images(first: list[bool], second: list[bool]) -> tuple[float, float]:
 
 
 def half_width(outcomes: numpy.ndarray) -> numpy.ndarray:
-    """Return half the interval of the mean of `outcomes` (..., k seeds, n images), two or more of each.
+    """Return half the interval of the mean of `outcomes` (..., k seeds, n images), k and n above 1.
 
     The formula is this module's. Leading dimensions are separate experiments.
     """
@@ -73,7 +75,9 @@ def half_width(outcomes: numpy.ndarray) -> numpy.ndarray:
     return numpy.sqrt(quantile**2 * of_seeds / k + Z**2 * (images + 1 / n) / n)
 
 
-def of_a_difference(pairs: list[tuple[list[bool], list[bool]]]) -> tuple[float, tuple[float, float]]:
+def of_a_difference(
+    pairs: list[tuple[list[bool], list[bool]]],
+) -> tuple[float, tuple[float, float]]:
     """Return the mean difference of two defenses in points, and its interval.
 
     pairs: for each seed the outcomes of both defenses, on the same images for every seed.

@@ -1,4 +1,5 @@
-"""Read what is there now: files, their hashes, the options of a command, and the data's fingerprint."""
+"""Read what is there now: files and their hashes, a command's options, the data's fingerprint."""
+
 import functools
 import json
 from pathlib import Path
@@ -8,8 +9,13 @@ from errors import InputError
 from models.mi_names import estimator_files
 
 # Where torchvision keeps a set: without it, reading the set would download it.
-DOWNLOADED = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py",
-              "cifar100": "cifar-100-python", "svhn": "train_32x32.mat"}
+DOWNLOADED = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "svhn": "train_32x32.mat",
+}
 
 
 def read(path: Path) -> dict:
@@ -50,8 +56,11 @@ def data_of(experiment, limit_train=None, limit_test=None) -> tuple[str, int] | 
     if not is_here(experiment):
         return None
     folder = _folder(experiment)
-    status = tuple((file.stat().st_mtime_ns, file.stat().st_size)
-                   for name in arrays.FILES if (file := folder / name).is_file())
+    status = tuple(
+        (file.stat().st_mtime_ns, file.stat().st_size)
+        for name in arrays.FILES
+        if (file := folder / name).is_file()
+    )
     limits = [None if limit is None else int(limit) for limit in (limit_train, limit_test)]
     try:
         return _data_of(experiment.dataset, folder.absolute(), *limits, status)

@@ -265,8 +265,8 @@ class Graph:
     def state(self, name: str) -> str:
         """Return what there is of a node.
 
-        "stale": made of something else, or reads what is stale, and `why` says so; "diverged" where
-        this training or one before it did; "finished"; or "not run", also where it is in its middle.
+        "stale": made of something else, or reads what is stale, and `why` says so; "diverged": this
+        training or one before it did; "finished"; or "not run", also where it is in its middle.
         """
         if self.why(name):
             return "stale"

@@ -1,11 +1,20 @@
-"""Say how, when and where the numbers of a table were made, from what the files say of themselves."""
+"""Say how, when and where the numbers of a table were made, as their files tell it."""
+
 import csv
 import shlex
 
 from reproduction.now import read
 
-FACTS = ("hardware", "dates", "target", "estimators", "surrogate", "surrogate accuracy",
-         "rows' commits", "rows' hardware")
+FACTS = (
+    "hardware",
+    "dates",
+    "target",
+    "estimators",
+    "surrogate",
+    "surrogate accuracy",
+    "rows' commits",
+    "rows' hardware",
+)
 
 
 def facts(graph, sources: list[str]) -> dict[str, list]:
@@ -34,10 +43,12 @@ def facts(graph, sources: list[str]) -> dict[str, list]:
 
 
 def said_of_rows(known: dict[str, list]) -> list[str]:
-    """Return sentences for a caption whose rows were made at several commits or on several machines."""
+    """Return sentences for a caption whose rows differ in their commits or hardware."""
     found = []
-    for fact, words in (("rows' commits", "at different commits"),
-                        ("rows' hardware", "on different hardware")):
+    for fact, words in (
+        ("rows' commits", "at different commits"),
+        ("rows' hardware", "on different hardware"),
+    ):
         if len(known[fact]) > 1:
             found.append(f"The rows were made {words}: {listed(known[fact])}.")
     return found
@@ -57,10 +68,13 @@ def provenance(graph, name: str) -> dict:
     made = [said | (rows[attack].get("made") or {}) for attack in node.attacks if attack in rows]
     made = made or [said]
     epochs = {"epochs": said["options"]["epochs"]} if node.trains else {}
-    return {"command": shlex.join(node.words), **epochs,
-            "dates": _all(each["date"] or "unknown date" for each in made),
-            "hardwares": _all(each["hardware"] for each in made),
-            "commits": _all(short(each["git_commit"]) for each in made)}
+    return {
+        "command": shlex.join(node.words),
+        **epochs,
+        "dates": _all(each["date"] or "unknown date" for each in made),
+        "hardwares": _all(each["hardware"] for each in made),
+        "commits": _all(short(each["git_commit"]) for each in made),
+    }
 
 
 def _all(values) -> list[str]:

@@ -5,6 +5,7 @@ the data. `reason` compares them with what the run's command would read now, and
 where they differ. What cannot be compared (an old file that lacks a hash, data that are not here)
 is no reason.
 """
+
 import importlib
 import json
 import math
@@ -23,14 +24,17 @@ CHANGED = ("tidim",)
 
 
 def reason(graph, node) -> str | None:
-    """Return why what is there of a node's files answers another question; None where it does not."""
+    """Return why a node's files answer another question; None where they do not."""
     return _of_training(graph, node) if node.trains else _of_results(graph, node)
 
 
 def without_paths(words: list[str]) -> list[str]:
     """Return a training's command without the options that say where something is."""
-    return [word for before, word in zip(["", *words], words)
-            if word not in PATHS and before not in PATHS]
+    return [
+        word
+        for before, word in zip(["", *words], words)
+        if word not in PATHS and before not in PATHS
+    ]
 
 
 def _of_training(graph, node) -> str | None:
@@ -91,13 +95,21 @@ def _of_evaluation(graph, node) -> dict:
     if "--surrogate" in given:
         hashes["surrogate_hash"] = file_hash(graph.product(node.needs[1]))
     identity = {
-        "surrogate_hash": None, "adv_hash": None, "factory": None,
-        "dataset": graph.experiment.dataset, "split": script.split, "norm": norm,
-        "epsilon": _budget(training), "step_size": script.step_size,
-        "released_settings": False, "rounded": script.round_uint8, "rules": None,
+        "surrogate_hash": None,
+        "adv_hash": None,
+        "factory": None,
+        "dataset": graph.experiment.dataset,
+        "split": script.split,
+        "norm": norm,
+        "epsilon": _budget(training),
+        "step_size": script.step_size,
+        "released_settings": False,
+        "rounded": script.round_uint8,
+        "rules": None,
         "seed": int(given.get("--seed", script.seed)),
         "batch_size": int(given.get("--batch-size", script.batch_size)),
-        "precision": given.get("--precision", script.precision)}
+        "precision": given.get("--precision", script.precision),
+    }
     identity |= {name: known for name, known in hashes.items() if known}
     found = data_of(graph.experiment, training.get("--limit-train"), limit)
     identity |= {"data_fingerprint": found[0]} if found else {}
@@ -105,7 +117,7 @@ def _of_evaluation(graph, node) -> dict:
 
 
 def images_asked(limit: str | None, found: tuple[str, int] | None) -> dict[str, int]:
-    """Return {"n": test images} of --limit-test or, without it, of the data; {} where neither says."""
+    """Return {"n": test images} of --limit-test, else of the data; {} where neither says."""
     if limit:
         return {"n": int(limit)}
     return {"n": found[1]} if found else {}
@@ -116,12 +128,18 @@ def _of_mi_values(graph, node) -> dict:
     given = options(node.words)
     limit = given.get("--limit-test")
     script = importlib.import_module("reproduction.mi_values").Settings
-    wanted = {"model_hash": file_hash(Path(given["--model"])), "dataset": given["--dataset"],
-              "norm": given["--norm"], "epsilon": _budget(given),
-              "batch_size": int(given.get("--batch-size", script.batch_size))}
+    wanted = {
+        "model_hash": file_hash(Path(given["--model"])),
+        "dataset": given["--dataset"],
+        "norm": given["--norm"],
+        "epsilon": _budget(given),
+        "batch_size": int(given.get("--batch-size", script.batch_size)),
+    }
     files = estimator_files(Path(given["--estimator-dir"]))
-    wanted |= {"adv_hash": file_hash(Path(given["--adv"])),
-               "estimator_hashes": {name: file_hash(path) for name, path in files.items()}}
+    wanted |= {
+        "adv_hash": file_hash(Path(given["--adv"])),
+        "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
+    }
     found = data_of(graph.experiment, None, limit)
     wanted |= ({"data_fingerprint": found[0]} if found else {}) | images_asked(limit, found)
     return {name: now for name, now in wanted.items() if not _lacks(now)}

@@ -113,7 +113,8 @@ def run(graph: Graph, jobs: int = 1) -> None:
                 elif not any(each in waiting or each in commands.running for each in node.needs):
                     del waiting[name]
                     if reason := question.reason(graph, node):  # known since what it needs is there
-                        print(f"\n{name}: {reason}; set aside in {set_aside(graph, name)}", flush=True)
+                        place = set_aside(graph, name)
+                        print(f"\n{name}: {reason}; set aside in {place}", flush=True)
                     log = _log(experiment, name) if jobs > 1 else None
                     print(f"\n[{missing[name]}/{len(missing)}] {node.purpose}\n$ {node.command}"
                           + (f"  # says: {log}" if log else ""), flush=True)
@@ -171,7 +172,8 @@ def set_aside_stale(graph: Graph) -> list[str]:
             place = set_aside(graph, name) if name in own else None
             if graph.nodes[name].trains and place:
                 places[folder] = place
-        lines.append(f"{name}: {reason}; " + (f"set aside in {place}, " if place else "") + "made again")
+        moved = f"set aside in {place}, " if place else ""
+        lines.append(f"{name}: {reason}; {moved}made again")
     return lines
 
 

@@ -171,7 +171,8 @@ HEADER = ["setting", "natural", "PGD-40", "PGD-40 less standard AT's", "held-out
 
 def notes_of(rows: list[dict]) -> list[Note]:
     """Return the warnings of all rows, each once."""
-    return warned.notes([each for row in rows for cell in row["cells"].values() for each in cell.warned])
+    cells = [cell for row in rows for cell in row["cells"].values()]
+    return warned.notes([each for cell in cells for each in cell.warned])
 
 
 def texts(row: dict, seeds: int, below: tuple[Note, ...] | list[Note] = ()) -> list[str]:
@@ -222,8 +223,8 @@ def write(graph: Graph) -> dict | None:
                "sources": {row["label"]: row["cells"]["pgd-40"].sources for row in rows}}
     for folder in ("tables", "figures"):
         (experiment.root / folder).mkdir(exist_ok=True)
-    page = [f"# {content['title']}", "", content["caption"], "", *markdown_lines(HEADER, content["rows"]), "",
-            *notes_below(content["notes"])]
+    page = [f"# {content['title']}", "", content["caption"], "",
+            *markdown_lines(HEADER, content["rows"]), "", *notes_below(content["notes"])]
     write_text(experiment.root / "tables/stability.md", "\n".join(page))
     write_csv(experiment.root / "tables/stability.csv", [
         {"setting": row["name"], "seed": seed, **{attack: _value(row["cells"][attack], seed) for attack in ATTACKS}, **record}

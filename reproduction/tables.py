@@ -17,8 +17,8 @@ from utils.runs import write_text
 LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
           "pgd-10": "PGD-10", "fwa-10": "FWA-10"}
 NORMS = {"linf": "Linf", "l2": "L2"}
-COVERS = ("An interval over one seed covers other test images, not other trainings; one over several "
-          "seeds covers both.")
+COVERS = ("An interval over one seed covers other test images, not other trainings; one over "
+          "several seeds covers both.")
 BASELINES = {"wmim": "standard", "namid": "standard", "namid_t": "trades", "namid_m": "mart"}  # what each adds MI to
 TITLES = {"white": "white box", "black": "black box, crafted on a VGG-19"}
 
@@ -204,7 +204,8 @@ def table(graph: Graph, name: str) -> dict | None:
     sources = [source for each in measured for source in each.sources]
     same_data = experiment.nearest == experiment.dataset
     what = ("Accuracy in percent, mean ± deviation over the seeds (one seed: Wilson's 95 % "
-            f"interval over the images). Printed: the paper's, on {experiment.nearest} with ResNet-18.")
+            "interval over the images). Printed: the paper's, on "
+            f"{experiment.nearest} with ResNet-18.")
     what += "" if same_data else " That is another data set, so no difference is taken."
     what += (" The printed order of a defense and its baseline holds, or is reversed, where the 95 % interval of their "
              "difference, paired by seed and image, leaves 0 out. " + COVERS)
@@ -220,7 +221,8 @@ def table(graph: Graph, name: str) -> dict | None:
                   for number, (attack, anywhere) in enumerate(one.columns) if anywhere or (attack, True) not in one.columns]
         columns = [one.heading(number, epsilon) for number in range(len(one.columns))]
         parts.append({"box": one.box, "norm": one.norm, "title": f"{NORMS[one.norm]}, {TITLES[one.box]}", "columns": columns,
-                      "rows": rows, "orders": orders, "notes": [asdict(note) | {"line": note.line()} for note in below]})
+                      "rows": rows, "orders": orders,
+                      "notes": [asdict(note) | {"line": note.line()} for note in below]})
     images = sorted({n for each in measured for n in each.images})
     norms = list(dict.fromkeys(one.norm for one in halves))
     return {"name": name, "title": f"Table {name[-1]}: {TITLES[halves[0].box]}, {listed([NORMS[norm] for norm in norms])}",
@@ -229,7 +231,8 @@ def table(graph: Graph, name: str) -> dict | None:
 
 def notes_of(one: Half) -> list[Note]:
     """Return the warnings of a half's cells, each once."""
-    return warned.notes([each for cells in one.rows.values() for cell in cells for each in cell.warned])
+    cells = [cell for row in one.rows.values() for cell in row]
+    return warned.notes([each for cell in cells for each in cell.warned])
 
 
 def _plain(each: Cell, seeds: int, same_data: bool, below: list[Note]) -> dict:
@@ -287,7 +290,8 @@ def markdown_lines(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def notes_below(lines: list[str]) -> list[str]:
     """Return the lines of a page that say what the marks of a table mean."""
-    return ["Warnings of the evaluations:", "", *(f"- {line}" for line in lines), ""] if lines else []
+    title = ["Warnings of the evaluations:", ""]
+    return [*title, *(f"- {line}" for line in lines), ""] if lines else []
 
 
 def markdown(content: dict) -> str:

@@ -3,6 +3,7 @@
 A warning differs from network to network in its numbers only ("raise the loss from 1.201 to
 1.277"): such warnings are one note, with the range of each number.
 """
+
 import re
 import string
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Note:
-    """A warning to be shown once: its mark, kind, text, and how many networks and seeds it is about."""
+    """A warning to be shown once: its mark, kind and text, and how many networks have it."""
 
     mark: str
     kind: str
@@ -58,9 +59,16 @@ def notes(warned: list[Warned]) -> list[Note]:
     kinds: dict[str, list[Warned]] = {}
     for each in warned:
         kinds.setdefault(kind(each.text), []).append(each)
-    return [Note(mark(number), name, merged([each.text for each in group]),
-                 len({(each.run, each.seed) for each in group}), len({each.seed for each in group}))
-            for number, (name, group) in enumerate(kinds.items())]
+    return [
+        Note(
+            mark(number),
+            name,
+            merged([each.text for each in group]),
+            len({(each.run, each.seed) for each in group}),
+            len({each.seed for each in group}),
+        )
+        for number, (name, group) in enumerate(kinds.items())
+    ]
 
 
 def mark(number: int) -> str:
@@ -76,6 +84,7 @@ def merged(texts: list[str]) -> str:
     def span(_):
         values = sorted(set(next(columns)), key=float)
         return values[0] if len(values) == 1 else f"{values[0]}–{values[-1]}"
+
     return NUMBER.sub(span, texts[0])
 
 

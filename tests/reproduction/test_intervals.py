@@ -1,4 +1,5 @@
 """Intervals against closed forms, other formulas and simulation."""
+
 import math
 
 import numpy
@@ -14,7 +15,9 @@ def test_over_images_by_hand():
     second = [True] * 4 + [False] * 3 + [True] + [False] * 2
     middle = 2 / 12
     half = 1.959964 * math.sqrt((5 / 12 - middle**2) / 12)
-    assert intervals.over_images(first, second) == pytest.approx((100 * (middle - half), 100 * (middle + half)))
+    assert intervals.over_images(first, second) == pytest.approx(
+        (100 * (middle - half), 100 * (middle + half))
+    )
     low, high = intervals.over_images(second, first)
     assert (-high, -low) == pytest.approx(intervals.over_images(first, second))
 
@@ -25,7 +28,9 @@ def test_over_images_covers_the_truth_and_profits_from_pairing():
     random = numpy.random.RandomState(0)
     n, covered, trials = 100, 0, 2000
     for _ in range(trials):
-        outcome = random.choice(4, n, p=[0.45, 0.12, 0.05, 0.38])  # both, first alone, second alone, none
+        outcome = random.choice(
+            4, n, p=[0.45, 0.12, 0.05, 0.38]
+        )  # both, first alone, second alone, none
         low, high = intervals.over_images(list(outcome < 2), list((outcome == 0) | (outcome == 2)))
         covered += low <= 100 * (0.12 - 0.05) <= high
     assert 0.93 < covered / trials < 0.975
@@ -79,7 +84,11 @@ def test_seeds_that_differ_have_students_interval_and_a_little():
     pairs = [one, (outcomes(80), outcomes(100)), (outcomes(130), outcomes(100))]
     low, high = stats.t.interval(0.95, 2, 5.0, stats.sem([10, -10, 15]))
     mean, interval = intervals.of_a_difference(pairs)
-    assert mean == 5 and interval == pytest.approx((low, high), abs=0.5) and interval[0] < low < high < interval[1]
+    assert (
+        mean == 5
+        and interval == pytest.approx((low, high), abs=0.5)
+        and interval[0] < low < high < interval[1]
+    )
 
 
 def coverage(k, n, spread, times=2000):
@@ -91,14 +100,22 @@ def coverage(k, n, spread, times=2000):
     """
     random, covered = numpy.random.default_rng(7), numpy.zeros(2)
     levels = numpy.array([-3.0, -2.7], numpy.float32)
-    difference, share = numpy.array([stats.norm.cdf(levels / math.sqrt(17.36 + spread**2)) @ [-1, 1],
-                                     stats.norm.cdf(levels[0] / math.sqrt(17.36 + spread**2))])
+    difference, share = numpy.array(
+        [
+            stats.norm.cdf(levels / math.sqrt(17.36 + spread**2)) @ [-1, 1],
+            stats.norm.cdf(levels[0] / math.sqrt(17.36 + spread**2)),
+        ]
+    )
     for _ in range(times // 100):
         latent = 4 * random.standard_normal((100, 1, 1, n), numpy.float32) + levels[:, None, None]
         latent = latent + 0.6 * random.standard_normal((100, 2, 1, n), numpy.float32)
         latent = latent + spread * random.standard_normal((100, 2, k, 1), numpy.float32)
-        right = (latent + random.standard_normal((100, 2, k, n), numpy.float32) > 0).astype(numpy.float32)
-        for i, (seen, truth) in enumerate(((right[:, 1] - right[:, 0], difference), (right[:, 0], share))):
+        right = (latent + random.standard_normal((100, 2, k, n), numpy.float32) > 0).astype(
+            numpy.float32
+        )
+        for i, (seen, truth) in enumerate(
+            ((right[:, 1] - right[:, 0], difference), (right[:, 0], share))
+        ):
             covered[i] += (abs(seen.mean((-1, -2)) - truth) <= intervals.half_width(seen)).sum()
     return covered / times
 
@@ -110,7 +127,9 @@ def test_the_coverage_is_honest_for_seeds_and_images(k):
     assert 0.93 < difference < 0.975 and 0.93 < share < 0.99
 
 
-@pytest.mark.parametrize("n, spread", [(250, 0.0), (250, 0.08), (250, 1.0), (1000, 0.0), (1000, 1.0)])
+@pytest.mark.parametrize(
+    "n, spread", [(250, 0.0), (250, 0.08), (250, 1.0), (1000, 0.0), (1000, 1.0)]
+)
 @pytest.mark.parametrize("k", [2, 3, 10])
 def test_the_coverage_is_never_too_small(k, n, spread):
     """Fewer images, trainings that are all alike, and trainings that differ by 10 points and more."""

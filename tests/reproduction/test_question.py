@@ -1,4 +1,5 @@
 """What makes a finished run stale: other data, another question, other files. Nothing of it is lost."""
+
 import json
 from types import SimpleNamespace
 
@@ -57,7 +58,13 @@ def finish(graph, names=None):
             continue
         size = 20 if name.endswith("aa.json") else 40
         evaluate(graph, name, dict.fromkeys(node.attacks, marks(3, size)))
-        edit(node, {("attacks", each, "settings"): settings_of(each, "linf", 8 / 255) for each in node.attacks})
+        edit(
+            node,
+            {
+                ("attacks", each, "settings"): settings_of(each, "linf", 8 / 255)
+                for each in node.attacks
+            },
+        )
 
 
 def edit(node, values):
@@ -83,7 +90,10 @@ def test_other_data_are_made_again_and_nothing_is_lost(graph, tmp_path, monkeypa
     before = data_of(graph.experiment, 500)[0]
     graph.nodes[STANDARD].outputs[0].write_bytes(b"the old model")
     edit(graph.nodes[WHITE], {("model_hash",): file_hash(graph.product(STANDARD))})
-    edit(graph.nodes[WHITE.replace("white", "white-aa")], {("model_hash",): file_hash(graph.product(STANDARD))})
+    edit(
+        graph.nodes[WHITE.replace("white", "white-aa")],
+        {("model_hash",): file_hash(graph.product(STANDARD))},
+    )
     assert {graph.state(name) for name in graph.nodes} == {"finished"}
     same = planned(tmp_path, write_data(tmp_path / "the same elsewhere"))
     assert {same.state(name) for name in same.nodes} == {"finished"}
@@ -95,42 +105,72 @@ def test_other_data_are_made_again_and_nothing_is_lost(graph, tmp_path, monkeypa
     calls = []
 
     def launch(words, *how):
-        name, = (name for name, node in other.nodes.items() if node.words == words)
+        (name,) = (name for name, node in other.nodes.items() if node.words == words)
         calls.append(name)
         finish(other, [name])
         return SimpleNamespace(poll=lambda: 0, send_signal=lambda number: None)
+
     monkeypatch.setattr(run, "launch", launch)
     run.run(other)
     said = capsys.readouterr().out
     kept = other.experiment.root / "stale" / f"{STANDARD}-1"
     assert calls == list(other.nodes) and "3 runs, 0 of them finished" in said
-    assert f"{STANDARD}: {'made from other data'} (fingerprint {before} then, {now} now); set aside in {kept}, made again" in said
-    assert [line.split(":")[0] for line in said.splitlines() if "made again" in line] == list(other.nodes)
+    assert (
+        f"{STANDARD}: made from other data (fingerprint {before} then, {now} now); set aside in {kept}, made again"
+        in said
+    )
+    assert [line.split(":")[0] for line in said.splitlines() if "made again" in line] == list(
+        other.nodes
+    )
     assert (kept / "best_model.pth").read_bytes() == b"the old model"
-    assert {path.name for path in kept.iterdir()} >= {"settings.json", "metrics.csv", "white.json", "white-aa.json"}
+    assert {path.name for path in kept.iterdir()} >= {
+        "settings.json",
+        "metrics.csv",
+        "white.json",
+        "white-aa.json",
+    }
     assert {other.state(name) for name in other.nodes} == {"finished"}
     run.run(other)
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("keys, value, said", [
-    (("n",), 10, "n 10 (now 40)"), (("norm",), "l2", "norm l2 (now linf)"), (("epsilon",), 3, "epsilon 3 (now 0.03"),
-    (("seed",), 77, "seed 77 (now 1)"), (("batch_size",), 7, "batch_size 7 (now 40)"), (("split",), "holdout", "split holdout"),
-    (("rounded",), True, "rounded True"), (("precision",), "bf16", "precision bf16"), (("step_size",), 0.1, "step_size 0.1"),
-    (("released_settings",), True, "released_settings True"), (("adv_hash",), "abc", "adv_hash abc"), (("model_hash",), "abc", "model_hash abc"),
-    (("surrogate_hash",), "abc", "surrogate_hash abc"), (("data_fingerprint",), "1234", "fingerprint 1234 then"),
-    (("data_fingerprint",), MISSING, "fingerprint unknown then"), (("norm",), MISSING, "norm None"),
-    (("attacks", "fwa-40", "settings", "steps"), 30, "fwa-40: made with steps 30 (now 40)"),
-    (("attacks", "fwa-40", "settings", "kernel"), 4, "fwa-40: made with kernel 4 (now None)"),
-    (("attacks", "tidim", "settings"), MISSING, "tidim: made before rows named their settings")])
+@pytest.mark.parametrize(
+    "keys, value, said",
+    [
+        (("n",), 10, "n 10 (now 40)"),
+        (("norm",), "l2", "norm l2 (now linf)"),
+        (("epsilon",), 3, "epsilon 3 (now 0.03"),
+        (("seed",), 77, "seed 77 (now 1)"),
+        (("batch_size",), 7, "batch_size 7 (now 40)"),
+        (("split",), "holdout", "split holdout"),
+        (("rounded",), True, "rounded True"),
+        (("precision",), "bf16", "precision bf16"),
+        (("step_size",), 0.1, "step_size 0.1"),
+        (("released_settings",), True, "released_settings True"),
+        (("adv_hash",), "abc", "adv_hash abc"),
+        (("model_hash",), "abc", "model_hash abc"),
+        (("surrogate_hash",), "abc", "surrogate_hash abc"),
+        (("data_fingerprint",), "1234", "fingerprint 1234 then"),
+        (("data_fingerprint",), MISSING, "fingerprint unknown then"),
+        (("norm",), MISSING, "norm None"),
+        (("attacks", "fwa-40", "settings", "steps"), 30, "fwa-40: made with steps 30 (now 40)"),
+        (("attacks", "fwa-40", "settings", "kernel"), 4, "fwa-40: made with kernel 4 (now None)"),
+        (("attacks", "tidim", "settings"), MISSING, "tidim: made before rows named their settings"),
+    ],
+)
 def test_every_part_of_an_evaluations_question_counts(graph, keys, value, said):
     edit(graph.nodes[WHITE], {keys: value})
-    assert graph.state(WHITE) == "stale" and said in graph.why(WHITE) and "\n" not in graph.why(WHITE)
+    assert (
+        graph.state(WHITE) == "stale" and said in graph.why(WHITE) and "\n" not in graph.why(WHITE)
+    )
     assert graph.state(STANDARD) == graph.state(WHITE.replace("white", "white-aa")) == "finished"
 
 
 def test_an_old_row_without_settings_passes_where_none_have_changed(graph):
-    edit(graph.nodes[WHITE], {("attacks", name, "settings"): MISSING for name in ("none", "pgd-40", "fwa-40")})
+    edit(
+        graph.nodes[WHITE],
+        {("attacks", name, "settings"): MISSING for name in ("none", "pgd-40", "fwa-40")},
+    )
     edit(graph.nodes[WHITE], {("adv_hash",): MISSING, ("factory",): MISSING, ("rules",): MISSING})
     assert graph.state(WHITE) == "finished"
 
@@ -139,11 +179,18 @@ def test_only_the_stale_evaluation_is_set_aside(graph, monkeypatch, capsys):
     edit(graph.nodes[WHITE], {("seed",): 77})
     folder = graph.nodes[WHITE].folder
     (folder / "white-pgd-40.png").write_bytes(b"picture")
-    monkeypatch.setattr(run, "launch", lambda *how: finish(graph, [WHITE]) or SimpleNamespace(poll=lambda: 0))
+    monkeypatch.setattr(
+        run, "launch", lambda *how: finish(graph, [WHITE]) or SimpleNamespace(poll=lambda: 0)
+    )
     run.run(graph)
     kept = graph.experiment.root / "stale/seed1/linf/standard/white.json-1"
-    assert json.loads((kept / "white.json").read_text())["seed"] == 77 and (kept / "white-pgd-40.png").exists()
-    assert graph.state(WHITE) == "finished" and "3 runs, 2 of them finished" in capsys.readouterr().out
+    assert (
+        json.loads((kept / "white.json").read_text())["seed"] == 77
+        and (kept / "white-pgd-40.png").exists()
+    )
+    assert (
+        graph.state(WHITE) == "finished" and "3 runs, 2 of them finished" in capsys.readouterr().out
+    )
     edit(graph.nodes[WHITE], {("seed",): 78})
     run.run(graph)
     assert json.loads((kept.with_name("white.json-2") / "white.json").read_text())["seed"] == 78
@@ -166,29 +213,37 @@ def test_a_training_reads_the_files_that_are_there_now(graph, tmp_path):
     finish(graph)
     estimators = "seed1/linf/standard-estimators"
     graph.product(STANDARD).write_bytes(b"another")
-    assert graph.state(STANDARD) == "finished" and "made from another best_model.pth" in graph.why(estimators)
+    assert graph.state(STANDARD) == "finished" and "made from another best_model.pth" in graph.why(
+        estimators
+    )
     assert graph.why("seed1/linf/namid") == f"reads {estimators}, which is stale"
 
 
 def test_what_reads_a_run_that_is_made_the_same_again_stays(tmp_path, monkeypatch, capsys):
     """Estimators of a run whose model is made anew, equal bit for bit, are not moved."""
-    graph = plan(experiment(tmp_path, data_dir=write_data(tmp_path / "data")), "table3", defenses=["namid"])
+    graph = plan(
+        experiment(tmp_path, data_dir=write_data(tmp_path / "data")), "table3", defenses=["namid"]
+    )
     finish(graph)
     settings = graph.nodes[STANDARD].folder / "settings.json"
     settings.write_text(settings.read_text().replace("--width 8", "--width 9"))
     calls = []
 
     def launch(words, *how):
-        name, = (name for name, node in graph.nodes.items() if node.words == words)
+        (name,) = (name for name, node in graph.nodes.items() if node.words == words)
         calls.append(name)
         if not all(path.exists() for path in graph.nodes[name].outputs):
             finish(graph, [name])
         return SimpleNamespace(poll=lambda: 0, send_signal=lambda number: None)
+
     monkeypatch.setattr(run, "launch", launch)
     run.run(graph)
     stale = graph.experiment.root / "stale/seed1/linf"
     assert [path.name for path in stale.iterdir()] == ["standard-1"] and calls == list(graph.nodes)
-    assert "seed1/linf/namid: reads seed1/linf/standard-estimators, which is stale; made again" in capsys.readouterr().out
+    assert (
+        "seed1/linf/namid: reads seed1/linf/standard-estimators, which is stale; made again"
+        in capsys.readouterr().out
+    )
     assert all(graph.state(name) == "finished" for name in graph.nodes)
 
 
@@ -199,11 +254,20 @@ def test_mi_values_are_compared_with_all_that_they_read(tmp_path):
         if "/mi-" in each:
             measure(graph, each, {"pgd-40": {"n": 3}})
             images = graph.nodes[f"{STANDARD}/images.json"]
-            edit(images, {("attacks", "pgd-40", "settings"): settings_of("pgd-40", "linf", 8 / 255)})
+            edit(
+                images, {("attacks", "pgd-40", "settings"): settings_of("pgd-40", "linf", 8 / 255)}
+            )
     assert graph.state(name) == "finished"
     node = graph.nodes[name]
-    for keys, value in ((("n",), 3), (("batch_size",), 3), (("epsilon",), 0.5), (("adv_hash",), "a"), (("model_hash",), "a"),
-                        (("estimator_hashes", "pre_global_a"), "a"), (("data_fingerprint",), "a")):
+    for keys, value in (
+        (("n",), 3),
+        (("batch_size",), 3),
+        (("epsilon",), 0.5),
+        (("adv_hash",), "a"),
+        (("model_hash",), "a"),
+        (("estimator_hashes", "pre_global_a"), "a"),
+        (("data_fingerprint",), "a"),
+    ):
         complete = node.outputs[0].read_text()
         edit(node, {keys: value})
         assert graph.state(name) == "stale", keys
@@ -217,11 +281,19 @@ def test_a_plan_shows_what_is_stale_and_moves_nothing(graph, monkeypatch, capsys
 
     monkeypatch.setattr(cost.Costs, "seconds", lambda self, name: 60.0)
     edit(graph.nodes[WHITE], {("seed",): 77})
-    settings = SimpleNamespace(target="table3", scale="tiny", **dict.fromkeys(
-        ("dataset", "data_dir", "data_note", "norm", "seeds", "defenses", "alpha", "out")))
+    settings = SimpleNamespace(
+        target="table3",
+        scale="tiny",
+        **dict.fromkeys(
+            ("dataset", "data_dir", "data_note", "norm", "seeds", "defenses", "alpha", "out")
+        ),
+    )
     reproduce.show(graph, settings)
     said = capsys.readouterr().out
-    assert "#    stale: made with seed 77 (now 1)" in said and "about 60 s for those that are missing" in said
+    assert (
+        "#    stale: made with seed 77 (now 1)" in said
+        and "about 60 s for those that are missing" in said
+    )
     assert not (graph.experiment.root / "stale").exists()
 
 
@@ -242,19 +314,44 @@ def test_the_identity_is_what_the_scripts_write(tmp_path):
     """Real files of every kind: what they say is what is asked for, and nothing of it is left out."""
     graph = plan(experiment(tmp_path, dataset="digits"), "figure4")
     folder = graph.nodes[STANDARD].folder
-    model, estimators = folder / "best_model.pth", graph.nodes["seed1/linf/standard-estimators"].folder
+    model, estimators = (
+        folder / "best_model.pth",
+        graph.nodes["seed1/linf/standard-estimators"].folder,
+    )
     name, mi = f"{STANDARD}/images.json", f"{STANDARD}/mi-estimators.json"
     said = ["--epsilon", "0.12", "--limit-train", "500"]
     succeed("train_standard.py", *SMALL, *said, "--epochs", 1, "--model-dir", folder)
-    succeed("train_MI_estimator.py", *ESTIMATOR, *said, "--epochs", 1, "--pre-target", model, "--model-dir", estimators)
-    succeed("test_comparison.py", *["pgd-2" if word == "pgd-40" else word for word in graph.nodes[name].words[1:]])
+    succeed(
+        "train_MI_estimator.py",
+        *ESTIMATOR,
+        *said,
+        "--epochs",
+        1,
+        "--pre-target",
+        model,
+        "--model-dir",
+        estimators,
+    )
+    succeed(
+        "test_comparison.py",
+        *["pgd-2" if word == "pgd-40" else word for word in graph.nodes[name].words[1:]],
+    )
     results = json.loads(graph.nodes[name].outputs[-1].read_text())
     wanted = question.expected(graph, graph.nodes[name])
     assert set(wanted) == set(results) - set(TOLD) - {"attacks", "arch"}
     assert {key: results[key] for key in wanted} == pytest.approx(wanted)
-    assert DATA[1] == "digits" and results["data_fingerprint"] == data_of(graph.experiment, 500, 40)[0]
+    assert (
+        DATA[1] == "digits" and results["data_fingerprint"] == data_of(graph.experiment, 500, 40)[0]
+    )
 
     succeed("reproduction/mi_values.py", *graph.nodes[mi].words[2:])
-    results, wanted = json.loads(graph.nodes[mi].outputs[0].read_text()), question.expected(graph, graph.nodes[mi])
-    assert {key: results[key] for key in wanted} == wanted and {"adv_hash", "estimator_hashes", "data_fingerprint"} <= set(wanted)
+    results, wanted = (
+        json.loads(graph.nodes[mi].outputs[0].read_text()),
+        question.expected(graph, graph.nodes[mi]),
+    )
+    assert {key: results[key] for key in wanted} == wanted and {
+        "adv_hash",
+        "estimator_hashes",
+        "data_fingerprint",
+    } <= set(wanted)
     assert results["command"].startswith("mi_values.py --model") and results["date"][:2] == "20"

@@ -1,4 +1,5 @@
 """What was doubtful about a number, and where and when it was made, stand beside it."""
+
 import csv
 import io
 import json
@@ -33,8 +34,10 @@ def as_before(graph, name, warnings):
     """Write a results file as it was before rows had warnings, commits and dates of their own."""
     path = graph.nodes[name].outputs[-1]
     content = json.loads(path.read_text())
-    rows = {attack: {"standing": row["standing"], **({"settings": {}} if attack == "tidim" else {})}
-            for attack, row in content["attacks"].items()}
+    rows = {
+        attack: {"standing": row["standing"], **({"settings": {}} if attack == "tidim" else {})}
+        for attack, row in content["attacks"].items()
+    }
     path.write_text(json.dumps(content | {"attacks": rows, "warnings": warnings}))
 
 
@@ -43,8 +46,14 @@ def graph(tmp_path):
     """Standard AT and NAMID with two seeds; FWA-40 has not converged for three of the four networks."""
     graph = plan(experiment(tmp_path, seeds=2), "table3", defenses=["standard", "namid"])
     for number, name in enumerate(name for name, node in graph.nodes.items() if node.attacks):
-        evaluate(graph, name, dict.fromkeys(graph.nodes[name].attacks, marks(3 + number, 20, number)))
-    for name, numbers in (("seed1/linf/standard", (1.25, 1.31)), ("seed1/linf/namid", (1.18, 1.20)), ("seed2/linf/namid", (1.2, 1.4))):
+        evaluate(
+            graph, name, dict.fromkeys(graph.nodes[name].attacks, marks(3 + number, 20, number))
+        )
+    for name, numbers in (
+        ("seed1/linf/standard", (1.25, 1.31)),
+        ("seed1/linf/namid", (1.18, 1.20)),
+        ("seed2/linf/namid", (1.2, 1.4)),
+    ):
         change(graph, f"{name}/white.json", "fwa-40", warnings=[RISES.format(*numbers)])
     return graph
 
@@ -52,36 +61,68 @@ def graph(tmp_path):
 def test_a_table_marks_the_cell_and_says_each_warning_once(graph):
     content = table(graph, "table3")
     part = content["halves"][0]
-    cells = {row["defense"]: {each["attack"]: each for each in row["cells"]} for row in part["rows"]}
+    cells = {
+        row["defense"]: {each["attack"]: each for each in row["cells"]} for row in part["rows"]
+    }
     assert cells["namid"]["fwa-40"]["marks"] == cells["standard"]["fwa-40"]["marks"] == ["a"]
     assert cells["namid"]["pgd-40"]["marks"] == [] and cells["namid"]["pgd-40"]["warnings"] == {}
-    assert cells["namid"]["fwa-40"]["warnings"] == {RISES.format(1.18, 1.2): [1], RISES.format(1.2, 1.4): [2]}
+    assert cells["namid"]["fwa-40"]["warnings"] == {
+        RISES.format(1.18, 1.2): [1],
+        RISES.format(1.2, 1.4): [2],
+    }
     line = "[a] " + RISES.format("1.18–1.25", "1.2–1.4") + " (3 networks, 2 seeds)"
     assert [note["line"] for note in part["notes"]] == [line]
     page = markdown(content)
-    assert page.count(line) == 1 and f"{cells['namid']['fwa-40']['text']} [a] |" in page and page.count("[a] |") == 2
+    assert (
+        page.count(line) == 1
+        and f"{cells['namid']['fwa-40']['text']} [a] |" in page
+        and page.count("[a] |") == 2
+    )
     rows = list(csv.DictReader(io.StringIO(comma_separated(content))))
     said = {(row["defense"], row["attack"]): row["warnings"] for row in rows}
-    assert said["namid", "fwa-40"] == "; ".join(cells["namid"]["fwa-40"]["warnings"]) and said["namid", "none"] == ""
+    assert (
+        said["namid", "fwa-40"] == "; ".join(cells["namid"]["fwa-40"]["warnings"])
+        and said["namid", "none"] == ""
+    )
 
 
 def test_an_old_file_gives_each_row_its_warnings(graph):
     name = "seed1/linf/namid/white.json"
-    as_before(graph, name, [RISES.format(1, 2), "the outputs are probabilities", "pgd-40: 3 of 9 images fall"])
+    as_before(
+        graph,
+        name,
+        [RISES.format(1, 2), "the outputs are probabilities", "pgd-40: 3 of 9 images fall"],
+    )
     assert graph.state(name) == "finished"
     results = json.loads(graph.product(name).read_text())
     assert warned.of_row(results, "fwa-40") == [RISES.format(1, 2), "the outputs are probabilities"]
-    assert warned.of_row(results, "pgd-40") == ["the outputs are probabilities", "pgd-40: 3 of 9 images fall"]
+    assert warned.of_row(results, "pgd-40") == [
+        "the outputs are probabilities",
+        "pgd-40: 3 of 9 images fall",
+    ]
     assert warned.of_row(results, "none") == ["the outputs are probabilities"]
-    row = next(row for row in table(graph, "table3")["halves"][0]["rows"] if row["defense"] == "namid")
+    row = next(
+        row for row in table(graph, "table3")["halves"][0]["rows"] if row["defense"] == "namid"
+    )
     assert [each["marks"] for each in row["cells"]] == [["b"], ["b", "c"], [], ["a", "b"], ["b"]]
 
 
 def test_other_warnings_are_other_notes():
-    found = warned.notes([Warned("a: 1 of 9", "x", 1), Warned("b", "x", 1), Warned("a: -2.5 of 9", "y", 1), Warned("pgd-10: 1", "x", 2),
-                          Warned("pgd-40: 1", "x", 2)])
-    assert [note.line() for note in found] == ["[a] a: -2.5–1 of 9 (2 networks, 1 seed)", "[b] b (1 network, 1 seed)",
-                                               "[c] pgd-10: 1 (1 network, 1 seed)", "[d] pgd-40: 1 (1 network, 1 seed)"]
+    found = warned.notes(
+        [
+            Warned("a: 1 of 9", "x", 1),
+            Warned("b", "x", 1),
+            Warned("a: -2.5 of 9", "y", 1),
+            Warned("pgd-10: 1", "x", 2),
+            Warned("pgd-40: 1", "x", 2),
+        ]
+    )
+    assert [note.line() for note in found] == [
+        "[a] a: -2.5–1 of 9 (2 networks, 1 seed)",
+        "[b] b (1 network, 1 seed)",
+        "[c] pgd-10: 1 (1 network, 1 seed)",
+        "[d] pgd-40: 1 (1 network, 1 seed)",
+    ]
     assert [warned.mark(number) for number in (0, 25, 26, 27)] == ["a", "z", "aa", "ab"]
 
 
@@ -108,7 +149,7 @@ def test_figures_of_mi_say_the_warnings_of_their_images(tmp_path):
         if "/mi-" in name:
             made_up.measure(graph, name, {"pgd-40": {"n": 3, "natural_mi_of_natural": 1.0}})
     change(graph, "seed1/linf/standard/images.json", "pgd-40", warnings=["pgd-40: a doubt"])
-    written, = figures.write_figures(graph)
+    (written,) = figures.write_figures(graph)
     assert written["warnings"] == ["[a] pgd-40: a doubt (1 network, 1 seed)"]
 
 
@@ -120,7 +161,10 @@ def test_the_sweep_says_warnings(tmp_path):
     change(graph, name, "pgd-40", warnings=["pgd-40: a doubt"])
     content = stability.write(graph)
     page = (graph.experiment.root / "tables/stability.md").read_text()
-    assert content["rows"][1][2].endswith(" [a]") and "- [a] pgd-40: a doubt (1 network, 1 seed)" in page
+    assert (
+        content["rows"][1][2].endswith(" [a]")
+        and "- [a] pgd-40: a doubt (1 network, 1 seed)" in page
+    )
 
 
 def test_dates_are_those_of_the_results_not_of_the_files(graph):
@@ -149,8 +193,12 @@ def test_mi_values_without_a_date_have_that_of_their_run(tmp_path):
 
 def test_a_caption_says_that_rows_were_made_at_different_commits_and_on_different_hardware(graph):
     assert "different" not in table(graph, "table3")["caption"]
-    change(graph, "seed1/linf/standard/white.json", "tidim",
-           made=MADE | {"git_commit": "beef" * 10 + "+changes", "hardware": "a slide rule"})
+    change(
+        graph,
+        "seed1/linf/standard/white.json",
+        "tidim",
+        made=MADE | {"git_commit": "beef" * 10 + "+changes", "hardware": "a slide rule"},
+    )
     said = table(graph, "table3")["caption"]
     assert "The rows were made at different commits: beefbeefbeef+changes and c0ffeec0ffee." in said
     assert "The rows were made on different hardware: a slide rule and an abacus." in said
