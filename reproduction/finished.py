@@ -1,4 +1,4 @@
-"""Say whether a node's files are all there and whole, and not older than what they were made from."""
+"""Say whether a node's files are there and whole, and not older than what made them."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def _evaluated(results: dict, attacks: tuple[str, ...]) -> bool:
 
 
 def by_date(node, graph) -> bool:
-    """Return whether a file that was read, and has no hash in the results, is younger than they are.
+    """Return whether a file read, without a hash in the results, is younger than they are.
 
     Dates decide where there is no hash only."""
     if not all(path.is_file() for path in node.outputs):

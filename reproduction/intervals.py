@@ -14,8 +14,8 @@ training's effect, b_i the image's, and e_si what is particular to both. Its mea
 
 The sample variance of the k seed means, divided by k, estimates A / k + E / (k n), with k - 1
 degrees of freedom. B / n is left, and comes from the analysis of variance: B = (MS_images - MS_E)
-/ k, not below 0, with about n degrees of freedom. Neither part holds the other, and under normal effects
-the two are independent. Their degrees of freedom are far apart, so each has a quantile of its own
+/ k, not below 0, with about n degrees of freedom. Neither part holds the other, and under normal
+effects the two are independent. Their degrees of freedom are far apart, so each has a quantile of its own
 (as in Graybill and Wang 1980, Confidence intervals on nonnegative linear combinations of
 variances):
 

@@ -112,7 +112,8 @@ def html_table(graph: Graph, content: dict, shown: dict) -> str:
         sources = {row["label"]: row["sources"] for row in part["rows"]}
         rows = [[link(anchor(graph, sources[first][0]), first) if sources.get(first) else escape(first), *map(escape, rest)]
                 for first, *rest in body(part)]
-        parts += [f"<h4>{escape(part['title'])}</h4>", grid(["defense", "", *part["columns"]], rows),
+        parts += [f"<h4>{escape(part['title'])}</h4>",
+                  grid(["defense", "", *part["columns"]], rows),
                   notes_below([note["line"] for note in part["notes"]])]
         header, comparisons = orders(part)
         parts += [grid(header, [list(map(escape, row)) for row in comparisons])] if comparisons else []

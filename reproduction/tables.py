@@ -318,7 +318,8 @@ def comma_separated(content: dict) -> str:
                            *(each["printed"] or (None, None)), each["difference"]]
                 writer.writerow([content["name"], part["box"], part["norm"], row["defense"], each["attack"],
                                  "any norm" if each["anywhere"] else "within the budget", each["state"], len(each["seeds"]),
-                                 listed(each["images"]), *("" if number is None else f"{number:.4f}" for number in numbers),
+                                 listed(each["images"]),
+                                 *("" if number is None else f"{number:.4f}" for number in numbers),
                                  "; ".join(each["warnings"])])
     return text.getvalue()
 
