@@ -7,8 +7,10 @@
     ./reproduce.py stability --scale sweep --seeds 3    # which settings of NAMID train (docs/stability.md)
     ./reproduce.py report                               # one HTML page of all there is in --out
 
-Runs the stage scripts, each command once, in order; stopped anywhere, the same command goes on. What is missing from a table says
-"not run", and a training that diverged says so. docs/reproduce.md explains the scales and how the tables are to be read.
+Runs the stage scripts, each command once, in order; stopped anywhere, the same command resumes. A
+run made of other data or by other settings is set aside and made again. What is missing from a
+table says "not run", and a training that diverged says so. docs/reproduce.md explains the scales,
+what makes a run stale, and how the tables are to be read.
 """
 import importlib.util
 import os
@@ -88,10 +90,14 @@ def show(graph: Graph, settings: Settings) -> None:
     numbers = {name: number for number, name in enumerate(graph.nodes, 1)}
     for name, node in graph.nodes.items():
         state, seconds = graph.state(name), costs.seconds(name)
-        left += seconds if state == "not run" else 0.0
+        left += seconds if state in ("not run", "stale") else 0.0
         after = f", after {', '.join(str(numbers[each]) for each in node.needs)}" if node.needs else ""
-        cost = f"about {duration(seconds)}" if state == "not run" else state
-        lines += [f"# {numbers[name]}. {node.purpose}{after}: {cost}", node.command]
+        cost = state if state in ("finished", "diverged") else f"about {duration(seconds)}"
+        lines += [f"# {numbers[name]}. {node.purpose}{after}: {cost}"]
+        if state == "stale":
+            lines += [f"#    stale: {graph.why(name)}",
+                      "#    reproduce.py sets it aside; before a queue, move it"]
+        lines += [node.command]
     print(f"# {settings.target} at scale {settings.scale}: {len(graph.nodes)} runs in {graph.experiment.root}, about "
           f"{duration(left)} for those that are missing, one after another")
     print(f"# {HOW}\n# Run the lines in {ROOT}; a line whose run is finished says so and ends.", *lines, sep="\n")

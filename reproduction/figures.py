@@ -10,9 +10,11 @@ import math
 import statistics
 from pathlib import Path
 
-from reproduction import intervals
+from reproduction import intervals, warned
 from reproduction.plan import DEFENSES, RADAR, VARIANTS, Graph
-from reproduction.tables import LABELS, Cell, caption, cell, listed
+from reproduction.provenance import listed
+from reproduction.tables import LABELS, Cell, caption, cell
+from reproduction.warned import Warned
 from utils.reports import COLOURS, STYLES, plt
 from utils.runs import write_text
 
@@ -22,6 +24,18 @@ RADAR_SERIES = {"standard_mi_of_adversarial": r"standard MI, $E_n(\tilde{x}; h(\
                 "adversarial_mi_of_adversarial": r"adversarial MI, $E_a(n; h(\tilde{x}))$"}
 BAR_SERIES = {"natural": "natural samples", "adversarial": "adversarial samples"}  # whose output the MI is with
 ESTIMATORS = {"estimators_max": "estimators by Eq. 4", "estimators": "estimators by the mechanism"}
+
+
+def warned_images(graph: Graph, sources: list[str]) -> list[Warned]:
+    """Return the warnings of the evaluations that made the images of `sources`."""
+    found = []
+    for name in dict.fromkeys(sources):
+        if name.endswith("images.json"):
+            results = json.loads(graph.nodes[name].outputs[-1].read_text())
+            seed = int(name.split("/")[0].removeprefix("seed"))
+            found += [Warned(text, name, seed) for attack in graph.nodes[name].attacks
+                      for text in warned.of_row(results, attack)]
+    return found
 
 
 def mi_values(graph: Graph, kinds: dict[str, str]) -> tuple[dict, list[str]]:
@@ -94,7 +108,9 @@ def figure2(graph: Graph):
             f"adversarial pattern: means over the {fooled(found)} images that an attack turns wrong, by estimators trained by "
             f"Eq. 4, of a naturally trained ResNet-18. {-offset:+.3g} nats is added to every value, so that the smallest is 0; "
             "the CSV file has the raw ones.")
-    return figure, lines(["value", "attack", "seed", "mi_nats", "images"], rows), what, sources
+    said = warned_images(graph, sources)
+    header = ["value", "attack", "seed", "mi_nats", "images"]
+    return figure, lines(header, rows), what, sources, said
 
 
 def figure4(graph: Graph):
@@ -121,7 +137,8 @@ def figure4(graph: Graph):
     what = ("MI in nats of the outputs for natural and for adversarial images (PGD-40) with the natural and with the "
             f"adversarial pattern: means over the {fooled(found)} images that the attack turns wrong, of a ResNet-18 by standard "
             f"AT. Added to the values, so that the smallest is 0: {', '.join(offsets)} nats; the CSV file has the raw ones.")
-    return figure, lines(["estimators", "value", "samples", "seed", "mi_nats", "images"], rows), what, sources
+    header = ["estimators", "value", "samples", "seed", "mi_nats", "images"]
+    return figure, lines(header, rows), what, sources, warned_images(graph, sources)
 
 
 def figure5(graph: Graph):
@@ -156,12 +173,17 @@ def accuracies(graph: Graph, runs: dict[str, str], attacks: tuple[str, ...], wha
     figure.legend(loc="outside lower center", fontsize=8, ncols=2 if len(runs) > 2 else len(runs))
     rows = []
     for (run, attack), each in cells.items():
-        rows += [[run, attack, each.state, seed, value, len(each.outcomes[seed])]
-                 for seed, value in zip(each.outcomes, each.values)] or [[run, attack, each.state, "", "", ""]]
+        texts = warned.seeds_of(each.warned)
+        rows += [[run, attack, each.state, seed, value, len(each.outcomes[seed]),
+                  "; ".join(text for text, seeds in texts.items() if seed in seeds)]
+                 for seed, value in zip(each.outcomes, each.values)]
+        rows += [] if each.outcomes else [[run, attack, each.state, *[""] * 4]]
     what += (" Accuracy in percent on test images; the whiskers are the deviation over the seeds, for one seed Wilson's 95 % "
              "interval over the images.")
     sources = [source for each in measured for source in each.sources]
-    return figure, lines(["run", "attack", "state", "seed", "accuracy", "images"], rows), what, sources
+    header = ["run", "attack", "state", "seed", "accuracy", "images", "warnings"]
+    said = [text for each in measured for text in each.warned]
+    return figure, lines(header, rows), what, sources, said
 
 
 def bars(axis, number: int, of: int, heights: list[float], errors: list[list[float]], label: str,
@@ -197,13 +219,16 @@ def write_figures(graph: Graph) -> list[dict]:
         drawn = draw(graph)
         if drawn is None:
             continue
-        figure, numbers, what, sources = drawn
+        figure, numbers, what, sources, said = drawn
+        below = [note.line() for note in warned.notes(said)]
         save(figure, folder, name)
         write_text(folder / f"{name}.csv", numbers)
         evaluated = [json.loads(graph.nodes[source].outputs[-1].read_text())["n"] for source in sources
                      if source.endswith(".json") and not source.endswith("images.json")]
-        content = {"name": name, "title": f"Figure {name[-1]}: {TITLES[name]}", "sources": list(dict.fromkeys(sources)),
-                   "caption": caption(graph, what, sources, sorted(set(evaluated)), ["linf"])}
+        text = caption(graph, what, sources, sorted(set(evaluated)), ["linf"])
+        text += f" Warnings of the evaluations: {'; '.join(below)}." if below else ""
+        content = {"name": name, "title": f"Figure {name[-1]}: {TITLES[name]}",
+                   "sources": list(dict.fromkeys(sources)), "caption": text, "warnings": below}
         write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
         written.append(content)
     return written

@@ -10,6 +10,9 @@ values compare at one --batch-size only. Standard MI is the natural estimator's 
 trained by Equation 4 on natural images, it is the estimator of MI between whole inputs and outputs.
 """
 import json
+import shlex
+import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,9 +116,13 @@ def main(settings: Settings) -> None:
         print(f"{attack}: {values[attack]}", flush=True)
     write_text(settings.output, json.dumps({
         "model": str(settings.model), "model_hash": file_hash(settings.model), "dataset": settings.dataset,
+        "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
+        "adv_hash": file_hash(settings.adv),
         "data_fingerprint": dataset.fingerprint, "n": len(dataset.test_labels), "batch_size": settings.batch_size,
         "bound": estimators["natural"].bound, **threat_model, "hardware": devices.hardware(compute.device),
-        "versions": devices.versions(), "git_commit": git_commit(), "values": values}, indent=1) + "\n")
+        "versions": devices.versions(), "git_commit": git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "values": values}, indent=1) + "\n")
     print(f"written: {settings.output}")
 
 

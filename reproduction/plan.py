@@ -15,6 +15,7 @@ from pathlib import Path
 
 from errors import InputError
 from models.mi_names import estimator_files
+from reproduction import finished, question
 from reproduction.scales import EPSILON, SCALES
 from utils import settings
 from utils.attack_suite import COLUMNS
@@ -57,7 +58,6 @@ VARIANTS = {  # of NAMID, for Figures 5 and 7
     "namid_iii": Defense("NAMID, lambda 0 (iii)", "train_MIAT.py", "--lam 0", "estimators"),
     "namid_max": Defense("NAMID, estimators by Eq. 4", "train_MIAT.py", "", "estimators_max"),
 }
-PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")  # options of the trainings
 RADAR = ("pgd-10", "pgd-40", "aa", "fwa-10", "fwa-40")  # the attacks of Figure 2
 
 
@@ -263,37 +263,36 @@ class Graph:
         return self.white(namid) + self.evaluation(self.defense("namid_max", "linf", seed), ("none", "pgd-40", "aa", "tidim"))
 
     def state(self, name: str) -> str:
-        """ "diverged" where this training or one before it did; "finished"; or "not run", also where it is in its middle."""
-        return "diverged" if self._diverged(name) else "finished" if self._finished(self.nodes[name]) else "not run"
+        """Return what there is of a node.
+
+        "stale": made of something else, or reads what is stale, and `why` says so; "diverged": this
+        training or one before it did; "finished"; or "not run", also where it is in its middle.
+        """
+        if self.why(name):
+            return "stale"
+        if self._diverged(name):
+            return "diverged"
+        return "finished" if self._finished(self.nodes[name]) else "not run"
+
+    def why(self, name: str) -> str | None:
+        """Return why what is there of a node is stale, in words; None where it is not."""
+        node = self.nodes[name]
+        found = question.reason(self, node)
+        if found is None and any(path.is_file() for path in node.outputs):
+            before = next((each for each in node.needs if self.why(each)), None)
+            found = before and f"reads {before}, which is stale"
+        return found
 
     def _diverged(self, name: str) -> bool:
         node = self.nodes[name]
         return (node.trains and node.diverged_note.exists()) or any(map(self._diverged, node.needs))
 
     def _finished(self, node: Node) -> bool:
-        """Whether the node's files are there, complete, of its command, and younger than what it read. A doubt makes the command
-        run again, which looks more closely and says that it is finished, or refuses."""
-        if not all(path.is_file() for path in node.outputs):
-            return False
-        made = min(path.stat().st_mtime_ns for path in node.outputs)
-        if any(self.product(each).is_file() and self.product(each).stat().st_mtime_ns > made for each in node.needs):
-            return False
-        try:
-            if node.trains:
-                command = json.loads((node.folder / "settings.json").read_text())["command"]
-                return _without_paths(shlex.split(command)) == _without_paths(node.words)
-            results = json.loads(node.outputs[-1].read_text())
-            complete = all(len(results["attacks"][each]["standing"]) == results["n"] for each in node.attacks)
-        except (OSError, ValueError, KeyError):
-            return False
-        half_saved = node.outputs[0].with_name(f"{node.outputs[0].name}.parts").exists()  # of --save-adv
-        return complete and not half_saved
+        """Return whether a node's files are complete, and no younger file without a hash was read.
 
-
-def _without_paths(words: list[str]) -> list[str]:
-    """A training's command without the options that say where something is: the same run may be called by other paths, and what
-    lies there the training script compares by its hash."""
-    return [word for before, word in zip(["", *words], words) if word not in PATHS and before not in PATHS]
+        A doubt makes the command run again, which looks closer and says that it is finished.
+        """
+        return finished.complete(node) and not finished.by_date(node, self)
 
 
 def plan(experiment: Experiment, target: str, norms: tuple[str, ...] = NORMS, defenses: Iterable[str] | None = None) -> Graph:

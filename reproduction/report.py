@@ -14,8 +14,9 @@ from PIL import Image
 
 from reproduction import stability
 from reproduction.plan import FIGURES, STABILITY, TABLES, Graph, plan, recall
+from reproduction.provenance import listed, provenance
 from reproduction.run import recorded
-from reproduction.tables import body, orders, provenance, write_tables
+from reproduction.tables import body, orders, write_tables
 from utils.runs import git_commit, write_text
 
 STYLE = """
@@ -32,6 +33,7 @@ th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: l
 thead th { border-bottom: 2px solid #888; }
 tr.first td { border-top: 1px solid #888; }
 tr:not(.first) td { color: #555; }
+.notes { max-width: 46rem; color: #444; font-size: .9rem; list-style: none; padding: 0; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
 figure .wide { max-width: 50rem; }
@@ -88,7 +90,7 @@ def section(graph: Graph, tables: list[dict], figures: list[dict], sweep: dict |
         rows = [[link(anchor(graph, sweep["sources"][first][0]), first) if sweep["sources"][first] else escape(first),
                  *map(escape, rest)] for first, *rest in sweep["rows"]]
         parts.append(f'<h3>{escape(sweep["title"])}</h3>\n<p class="caption">{escape(sweep["caption"])}</p>\n'
-                     + grid(sweep["header"], rows)
+                     + grid(sweep["header"], rows) + notes_below(sweep["notes"])
                      + f"<figure>{scrolling(picture(root / 'figures/stability.png', sweep['title']))}</figure>")
     trainings = {node.purpose: node.folder / "curves.png" for node in graph.nodes.values() if node.trains}
     others = {str(path.relative_to(root)): path for folder in dict.fromkeys(node.folder for node in graph.nodes.values())
@@ -110,10 +112,18 @@ def html_table(graph: Graph, content: dict, shown: dict) -> str:
         sources = {row["label"]: row["sources"] for row in part["rows"]}
         rows = [[link(anchor(graph, sources[first][0]), first) if sources.get(first) else escape(first), *map(escape, rest)]
                 for first, *rest in body(part)]
-        parts += [f"<h4>{escape(part['title'])}</h4>", grid(["defense", "", *part["columns"]], rows)]
+        parts += [f"<h4>{escape(part['title'])}</h4>",
+                  grid(["defense", "", *part["columns"]], rows),
+                  notes_below([note["line"] for note in part["notes"]])]
         header, comparisons = orders(part)
         parts += [grid(header, [list(map(escape, row)) for row in comparisons])] if comparisons else []
     return "\n".join(parts)
+
+
+def notes_below(lines: list[str]) -> str:
+    """Return what the marks of a table mean."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="notes">{items}</ul>' if lines else ""
 
 
 def grid(header: list[str], rows: list[list[str]], ids: list[str] | None = None) -> str:
@@ -138,20 +148,26 @@ def folded(title: str, pictures: dict[str, Path], colours: int | None = None) ->
 
 
 def origins(graph: Graph) -> str:
-    """Where each number is from: the commands that are finished, and those that diverged."""
+    """Return where each number is from: the commands that are finished, diverged or stale."""
     seconds, rows, ids = recorded(graph.experiment), [], []
     for name, node in graph.nodes.items():
         state = graph.state(name)
         if state == "not run":
             continue
         made = provenance(graph, name) if state == "finished" else {"command": shlex.join(node.words)}
-        cells = [name, made.get("date", state), f"{seconds[name]:.0f}" if name in seconds else "", made.get("hardware", "")]
-        commit, changes, _ = made.get("commit", "").partition("+")
-        rows.append([*map(escape, cells), f"<code>{escape(commit[:12] + changes)}</code>",
-                     f"<code>{escape(made['command'])}</code>"])
+        when = listed(_ends(made["dates"])) if state == "finished" else graph.why(name) or state
+        cells = [name, when, f"{seconds[name]:.0f}" if name in seconds else "",
+                 listed(made.get("hardwares", [])).replace("none", "")]
+        commits = "<br>".join(f"<code>{escape(each)}</code>" for each in made.get("commits", []))
+        rows.append([*map(escape, cells), commits, f"<code>{escape(made['command'])}</code>"])
         ids.append(anchor(graph, name))
     header = ["run", "date", "seconds", "hardware", "commit (+: changed)", "command"]
     return "<h3>Where each number is from</h3>\n" + grid(header, rows, ids)
+
+
+def _ends(dates: list[str]) -> list[str]:
+    """Return the first and the last of some dates."""
+    return list(dict.fromkeys([dates[0], dates[-1]]))
 
 
 def anchor(graph: Graph, name: str) -> str:

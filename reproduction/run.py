@@ -10,6 +10,7 @@ from pathlib import Path
 
 from errors import InputError
 from locks import held
+from reproduction import now, question
 from reproduction.plan import ROOT, Experiment, Graph, Node
 
 DIVERGED = 3  # the stages' exit status
@@ -88,12 +89,18 @@ def run(graph: Graph, jobs: int = 1) -> None:
     is noted, what needs it is left out, and the rest goes on; any other failure stops those beside it and raises Stopped."""
     experiment, total, stopped = graph.experiment, len(graph.nodes), None
     with alone(experiment) as lock, Commands(lock, jobs) as commands:
+        for line in set_aside_stale(graph):
+            print(line, flush=True)
         missing = {}
         for name, node in graph.nodes.items():  # and what reads a run that is made again
             state = graph.state(name)
-            if state == "not run" or (state == "finished" and any(each in missing for each in node.needs)):
+            again = any(each in missing for each in node.needs)
+            if state in ("not run", "stale") or (state == "finished" and again):
                 missing[name] = len(missing) + 1
         print(f"{experiment.root}: {total} runs, {total - len(missing)} of them finished", flush=True)
+        if len(missing) < total and not now.is_here(experiment):
+            print("The data cannot be read without a download: what is finished was not compared "
+                  "with them", flush=True)
         waiting, began = dict(missing), {}
         while True:
             for name in list(waiting):
@@ -105,6 +112,9 @@ def run(graph: Graph, jobs: int = 1) -> None:
                     del waiting[name]
                 elif not any(each in waiting or each in commands.running for each in node.needs):
                     del waiting[name]
+                    if reason := question.reason(graph, node):  # known since what it needs is there
+                        place = set_aside(graph, name)
+                        print(f"\n{name}: {reason}; set aside in {place}", flush=True)
                     log = _log(experiment, name) if jobs > 1 else None
                     print(f"\n[{missing[name]}/{len(missing)}] {node.purpose}\n$ {node.command}"
                           + (f"  # says: {log}" if log else ""), flush=True)
@@ -138,9 +148,58 @@ def _ended(graph: Graph, name: str, began: float, status: int, log: Path | None)
             path.touch()  # the command has looked at what it read: nothing of that is younger any more
     if not status and graph.state(name) != "finished":
         files = ", ".join(path.name for path in node.outputs)
+        if reason := graph.why(name):
+            return InputError(f"{name}: its command ended well but what it left is stale: {reason}")
         return InputError(f"{name}: its command ended well but left {files} in {node.folder} missing or incomplete; "
                           "delete what is there and start again")
     return None
+
+
+def set_aside_stale(graph: Graph) -> list[str]:
+    """Move what is stale of a graph aside; return a line for each stale node, which says why.
+
+    What only reads a stale run stays where it is outside that run's folder: made again, the run may
+    have the same files, and the command that reads them looks when its turn comes.
+    """
+    stale = {name: reason for name in graph.nodes if (reason := graph.why(name))}
+    own = [name for name in stale if question.reason(graph, graph.nodes[name])]
+    places, lines = {}, []
+    for name, reason in stale.items():
+        folder = graph.nodes[name].folder
+        if folder in places:  # an evaluation, gone with its network
+            place = places[folder]
+        else:
+            place = set_aside(graph, name) if name in own else None
+            if graph.nodes[name].trains and place:
+                places[folder] = place
+        moved = f"set aside in {place}, " if place else ""
+        lines.append(f"{name}: {reason}; {moved}made again")
+    return lines
+
+
+def set_aside(graph: Graph, name: str) -> Path:
+    """Move what a node has made to a new place in the experiment's folder stale/; return the place.
+
+    A training's folder goes as it is, with the evaluations in it. Of an evaluation go its files,
+    those of its pictures and those of a stopped command.
+    """
+    node, root = graph.nodes[name], graph.experiment.root
+    number = 1
+    while (place := root / "stale" / f"{name}-{number}").exists():
+        number += 1
+    if node.trains:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        node.folder.rename(place)
+        return place
+    place.mkdir(parents=True)
+    stem = node.outputs[-1].stem
+    beside = [*node.outputs, *node.folder.glob(f"{stem}-*.png"),
+              node.outputs[0].with_name(f"{node.outputs[0].name}.parts"),
+              node.outputs[-1].with_name(f".{node.outputs[-1].name}.unfinished.npz")]
+    for path in beside:
+        if path.exists():
+            path.rename(place / path.name)
+    return place
 
 
 def _log(experiment: Experiment, name: str) -> Path:

@@ -10,10 +10,11 @@ import shlex
 import statistics
 from dataclasses import dataclass
 
-from reproduction import intervals
+from reproduction import intervals, warned
 from reproduction.figures import save
 from reproduction.plan import Graph
-from reproduction.tables import Cell, caption, cell, markdown_lines, paired
+from reproduction.tables import COVERS, Cell, caption, cell, markdown_lines, notes_below, paired
+from reproduction.warned import Note
 from utils.reports import COLOURS, plt
 from utils.runs import write_csv, write_text
 
@@ -168,8 +169,18 @@ HEADER = ["setting", "natural", "PGD-40", "PGD-40 less standard AT's", "held-out
           "of natural, adversarial, lambda's", "natural MI of W", "adversarial MI of W"]
 
 
-def texts(row: dict, seeds: int) -> list[str]:
-    """A row for a table of HEADER."""
+def notes_of(rows: list[dict]) -> list[Note]:
+    """Return the warnings of all rows, each once."""
+    cells = [cell for row in rows for cell in row["cells"].values()]
+    return warned.notes([each for cell in cells for each in cell.warned])
+
+
+def texts(row: dict, seeds: int, below: tuple[Note, ...] | list[Note] = ()) -> list[str]:
+    """Return a row for a table of HEADER, its accuracies with the marks of the notes `below`."""
+    def accuracy(attack):
+        marks = warned.marks(row["cells"][attack].warned, below)
+        return row["cells"][attack].text(seeds) + "".join(f" [{mark}]" for mark in marks)
+
     def mean(name):
         values = [record[name] for record in row["records"].values() if not math.isnan(record[name])]
         return statistics.mean(values) if values else None
@@ -181,7 +192,7 @@ def texts(row: dict, seeds: int) -> list[str]:
     mi = [f"{show(f'{kind}_mi')} ± {show(f'{kind}_mi_deviation')}" if mean(f"{kind}_mi") is not None else ""
           for kind in ("natural", "adversarial")]
     parts = ", ".join(show(f"pull_mi_{part}", 2) for part in ("natural", "adversarial", "difference"))
-    return [row["label"], *(row["cells"][attack].text(seeds) for attack in ATTACKS), difference, show("held_out_score"),
+    return [row["label"], *map(accuracy, ATTACKS), difference, show("held_out_score"),
             "" if row["collapsed"] is None else "{} of {}".format(*row["collapsed"]), show("logit_norm"),
             show("pull_mi", 2), parts.strip(", "), *mi]
 
@@ -192,7 +203,7 @@ WHAT = (
     "score: (natural + PGD)/2 of that epoch, what a setting may be chosen by. Collapsed: seeds whose last epoch has less than "
     "half of standard AT's held-out score. Logits: their norm at the end. Pull: the largest ratio over the epochs of the "
     "gradient of alpha L_mi to that of L_adv at the target's outputs, and of each term. MI of W: in nats, of the outputs for "
-    "adversarial images that fool, in the last epoch, mean ± deviation over the images.")
+    "adversarial images that fool, in the last epoch, mean ± deviation over the images. " + COVERS)
 
 
 def write(graph: Graph) -> dict | None:
@@ -202,14 +213,18 @@ def write(graph: Graph) -> dict | None:
     if not any(graph.state(node) == "finished" for node in evaluated):
         return None
     experiment, rows = graph.experiment, rows_of(graph)
+    below = notes_of(rows)
     sources = list(dict.fromkeys(source for row in rows for each in row["cells"].values() for source in each.sources))
     images = sorted({n for row in rows for each in row["cells"].values() for n in each.images})
     content = {"name": "stability", "title": "Stability: which settings of NAMID train", "header": HEADER,
-               "caption": caption(graph, WHAT, sources, images, ["linf"]), "rows": [texts(row, experiment.seeds) for row in rows],
+               "caption": caption(graph, WHAT, sources, images, ["linf"]),
+               "rows": [texts(row, experiment.seeds, below) for row in rows],
+               "notes": [note.line() for note in below],
                "sources": {row["label"]: row["cells"]["pgd-40"].sources for row in rows}}
     for folder in ("tables", "figures"):
         (experiment.root / folder).mkdir(exist_ok=True)
-    page = [f"# {content['title']}", "", content["caption"], "", *markdown_lines(HEADER, content["rows"]), ""]
+    page = [f"# {content['title']}", "", content["caption"], "",
+            *markdown_lines(HEADER, content["rows"]), "", *notes_below(content["notes"])]
     write_text(experiment.root / "tables/stability.md", "\n".join(page))
     write_csv(experiment.root / "tables/stability.csv", [
         {"setting": row["name"], "seed": seed, **{attack: _value(row["cells"][attack], seed) for attack in ATTACKS}, **record}

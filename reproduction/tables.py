@@ -3,20 +3,22 @@ import csv
 import io
 import itertools
 import json
-import shlex
 import statistics
-import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from reproduction import intervals
+from reproduction import intervals, warned
 from reproduction.plan import DEFENSES, PAPER, TABLES, Graph, budget
+from reproduction.provenance import facts, listed, said_of_rows
 from reproduction.scales import SCALES
+from reproduction.warned import Note, Warned
 from utils import attack_suite
 from utils.runs import write_text
 
 LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
           "pgd-10": "PGD-10", "fwa-10": "FWA-10"}
 NORMS = {"linf": "Linf", "l2": "L2"}
+COVERS = ("An interval over one seed covers other test images, not other trainings; one over "
+          "several seeds covers both.")
 BASELINES = {"wmim": "standard", "namid": "standard", "namid_t": "trades", "namid_m": "mart"}  # what each adds MI to
 TITLES = {"white": "white box", "black": "black box, crafted on a VGG-19"}
 
@@ -35,6 +37,7 @@ class Cell:
     diverged: list[int] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     printed: tuple[float, float] | None = None
+    warned: list[Warned] = field(default_factory=list)
 
     @property
     def state(self) -> str:
@@ -59,11 +62,8 @@ class Cell:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the mean: over the images for one seed, over the seeds for several."""
-        if not self.outcomes:
-            return None
-        right, *others = self.outcomes.values()
-        return intervals.over_seeds(self.values) if others else intervals.of_a_share(sum(right), len(right))
+        """Return the mean's: over the images for one seed, over seeds and images for several."""
+        return intervals.of_a_mean(list(self.outcomes.values())) if self.outcomes else None
 
     def text(self, seeds: int) -> str:
         """For a table of `seeds` seeds."""
@@ -89,7 +89,9 @@ def cell(graph: Graph, run: str, box: str, attack: str, anywhere: bool = False) 
         if state == "diverged":
             found.diverged.append(seed)
         elif state == "finished":
-            row = json.loads(graph.product(node).read_text())["attacks"][attack]
+            results = json.loads(graph.product(node).read_text())
+            row = results["attacks"][attack]
+            found.warned += [Warned(text, run, seed) for text in warned.of_row(results, attack)]
             found.outcomes[seed] = [mark == "r" or (mark == "o" and not anywhere) for mark in row["standing"]]
             found.sources += [*graph.nodes[node].needs, node]
     return found
@@ -169,34 +171,6 @@ def in_order(cells: dict[str, Cell]) -> tuple[int, int]:
     return sum((a.mean - b.mean) * (a.printed[0] - b.printed[0]) > 0 for a, b in pairs), len(pairs)
 
 
-def facts(graph: Graph, sources: list[str]) -> dict[str, list]:
-    """What the files behind `sources` say of their making, each as a sorted list: hardware, dates, epochs of the targets, of
-    estimators and of surrogates, and the share of held-out images that surrogates get right without an attack."""
-    known = {fact: set() for fact in ("hardware", "dates", "target", "estimators", "surrogate", "surrogate accuracy")}
-    for name in dict.fromkeys(sources):
-        made = provenance(graph, name)
-        known["hardware"].add(made["hardware"])
-        known["dates"].add(made["date"][:10])
-        if "epochs" in made:
-            kind = "surrogate" if name.endswith("/vgg19") else "estimators" if "-estimators" in name else "target"
-            known[kind].add(made["epochs"])
-        if name.endswith("/vgg19"):
-            with open(graph.nodes[name].folder / "metrics.csv", newline="") as file:
-                best = max(csv.DictReader(file), key=lambda row: float(row["score"]))
-            known["surrogate accuracy"].add(float(best["natural_accuracy"]))
-    return {name: sorted(values) for name, values in known.items()}
-
-
-def provenance(graph: Graph, name: str) -> dict:
-    """Command, date, hardware, commit of a finished node, and the epochs of a training, from the files that it left."""
-    node = graph.nodes[name]
-    said = json.loads((node.folder / "settings.json" if node.trains else node.outputs[-1]).read_text())
-    made = {"command": shlex.join(node.words), "hardware": said["hardware"], "commit": said["git_commit"] or "no checkout"}
-    if node.trains:
-        return made | {"date": said["date"], "epochs": said["options"]["epochs"]}
-    return made | {"date": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(node.outputs[-1].stat().st_mtime))}
-
-
 def caption(graph: Graph, what: str, sources: list[str], images: list[int], norms: list[str]) -> str:
     """What a reader must know beside the numbers: data, n, seeds, scale, budgets, epochs, alpha, hardware and date."""
     experiment, known = graph.experiment, facts(graph, sources)
@@ -216,11 +190,8 @@ def caption(graph: Graph, what: str, sources: list[str], images: list[int], norm
     texts += [scale.shows] if experiment.scale != "full" else []
     texts += [experiment.data_note.rstrip(".") + "."] if experiment.data_note else []
     texts += [f"{listed(known['hardware'])}; {listed(known['dates'])}."]
+    texts += said_of_rows(known)
     return " ".join(texts)
-
-
-def listed(values: list) -> str:
-    return " and ".join(map(str, values)) or "none"
 
 
 def table(graph: Graph, name: str) -> dict | None:
@@ -232,35 +203,50 @@ def table(graph: Graph, name: str) -> dict | None:
         return None
     sources = [source for each in measured for source in each.sources]
     same_data = experiment.nearest == experiment.dataset
-    what = ("Accuracy in percent, mean ± deviation over the seeds (one seed: Wilson's 95 % interval over the images). Printed: "
-            f"the paper's, on {experiment.nearest} with ResNet-18.")
+    what = ("Accuracy in percent, mean ± deviation over the seeds (one seed: Wilson's 95 % "
+            "interval over the images). Printed: the paper's, on "
+            f"{experiment.nearest} with ResNet-18.")
     what += "" if same_data else " That is another data set, so no difference is taken."
     what += (" The printed order of a defense and its baseline holds, or is reversed, where the 95 % interval of their "
-             "difference, paired by seed and image, leaves 0 out.")
+             "difference, paired by seed and image, leaves 0 out. " + COVERS)
     parts = []
     for one in halves:
-        epsilon = budget(experiment, one.norm)
+        epsilon, below = budget(experiment, one.norm), notes_of(one)
         rows = [{"defense": defense, "label": DEFENSES[defense].label,
                  "sources": list(dict.fromkeys(source for each in cells for source in each.sources)),
-                 "cells": [_plain(each, experiment.seeds, same_data) for each in cells]} for defense, cells in one.rows.items()]
+                 "cells": [_plain(each, experiment.seeds, same_data, below) for each in cells]}
+                for defense, cells in one.rows.items()]
         orders = [{"attack": attack, "anywhere": anywhere, "comparisons": compare(one.column(number)),
                    "in_printed_order": in_order(one.column(number))}
                   for number, (attack, anywhere) in enumerate(one.columns) if anywhere or (attack, True) not in one.columns]
         columns = [one.heading(number, epsilon) for number in range(len(one.columns))]
         parts.append({"box": one.box, "norm": one.norm, "title": f"{NORMS[one.norm]}, {TITLES[one.box]}", "columns": columns,
-                      "rows": rows, "orders": orders})
+                      "rows": rows, "orders": orders,
+                      "notes": [asdict(note) | {"line": note.line()} for note in below]})
     images = sorted({n for each in measured for n in each.images})
     norms = list(dict.fromkeys(one.norm for one in halves))
     return {"name": name, "title": f"Table {name[-1]}: {TITLES[halves[0].box]}, {listed([NORMS[norm] for norm in norms])}",
             "caption": caption(graph, what, sources, images, norms), "seeds": experiment.seeds, "halves": parts}
 
 
-def _plain(each: Cell, seeds: int, same_data: bool) -> dict:
+def notes_of(one: Half) -> list[Note]:
+    """Return the warnings of a half's cells, each once."""
+    cells = [cell for row in one.rows.values() for cell in row]
+    return warned.notes([each for cell in cells for each in cell.warned])
+
+
+def _plain(each: Cell, seeds: int, same_data: bool, below: list[Note]) -> dict:
     comparable = each.outcomes and each.printed and same_data
     return {"attack": each.attack, "anywhere": each.anywhere, "state": each.state, "text": each.text(seeds),
             "images": each.images, "seeds": list(each.outcomes), "diverged": each.diverged, "values": each.values,
             "mean": each.mean, "deviation": each.deviation, "interval": each.interval, "printed": each.printed,
-            "difference": each.mean - each.printed[0] if comparable else None}
+            "difference": each.mean - each.printed[0] if comparable else None,
+            "warnings": warned.seeds_of(each.warned), "marks": warned.marks(each.warned, below)}
+
+
+def marked(each: dict) -> str:
+    """Return a cell's text with the marks of its warnings."""
+    return each["text"] + "".join(f" [{mark}]" for mark in each["marks"])
 
 
 def body(part: dict) -> list[list[str]]:
@@ -268,7 +254,7 @@ def body(part: dict) -> list[list[str]]:
     rows = []
     for row in part["rows"]:
         cells = row["cells"]
-        rows.append([row["label"], "measured", *(each["text"] for each in cells)])
+        rows.append([row["label"], "measured", *map(marked, cells)])
         rows.append(["", "printed", *("{:.2f} ± {:.2f}".format(*each["printed"]) if each["printed"] else "" for each in cells)])
         if any(each["difference"] is not None for each in cells):
             rows.append(["", "difference",
@@ -302,11 +288,18 @@ def markdown_lines(header: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
 
 
+def notes_below(lines: list[str]) -> list[str]:
+    """Return the lines of a page that say what the marks of a table mean."""
+    title = ["Warnings of the evaluations:", ""]
+    return [*title, *(f"- {line}" for line in lines), ""] if lines else []
+
+
 def markdown(content: dict) -> str:
     """The page of a table."""
     page = [f"# {content['title']}", "", content["caption"], ""]
     for part in content["halves"]:
         page += [f"## {part['title']}", "", *markdown_lines(["defense", "", *part["columns"]], body(part)), ""]
+        page += notes_below([note["line"] for note in part["notes"]])
         header, rows = orders(part)
         page += [*markdown_lines(header, rows), ""] if rows else []
     return "\n".join(page)
@@ -317,7 +310,7 @@ def comma_separated(content: dict) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "box", "norm", "defense", "attack", "counted", "state", "seeds", "images", "mean", "deviation",
-                     "low", "high", "printed_mean", "printed_deviation", "difference"])
+                     "low", "high", "printed_mean", "printed_deviation", "difference", "warnings"])
     for part in content["halves"]:
         for row in part["rows"]:
             for each in row["cells"]:
@@ -325,7 +318,9 @@ def comma_separated(content: dict) -> str:
                            *(each["printed"] or (None, None)), each["difference"]]
                 writer.writerow([content["name"], part["box"], part["norm"], row["defense"], each["attack"],
                                  "any norm" if each["anywhere"] else "within the budget", each["state"], len(each["seeds"]),
-                                 listed(each["images"]), *("" if number is None else f"{number:.4f}" for number in numbers)])
+                                 listed(each["images"]),
+                                 *("" if number is None else f"{number:.4f}" for number in numbers),
+                                 "; ".join(each["warnings"])])
     return text.getvalue()
 
 

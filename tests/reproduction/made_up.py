@@ -2,35 +2,80 @@
 import json
 import random
 
+import pytest
+
+from reproduction import now, question
+from reproduction.now import data_of, file_hash, inputs, options
 from reproduction.plan import Experiment, Graph, plan
+from reproduction.question import expected
+from utils import attack_suite
 
 SETTINGS = {"options": {"epochs": 5}, "hardware": "an abacus", "date": "2026-01-02 03:04:05 +0000", "git_commit": "c0ffee" * 6}
-RESULTS = {"hardware": "an abacus", "git_commit": "c0ffee" * 6}
+MADE = {"date": "2026-01-02 04:05:06 +0000", "git_commit": "c0ffee" * 6, "hardware": "an abacus", "versions": {}}
+RESULTS = {"date": "2026-01-02 03:04:05 +0000", "hardware": "an abacus", "git_commit": "c0ffee" * 6}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def any_number_of_images():
+    """Let results have as many images as suits a test, and read no CIFAR-10 for them.
+
+    A test module takes it by naming it; test_question.py asks how many images there should be.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(now.DOWNLOADED, "cifar10", "not here")
+        patch.setattr(question, "images_asked", lambda limit, found: {})
+        patch.setattr(attack_suite, "settings_of", lambda *_, **__: {}, raising=False)
+        yield
 
 
 def experiment(folder, **options) -> Experiment:
     return Experiment(**{"out": folder, "dataset": "cifar10", "scale": "tiny", "seeds": 1, **options})
 
 
-def train(graph: Graph, name: str) -> None:
-    """The files of a finished training."""
+def train(graph: Graph, name: str, content: bytes = b"") -> None:
+    """The files of a finished training, `content` in each."""
     node = graph.nodes[name]
     node.folder.mkdir(parents=True, exist_ok=True)
-    command = " ".join(node.words)  # no word of these needs quoting
-    (node.folder / "settings.json").write_text(json.dumps(SETTINGS | {"command": command}))
+    given = options(node.words)
+    found = data_of(graph.experiment, given.get("--limit-train"))
+    hashes = {f"{key}_hash": known for key, path in inputs(node).items() if (known := file_hash(path))}
+    said = {"command": " ".join(node.words), **hashes}  # no word of these needs quoting
+    said |= {"data_fingerprint": found[0]} if found else {}
+    (node.folder / "settings.json").write_text(json.dumps(SETTINGS | said))
     (node.folder / "metrics.csv").write_text("epoch,natural_accuracy,score\n1,10.0,8.0\n2,61.0,50.0\n3,70.0,40.0\n")
     for path in node.outputs:
-        path.write_bytes(b"")
+        path.write_bytes(content)
 
 
-def evaluate(graph: Graph, name: str, standing: dict[str, str]) -> None:
+def row(standing: str, **more) -> dict:
+    """A row made at the settings of today."""
+    return {"standing": standing, "settings": {}, "made": MADE, "warnings": []} | more
+
+
+def evaluate(graph: Graph, name: str, standing: dict[str, str], **more) -> None:
     """The results file of an evaluation, of {attack: a mark for each image}, after the trainings before it."""
     node = graph.nodes[name]
     for each in node.needs:
         if graph.state(each) == "not run":
             train(graph, each)
-    n = len(next(iter(standing.values())))
-    node.outputs[0].write_text(json.dumps(RESULTS | {"n": n, "attacks": {each: {"standing": standing[each]} for each in node.attacks}}))
+    rows = {each: row(standing[each]) for each in node.attacks}
+    results = RESULTS | expected(graph, node) | {"n": len(next(iter(standing.values())))} | {
+        "attacks": rows, "warnings": [], "worst_case": {"attacks": list(node.attacks)} if len(rows) > 1 else None}
+    node.outputs[-1].write_text(json.dumps(results | more))
+    for path in node.outputs[:-1]:  # the adversarial images
+        path.write_bytes(b"")
+
+
+def measure(graph: Graph, name: str, values: dict) -> None:
+    """The file of MI values, {attack: {name: value}}, after what it reads."""
+    node = graph.nodes[name]
+    for each in node.needs:
+        if graph.state(each) == "not run":
+            if graph.nodes[each].trains:
+                train(graph, each)
+            else:
+                evaluate(graph, each, dict.fromkeys(graph.nodes[each].attacks, "f" * 40))
+    node.outputs[0].write_text(json.dumps(RESULTS | {"n": 40} | expected(graph, node) | {"values": values}))
 
 
 def marks(right: int, n: int, seed: int = 0) -> str:

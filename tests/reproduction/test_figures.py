@@ -3,12 +3,15 @@ import csv
 import io
 import json
 
+import made_up
 import pytest
-from made_up import RESULTS, everything, experiment, train
+from made_up import everything, experiment, measure
 from matplotlib.container import BarContainer
 
 from reproduction import figures
 from reproduction.plan import RADAR, plan
+
+any_number_of_images = made_up.any_number_of_images
 
 VALUES = ("standard_mi_of_adversarial", "natural_mi_of_natural", "natural_mi_of_adversarial", "adversarial_mi_of_natural",
           "adversarial_mi_of_adversarial")
@@ -16,21 +19,12 @@ VALUES = ("standard_mi_of_adversarial", "natural_mi_of_natural", "natural_mi_of_
 
 def with_mi(graph, value) -> None:
     """Every measurement of MI, value(seed, kind, attack, name)."""
-    for name, node in graph.nodes.items():
+    for name in graph.nodes:
         if "/mi-" in name:
-            for each in node.needs:
-                if graph.state(each) == "finished":
-                    continue
-                if graph.nodes[each].trains:
-                    train(graph, each)
-                else:
-                    npz, results = graph.nodes[each].outputs
-                    npz.write_bytes(b"")
-                    results.write_text(json.dumps(RESULTS | {"n": 40, "attacks": {a: {"standing": "f" * 40} for a in graph.nodes[each].attacks}}))
             seed, kind = int(name[4]), name.split("mi-")[1].removesuffix(".json")
             attacks = RADAR if "natural" in name else ("pgd-40",)
-            node.outputs[0].write_text(json.dumps(RESULTS | {"n": 40, "values": {
-                attack: {"n": 30 + seed, **{each: value(seed, kind, attack, each) for each in VALUES}} for attack in attacks}}))
+            measure(graph, name, {attack: {"n": 30 + seed, **{each: value(seed, kind, attack, each) for each in VALUES}}
+                                  for attack in attacks})
 
 
 def rows(text):
@@ -44,7 +38,7 @@ def test_figure_2_is_drawn_from_the_raw_values(tmp_path):
         return -3.0 - RADAR.index(attack) - 10 * VALUES.index(name) + (seed - 1.5)
 
     with_mi(graph, value)
-    figure, text, what, _ = figures.figure2(graph)
+    figure, text, what, *_ = figures.figure2(graph)
     drawn = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert len(drawn) == 3
     for i, (name, label) in enumerate(figures.RADAR_SERIES.items()):
@@ -60,7 +54,7 @@ def test_figure_2_is_drawn_from_the_raw_values(tmp_path):
 def test_figure_4_has_an_offset_for_each_kind_of_estimators(tmp_path):
     graph = plan(experiment(tmp_path), "figure4")
     with_mi(graph, lambda seed, kind, attack, name: (100.0 if kind == "estimators_max" else 1.0) * (1 + VALUES.index(name)))
-    figure, text, what, _ = figures.figure4(graph)
+    figure, text, what, *_ = figures.figure4(graph)
     for axis, scale in zip(figure.axes, (100, 1)):
         natural, adversarial = ([bar.get_height() for bar in group] for group in axis.containers if isinstance(group, BarContainer))
         assert natural == pytest.approx([0, 2 * scale]) and adversarial == pytest.approx([scale, 3 * scale])
@@ -78,7 +72,7 @@ def test_figure_4_without_a_fooled_image_says_so(tmp_path):
 def test_figure_5_and_7_show_what_was_measured_and_say_what_was_not(tmp_path):
     graph = everything(tmp_path)
     for name, bars in (("figure5", 5 * 2), ("figure7", 2 * 4)):
-        figure, text, _, sources = figures.DRAW[name](graph)
+        figure, text, _, sources, _ = figures.DRAW[name](graph)
         table = rows(text)
         assert len(table) == bars and {row["state"] for row in table} == {"measured"}
         heights = [bar.get_height() for bar in figure.axes[0].patches]

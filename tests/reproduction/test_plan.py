@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 
+import made_up
 import pytest
 from made_up import evaluate, experiment, marks, train
 
@@ -13,6 +14,8 @@ from errors import InputError
 from reproduction.plan import FIGURES, PAPER, ROOT, STABILITY, TABLES, plan, recall, remember
 from reproduction.scales import SCALES
 from utils.settings import parse
+
+any_number_of_images = made_up.any_number_of_images
 
 
 def settings_of(words):
@@ -140,26 +143,42 @@ def test_a_run_is_finished_when_its_files_say_so(tmp_path):
     assert graph.state(results) == "not run"
     path.write_text(complete)
     later = path.stat().st_mtime_ns + 10**9
-    os.utime(graph.product(model), ns=(later, later))  # the model was made anew after its evaluation
-    assert graph.state(results) == "not run" and graph.state(model) == "finished"
+    os.utime(graph.product(model), ns=(later, later))  # a date alone says nothing of what a hash says
+    assert graph.state(results) == graph.state(model) == "finished"
+    graph.product(model).write_bytes(b"made again, another")
+    assert graph.state(results) == "stale" and graph.state(model) == "finished"
 
     (node.folder / "last_model.pth").unlink()
     assert graph.state(model) == "not run"
     train(graph, model)
     settings = node.folder / "settings.json"
     settings.write_text(settings.read_text().replace("--width 8", "--width 9"))
-    assert graph.state(model) == "not run"
+    assert graph.state(model) == graph.state(results) == "stale"
+
+
+@pytest.mark.parametrize("lacking", ["warnings", "worst_case"])
+def test_a_stopped_evaluation_is_not_finished(lacking, tmp_path):
+    """Stopped after its last row, a results file lacks what test_comparison.py writes at its end."""
+    graph = plan(experiment(tmp_path), "table3")
+    name = "seed1/linf/standard/white.json"
+    evaluate(graph, name, dict.fromkeys(graph.nodes[name].attacks, marks(3, 5)))
+    path = graph.product(name)
+    complete = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in complete.items() if key != lacking}))
+    assert graph.state(name) == "not run" and graph.why(name) is None
+    path.write_text(json.dumps(complete | {"worst_case": {"attacks": ["none", "pgd-40"]}}))  # extended, then stopped
+    assert graph.state(name) == "not run"
+    del complete["attacks"]["tidim"]["warnings"]
+    path.write_text(json.dumps(complete))
+    assert graph.state(name) == "not run"
 
 
 def test_half_saved_images_are_not_finished(tmp_path):
     graph = plan(experiment(tmp_path), "figure4")
     name = "seed1/linf/standard/images.json"
-    npz, results = graph.nodes[name].outputs
-    train(graph, "seed1/linf/standard")
-    results.write_text(json.dumps({"n": 2, "attacks": {"pgd-40": {"standing": "rf"}}}))
-    npz.write_bytes(b"")
+    evaluate(graph, name, {"pgd-40": "rf"})
     assert graph.state(name) == "finished"
-    npz.with_name("images.npz.parts").mkdir()
+    graph.product(name).with_name("images.npz.parts").mkdir()
     assert graph.state(name) == "not run"
 
 

@@ -6,12 +6,15 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import made_up
 import pytest
 from made_up import everything, experiment
 from PIL import Image
 
 from reproduction.plan import PAPER, remember
 from reproduction.report import report
+
+any_number_of_images = made_up.any_number_of_images
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "img", "br", "hr", "link", "input"}

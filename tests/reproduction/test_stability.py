@@ -2,6 +2,7 @@
 import csv
 import json
 
+import made_up
 import pytest
 from made_up import evaluate, experiment, marks, train
 from test_plan import settings_of
@@ -9,6 +10,8 @@ from test_plan import settings_of
 from reproduction import stability
 from reproduction.plan import STABILITY, plan, remember
 from reproduction.report import report
+
+any_number_of_images = made_up.any_number_of_images
 
 HEADER = ("epoch,natural_accuracy,robust_accuracy,score,largest_class,logit_norm,natural_mi_of_adversarial_W,natural_mi_of_adversarial_W_deviation,"
           "adversarial_mi_of_adversarial_W,adversarial_mi_of_adversarial_W_deviation,gradient_adv,gradient_mi,gradient_mi_natural,"

@@ -1,0 +1,57 @@
+"""Say whether a node's files are there and whole, and not older than what made them."""
+
+from pathlib import Path
+
+from models.mi_names import estimator_files
+from reproduction.now import inputs, options, read
+
+
+def complete(node) -> bool:
+    """Return whether a node's files are all there and whole."""
+    if not all(path.is_file() for path in node.outputs):
+        return False
+    if node.trains:
+        return isinstance(read(node.folder / "settings.json").get("command"), str)
+    results = read(node.outputs[-1])
+    if not node.attacks:
+        return isinstance(results.get("values"), dict)
+    half_saved = node.outputs[0].with_name(f"{node.outputs[0].name}.parts").exists()
+    return not half_saved and _evaluated(results, node.attacks)
+
+
+def _evaluated(results: dict, attacks: tuple[str, ...]) -> bool:
+    """Return whether an evaluation has all rows and the warnings, which it writes at its end."""
+    try:
+        rows = [results["attacks"][name] for name in attacks]
+        whole = all(len(row["standing"]) == results["n"] for row in rows)
+        told = isinstance(results["warnings"], list) and "worst_case" in results
+        told = told and all("warnings" in row for row in rows if "made" in row)
+        judged = set((results["worst_case"] or {}).get("attacks", ()))
+        return whole and told and (len(attacks) == 1 or judged >= set(attacks))
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def by_date(node, graph) -> bool:
+    """Return whether a file read, without a hash in the results, is younger than they are.
+
+    Dates decide where there is no hash only."""
+    if not all(path.is_file() for path in node.outputs):
+        return False
+    made = min(path.stat().st_mtime_ns for path in node.outputs)
+    return any(path.is_file() and path.stat().st_mtime_ns > made for path in _unhashed(node, graph))
+
+
+def _unhashed(node, graph) -> list[Path]:
+    if node.trains:
+        said = read(node.folder / "settings.json")
+        return [path for name, path in inputs(node).items() if not said.get(f"{name}_hash")]
+    results = read(node.outputs[-1])
+    if node.attacks:
+        keys = dict(zip(("model_hash", "surrogate_hash"), node.needs))
+        return [graph.product(each) for key, each in keys.items() if not results.get(key)]
+    given = options(node.words)
+    found = [] if results.get("model_hash") else [Path(given["--model"])]
+    found += [] if results.get("adv_hash") else [Path(given["--adv"])]
+    files = estimator_files(Path(given["--estimator-dir"])).values()
+    return found + ([] if results.get("estimator_hashes") else list(files))

@@ -1,0 +1,213 @@
+"""Say whether the files of a run answer the question that is asked today.
+
+A run's files name what they were made of: options, hashes of the files read, and a fingerprint of
+the data. `reason` compares them with what the run's command would read now, and says in words
+where they differ. What cannot be compared (an old file that lacks a hash, data that are not here)
+is no reason.
+"""
+
+import importlib
+import json
+import math
+import shlex
+from pathlib import Path
+
+from models.mi_names import estimator_files
+from reproduction.now import data_of, file_hash, inputs, options, read
+from utils import attack_suite, settings
+
+# Options of the trainings that are paths: the same run may be called by others.
+PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")
+# Attacks whose settings have changed since results files began: a row that does not say its
+# settings may have been made with the old ones.
+CHANGED = ("tidim",)
+
+
+def reason(graph, node) -> str | None:
+    """Return why a node's files answer another question; None where they do not."""
+    return _of_training(graph, node) if node.trains else _of_results(graph, node)
+
+
+def without_paths(words: list[str]) -> list[str]:
+    """Return a training's command without the options that say where something is."""
+    return [
+        word
+        for before, word in zip(["", *words], words)
+        if word not in PATHS and before not in PATHS
+    ]
+
+
+def _of_training(graph, node) -> str | None:
+    said, given = read(node.folder / "settings.json"), options(node.words)
+    if not isinstance(said.get("command"), str):
+        return None
+    try:
+        before = shlex.split(said["command"])
+    except ValueError:
+        return None
+    if without_paths(before) != without_paths(node.words):
+        return f"made by another command ({_difference(before, node.words)})"
+    found = data_of(graph.experiment, given.get("--limit-train"), given.get("--limit-test"))
+    if other := _other_data(said, found):
+        return other
+    for name, path in inputs(node).items():
+        key = f"{name}_hash"
+        if said.get(key) and (now := file_hash(path)) and said[key] != now:
+            return f"made from another {path.name} (hash {said[key]} then, {now} now)"
+    return None
+
+
+def _difference(before: list[str], now: list[str]) -> str:
+    """Return the first option that two commands do not share, with its values."""
+    one, other = options(without_paths(before)), options(without_paths(now))
+    if before[:1] != now[:1]:
+        return f"{' '.join(before[:1])} then, {now[0]} now"
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            return f"{name} {one.get(name, 'left out')} then, {other.get(name, 'left out')} now"
+    return "its options in another order"
+
+
+def _other_data(said: dict, found: tuple[str, int] | None) -> str | None:
+    before = said.get("data_fingerprint")
+    if found and before != found[0]:
+        return f"made from other data (fingerprint {before or 'unknown'} then, {found[0]} now)"
+    return None
+
+
+def expected(graph, node) -> dict:
+    """Return what the results file of a node has to say today of how it was made."""
+    return (_of_evaluation if node.attacks else _of_mi_values)(graph, node)
+
+
+def _of_evaluation(graph, node) -> dict:
+    """Return the identity of an evaluation, named as test_comparison.py names it in its results.
+
+    Everything in a results file that utils.robustness.TOLD does not name belongs to it, but the
+    rows, and the architecture, which the model's hash fixes. A value is left out where it cannot
+    be known: without the data, the fingerprint, and n where all images are asked for.
+    """
+    script = importlib.import_module("test_comparison").Settings
+    given, training = options(node.words), options(graph.nodes[node.needs[0]].words)
+    norm = training["--norm"]
+    limit = given.get("--limit-test")
+    hashes = {"model_hash": file_hash(graph.product(node.needs[0]))}
+    if "--surrogate" in given:
+        hashes["surrogate_hash"] = file_hash(graph.product(node.needs[1]))
+    identity = {
+        "surrogate_hash": None,
+        "adv_hash": None,
+        "factory": None,
+        "dataset": graph.experiment.dataset,
+        "split": script.split,
+        "norm": norm,
+        "epsilon": _budget(training),
+        "step_size": script.step_size,
+        "released_settings": False,
+        "rounded": script.round_uint8,
+        "rules": None,
+        "seed": int(given.get("--seed", script.seed)),
+        "batch_size": int(given.get("--batch-size", script.batch_size)),
+        "precision": given.get("--precision", script.precision),
+    }
+    identity |= {name: known for name, known in hashes.items() if known}
+    found = data_of(graph.experiment, training.get("--limit-train"), limit)
+    identity |= {"data_fingerprint": found[0]} if found else {}
+    return identity | images_asked(limit, found)
+
+
+def images_asked(limit: str | None, found: tuple[str, int] | None) -> dict[str, int]:
+    """Return {"n": test images} of --limit-test, else of the data; {} where neither says."""
+    if limit:
+        return {"n": int(limit)}
+    return {"n": found[1]} if found else {}
+
+
+def _of_mi_values(graph, node) -> dict:
+    """Return what fixes the MI values of a network, named as reproduction.mi_values names it."""
+    given = options(node.words)
+    limit = given.get("--limit-test")
+    script = importlib.import_module("reproduction.mi_values").Settings
+    wanted = {
+        "model_hash": file_hash(Path(given["--model"])),
+        "dataset": given["--dataset"],
+        "norm": given["--norm"],
+        "epsilon": _budget(given),
+        "batch_size": int(given.get("--batch-size", script.batch_size)),
+    }
+    files = estimator_files(Path(given["--estimator-dir"]))
+    wanted |= {
+        "adv_hash": file_hash(Path(given["--adv"])),
+        "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
+    }
+    found = data_of(graph.experiment, None, limit)
+    wanted |= ({"data_fingerprint": found[0]} if found else {}) | images_asked(limit, found)
+    return {name: now for name, now in wanted.items() if not _lacks(now)}
+
+
+def _of_results(graph, node) -> str | None:
+    results = read(node.outputs[-1])
+    if not results:
+        return None
+    wanted = expected(graph, node)
+    if other := _other(results, wanted):
+        return other
+    rows = results.get("attacks")
+    for name in node.attacks if isinstance(rows, dict) else ():
+        row = rows.get(name)
+        if isinstance(row, dict) and (other := _other_settings(name, row, wanted)):
+            return other
+    saved = results.get("saved")
+    if "--save-adv" in node.words and isinstance(saved, dict) and saved.get("file_hash"):
+        now = file_hash(node.outputs[0])
+        if now and now != saved["file_hash"]:
+            return f"{node.outputs[0].name} is not the file that the evaluation wrote"
+    return None
+
+
+def _other(results: dict, wanted: dict) -> str | None:
+    """Return the first value of an identity that a results file contradicts.
+
+    A file from before a name was there agrees with its empty value (None, False), and with every
+    hash: those it lacks are compared by date (finished.by_date)."""
+    if "data_fingerprint" in wanted:
+        found = _other_data(results, (wanted["data_fingerprint"], wanted.get("n", 0)))
+        if found:
+            return found
+    for name, now in wanted.items():
+        unknown = name not in results and (not now or name.endswith(("_hash", "_hashes")))
+        if not unknown and not _same(results.get(name), now):
+            return f"made with {name} {results.get(name)} (now {now})"
+    return None
+
+
+def _same(before, now) -> bool:
+    if isinstance(now, float) and isinstance(before, (int, float)):
+        return math.isclose(before, now, rel_tol=1e-9)
+    return before == now and isinstance(before, bool) == isinstance(now, bool)
+
+
+def _other_settings(name: str, row: dict, wanted: dict) -> str | None:
+    """Return what of an attack's settings has changed since a row was made."""
+    if "settings" not in row:
+        family = attack_suite.parse(name).family
+        unknown = "made before rows named their settings, and those of this attack have changed"
+        return f"{name}: {unknown}" if family in CHANGED else None
+    before = row["settings"] if isinstance(row["settings"], dict) else {}
+    now = attack_suite.settings_of(name, wanted["norm"], wanted["epsilon"])
+    now = json.loads(json.dumps(now, default=str))
+    for key in {**before, **now}:
+        if not _same(before.get(key), now.get(key)):
+            return f"{name}: made with {key} {before.get(key)} (now {now.get(key)})"
+    return None
+
+
+def _lacks(value) -> bool:
+    """Return whether a hash is unknown as its file is yet to be made."""
+    return value is None or (isinstance(value, dict) and None in value.values())
+
+
+def _budget(given: dict[str, str]) -> float:
+    """Return the budget of a command's options."""
+    text = given.get("--epsilon")
+    return settings.fraction(text) if text else settings.EPSILON[given["--norm"]]
