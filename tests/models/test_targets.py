@@ -12,10 +12,11 @@ import torch.nn.functional as F
 import models
 from errors import InputError
 from models import ARCHITECTURES, build, load, save
-from models.resnet import BasicBlock, Bottleneck
+from models.resnet import BasicBlock, Bottleneck, SubsampledConv1x1
 from models.wideresnet import Unit
 
 ARCHS = list(ARCHITECTURES)
+ROOT = Path(__file__).parent.parent.parent
 SMALL = ["resnet18", "resnet50", "wrn28-10", "vgg16"]  # every class and both kinds of ResNet block
 
 
@@ -477,3 +478,25 @@ def test_a_truncated_file(tmp_path):
     for part in (0.01, 0.5, 0.999):
         path.write_bytes(whole[:int(part * len(whole))])
         assert refusal(path, arch="resnet18").startswith("is truncated")
+
+
+NARROW = """
+import torch, models
+net = models.build("resnet18", width={width}).to(memory_format=torch.channels_last)
+for _ in range(10):
+    net(torch.rand(16, 3, 16, 16).contiguous(memory_format=torch.channels_last)).square().sum().backward()
+"""
+
+
+@pytest.mark.parametrize("width", [2, 4, 7])
+def test_a_narrow_network_in_channels_last_survives_its_backward_pass(width):
+    """In a process of its own, which a strided 1x1 convolution of so few channels kills on some processors."""
+    ended = subprocess.run([sys.executable, "-c", NARROW.format(width=width)], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_subsampled_convolution_is_the_strided_one():
+    conv = SubsampledConv1x1(4, 6, 1, 2, bias=False).double()
+    for side in (7, 8):
+        x = torch.randn(3, 4, side, side, dtype=torch.float64)
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, stride=2))
