@@ -18,9 +18,6 @@ from utils import attack_suite, settings
 
 # Options of the trainings that are paths: the same run may be called by others.
 PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")
-# Attacks whose settings have changed since results files began: a row that does not say its
-# settings may have been made with the old ones.
-CHANGED = ("tidim",)
 
 
 def reason(graph, node) -> str | None:
@@ -157,12 +154,19 @@ def _of_results(graph, node) -> str | None:
         row = rows.get(name)
         if isinstance(row, dict) and (other := _other_settings(name, row, wanted)):
             return other
+        if isinstance(row, dict) and "--save-adv" in node.words and _stopped_early(name, row):
+            return f"{name}: its images stopped at the first that fooled the network"
     saved = results.get("saved")
     if "--save-adv" in node.words and isinstance(saved, dict) and saved.get("file_hash"):
         now = file_hash(node.outputs[0])
         if now and now != saved["file_hash"]:
             return f"{node.outputs[0].name} is not the file that the evaluation wrote"
     return None
+
+
+def _stopped_early(name: str, row: dict) -> bool:
+    """Return whether a row's images are first fooling iterates; rows that do not say it are."""
+    return attack_suite.parse(name).leaves and row.get("stopped_early") is not False
 
 
 def _other(results: dict, wanted: dict) -> str | None:
@@ -192,7 +196,7 @@ def _other_settings(name: str, row: dict, wanted: dict) -> str | None:
     if "settings" not in row:
         family = attack_suite.parse(name).family
         unknown = "made before rows named their settings, and those of this attack have changed"
-        return f"{name}: {unknown}" if family in CHANGED else None
+        return f"{name}: {unknown}" if family in attack_suite.CHANGED else None
     before = row["settings"] if isinstance(row["settings"], dict) else {}
     now = attack_suite.settings_of(name, wanted["norm"], wanted["epsilon"])
     now = json.loads(json.dumps(now, default=str))

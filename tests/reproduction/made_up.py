@@ -59,6 +59,8 @@ def evaluate(graph: Graph, name: str, standing: dict[str, str], **more) -> None:
         if graph.state(each) == "not run":
             train(graph, each)
     rows = {each: row(standing[each]) for each in node.attacks}
+    if "--save-adv" in node.words:
+        rows = {each: one | {"stopped_early": False} for each, one in rows.items()}
     results = RESULTS | expected(graph, node) | {"n": len(next(iter(standing.values())))} | {
         "attacks": rows, "warnings": [], "worst_case": {"attacks": list(node.attacks)} if len(rows) > 1 else None}
     node.outputs[-1].write_text(json.dumps(results | more))

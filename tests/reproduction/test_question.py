@@ -355,3 +355,15 @@ def test_the_identity_is_what_the_scripts_write(tmp_path):
         "data_fingerprint",
     } <= set(wanted)
     assert results["command"].startswith("mi_values.py --model") and results["date"][:2] == "20"
+
+
+@pytest.mark.parametrize("said", [True, None])
+def test_images_that_stopped_early_are_made_again(said, tmp_path):
+    """Figures 2 and 4 were drawn of the first images that fooled the network."""
+    graph = plan(experiment(tmp_path), "figure4")
+    name = f"{STANDARD}/images.json"
+    evaluate(graph, name, {"pgd-40": "rf" * 20})
+    edit(graph.nodes[name], {("attacks", "pgd-40", "settings"): settings_of("pgd-40", "linf", 8 / 255)})
+    assert graph.state(name) == "finished", graph.why(name)
+    edit(graph.nodes[name], {("attacks", "pgd-40", "stopped_early"): said})
+    assert graph.state(name) == "stale" and "stopped at the first that fooled" in graph.why(name)
