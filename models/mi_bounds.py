@@ -47,7 +47,7 @@ def scores(local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
     """
     local, global_ = _checked(local, global_)
     check_samples(len(local))
-    return _against(_vectors(local), global_.squeeze(2), len(local)).transpose(1, 2)
+    return _against(_by_location(local).flatten(0, 1), global_.squeeze(2), len(local)).transpose(1, 2)
 
 
 def _checked(local: torch.Tensor, global_: torch.Tensor, several: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,9 +61,9 @@ def _checked(local: torch.Tensor, global_: torch.Tensor, several: bool = False) 
     return local.to(dtype), global_.to(dtype)
 
 
-def _vectors(local: torch.Tensor) -> torch.Tensor:
-    """(N, U, L) as (L N, U), so that a sum over patterns runs along memory."""
-    return local.permute(2, 0, 1).reshape(-1, local.shape[1])
+def _by_location(local: torch.Tensor) -> torch.Tensor:
+    """(N, U, L) as (L, N, U), so that a sum over patterns runs along memory."""
+    return local.permute(2, 0, 1).contiguous()
 
 
 def _against(vectors: torch.Tensor, outputs: torch.Tensor, n: int) -> torch.Tensor:
@@ -109,14 +109,15 @@ def _values(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction, f
     local, global_ = _checked(local, global_, several=True)
     n = len(local)
     if local.requires_grad:
-        pairs = [_pairs(local, each, reduction) for each in global_.split(n)]
+        patterns = _by_location(local)  # the largest tensor of a step: one copy for all outputs
+        pairs = [_pairs(patterns, each, reduction) for each in global_.split(n)]
         return torch.cat([finish(positives, negatives, len(positives)) for positives, negatives in pairs])
     lengths = processes.sizes(n)
     check_samples(sum(lengths))
     sets = global_.squeeze(2).unflatten(0, (-1, n))
     if processes.count() > 1:  # (K, N, U), the outputs of all
         sets = processes.gather(sets.transpose(0, 1).contiguous()).transpose(0, 1)
-    return _WithGradient.apply(sets, _vectors(local), lengths, reduction, finish).flatten()
+    return _WithGradient.apply(sets, _by_location(local).flatten(0, 1), lengths, reduction, finish).flatten()
 
 
 class _WithGradient(torch.autograd.Function):
@@ -179,17 +180,16 @@ def _exchanged(positives: torch.Tensor, reduced: torch.Tensor) -> tuple[torch.Te
     return rows.transpose(0, 1).contiguous(), processes.gather(reduced.unsqueeze(0))
 
 
-def _pairs(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) -> tuple[torch.Tensor, torch.Tensor]:
-    """The positives u[i,i,l] and the reduced negatives, both (N, L)."""
-    local, global_ = _checked(local, global_)
-    n, _, locations = local.shape
+def _pairs(patterns: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positives u[i,i,l] and the reduced negatives, both (N, L), of patterns (L, n, U) and outputs (n, U, 1)."""
+    locations, n, _ = patterns.shape
     lengths = processes.sizes(n)
     total, first = sum(lengths), sum(lengths[:processes.rank()])
     check_samples(total)
-    with torch.autocast(local.device.type, enabled=False):
-        positives = processes.gather(torch.bmm(global_.transpose(1, 2), local).squeeze(1))
-    vectors, outputs = _vectors(local), processes.gather(global_.squeeze(2))
-    own = torch.arange(first, first + n, device=local.device)
+    with torch.autocast(patterns.device.type, enabled=False):
+        positives = processes.gather(torch.bmm(patterns.transpose(0, 1), global_).squeeze(2))
+    vectors, outputs = patterns.flatten(0, 1), processes.gather(global_.squeeze(2))
+    own = torch.arange(first, first + n, device=patterns.device)
 
     def part(vectors, outputs, begin):
         index = torch.arange(begin, begin + len(outputs), device=own.device)
@@ -198,6 +198,12 @@ def _pairs(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) ->
     rows = max(1, BLOCK // (n * locations))
     reduced = part(vectors, outputs, 0) if rows >= total else _InParts.apply(vectors, outputs, part, rows)
     return positives, reduced if processes.count() == 1 else reduction.between(processes.gather(reduced.unsqueeze(0)))
+
+
+def _log_sum_exp_pairs(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_pairs` of the scalar bounds, from encodings as a caller gives them."""
+    local, global_ = _checked(local, global_)
+    return _pairs(_by_location(local), global_, _LOG_SUM_EXP)
 
 
 class _InParts(torch.autograd.Function):
@@ -267,7 +273,7 @@ def infonce(local: torch.Tensor, global_: torch.Tensor, per_sample: bool = False
     if per_sample:
         return _values(local, global_, _LOG_SUM_EXP,
                        lambda positives, negatives, n: F.logsigmoid(positives - negatives).mean(1) + math.log(n))
-    positives, negatives = _pairs(local, global_, _LOG_SUM_EXP)
+    positives, negatives = _log_sum_exp_pairs(local, global_)
     return F.logsigmoid(positives - negatives.logsumexp(dim=1, keepdim=True)).mean()
 
 
@@ -305,7 +311,7 @@ def f_divergence(local: torch.Tensor, global_: torch.Tensor, measure: str = "JSD
     if measure == "DV" and per_sample:
         return donsker_varadhan(local, global_)
     if measure == "DV":
-        positives, negatives = _pairs(local, global_, _LOG_SUM_EXP)
+        positives, negatives = _log_sum_exp_pairs(local, global_)
         n, locations = positives.shape
         return positives.mean() - negatives.logsumexp(dim=(0, 1)) + math.log(n * (n - 1) * locations)
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 import train_MIAT
 from models import mi, mi_bounds
+from utils import estimators
 from utils.devices import Compute
 from utils.settings import parse
 
@@ -56,3 +58,43 @@ def test_loss_and_gradients_are_near_those_of_float64(technique, monkeypatch):
     assert (gradient - exact[1]).norm() <= on_gradient * exact[1].norm()
     if precision == "bf16":
         assert (gradient - exact[1]).norm() > 1e-3 * exact[1].norm()  # it is bf16 that was tested
+
+
+class Copies(TorchDispatchMode):
+    """Names the operations that copy `numel` numbers into float32."""
+
+    def __init__(self, numel):
+        super().__init__()
+        self.numel, self.found = numel, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        if function in (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default):
+            if result.numel() == self.numel and result.dtype == torch.float32:
+                self.found.append(function)
+        return result
+
+
+def test_stage_2_copies_the_patterns_to_float32_once_for_both_outputs():
+    """The encoded patterns are a step's largest tensor: 210 MB at 2,048 units and batch 400. Both
+    outputs take one float32 copy of them, put once into the order in which scores are summed."""
+    torch.manual_seed(0)
+    n, units, locations = 6, 32, 16
+    estimator = mi.MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train()
+    x, own, other = torch.rand(n, 3, 16, 16), torch.randn(n, 10), torch.randn(n, 10)
+    kept = {}
+
+    def pack(x):
+        if x.dtype == torch.float32 and x.numel() == n * units * locations:
+            kept[x.untyped_storage().data_ptr()] = x
+        return x
+
+    with Copies(n * units * locations) as copies, Compute(CPU, "bf16").autocast():
+        local = estimator.encode_pattern(x)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            encoded = torch.cat([estimator.encode_output(own), estimator.encode_output(other)])
+            estimator.mi(local, encoded)
+        assert local.dtype == torch.bfloat16 and len(copies.found) == 2 and len(kept) == 1
+        copies.found.clear()
+        estimators.own_and_other(estimator, x, own, other)
+    assert copies.found == [torch.ops.aten._to_copy.default, torch.ops.aten.clone.default]
