@@ -13,7 +13,8 @@ of 8. No function here waits for the device.
 
 The N x N x L scores are large, and a value needs no more of them than one sum over j. They are made for some outputs at a time,
 BLOCK scores at most, so that memory grows with N, not with its square. A value depends on one output: where patterns take no
-gradient (stage 3), its gradient is taken with it and the scores are dropped; else they are made again in the backward pass.
+gradient (stage 3), its gradient is taken with it and the scores are dropped, in any number of processes; else they are made
+again in the backward pass.
 
 Where several processes share a batch (`models.processes`), ``local`` and ``global_`` are this process's samples, N counts the
 samples of all, every pattern of which is a negative, and values are those of all N samples, the same in each process.
@@ -46,7 +47,7 @@ def scores(local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
     """
     local, global_ = _checked(local, global_)
     check_samples(len(local))
-    return _against(_vectors(local), global_.squeeze(2), len(local)).transpose(1, 2)
+    return _against(_by_location(local).flatten(0, 1), global_.squeeze(2), len(local)).transpose(1, 2)
 
 
 def _checked(local: torch.Tensor, global_: torch.Tensor, several: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,9 +61,9 @@ def _checked(local: torch.Tensor, global_: torch.Tensor, several: bool = False) 
     return local.to(dtype), global_.to(dtype)
 
 
-def _vectors(local: torch.Tensor) -> torch.Tensor:
-    """(N, U, L) as (L N, U), so that a sum over patterns runs along memory."""
-    return local.permute(2, 0, 1).reshape(-1, local.shape[1])
+def _by_location(local: torch.Tensor) -> torch.Tensor:
+    """(N, U, L) as (L, N, U), so that a sum over patterns runs along memory."""
+    return local.permute(2, 0, 1).contiguous()
 
 
 def _against(vectors: torch.Tensor, outputs: torch.Tensor, n: int) -> torch.Tensor:
@@ -103,63 +104,92 @@ def _sum_of(term: Callable) -> _Reduction:
 
 
 def _values(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction, finish: Callable) -> torch.Tensor:
-    """A value (N,) for each sample: finish(u[i,i,l], reduced negatives, N), where both are (M, L), -> (M,). Of K outputs for each
-    pattern, global_ (K N, U, 1), the values (K N,)."""
+    """Compute a value (N,) for each sample: finish(u[i,i,l], reduced negatives, N), where both are (M, L), -> (M,). Of K outputs
+    for each pattern, global_ (K n, U, 1), the values (K N,)."""
     local, global_ = _checked(local, global_, several=True)
-    if processes.count() > 1 or local.requires_grad:
-        pairs = [_pairs(local, each, reduction) for each in global_.split(len(local))]
+    n = len(local)
+    if local.requires_grad:
+        patterns = _by_location(local)  # the largest tensor of a step: one copy for all outputs
+        pairs = [_pairs(patterns, each, reduction) for each in global_.split(n)]
         return torch.cat([finish(positives, negatives, len(positives)) for positives, negatives in pairs])
-    check_samples(len(local))
-    return _WithGradient.apply(global_.squeeze(2), _vectors(local), len(local), reduction, finish)
+    lengths = processes.sizes(n)
+    check_samples(sum(lengths))
+    sets = global_.squeeze(2).unflatten(0, (-1, n))
+    if processes.count() > 1:  # (K, N, U), the outputs of all
+        sets = processes.gather(sets.transpose(0, 1).contiguous()).transpose(0, 1)
+    return _WithGradient.apply(sets, _by_location(local).flatten(0, 1), lengths, reduction, finish).flatten()
 
 
 class _WithGradient(torch.autograd.Function):
-    """`_values` of outputs (K N, U) against vectors (L N, U) without gradient; the gradient of each value in its own output,
-    which is all that it depends on, is taken at once and kept, (K N, U)."""
+    """`_values` (K, N) of outputs (K, N, U) against vectors (L n, U) without gradient; the gradient of each value in its own
+    output, which is all that it depends on, is taken at once and kept, (K, N, U).
+
+    Where processes share a batch, outputs are those of all, of which `lengths` belong to each, and vectors are this process's. A
+    value needs the sums of all, which are exchanged; the gradient here is the part that this process's patterns give, and
+    the backward pass of `gather` adds the parts up.
+    """
 
     @staticmethod
-    def forward(ctx, outputs, vectors, n, reduction, finish):
-        index, (sets, units) = torch.arange(n, device=vectors.device), (len(outputs) // n, vectors.shape[1])
-        rows, values, gradients = max(1, BLOCK // (sets * len(vectors))), [], []
-        for begin in range(0, n, rows):
-            some = outputs.view(sets, n, units)[:, begin:begin + rows]
-            u = _against(vectors, some.reshape(-1, units), n)
+    def forward(ctx, outputs, vectors, lengths, reduction, finish):
+        sets, total, _ = outputs.shape
+        rank = processes.rank()
+        n, first = lengths[rank], sum(lengths[:rank])
+        index = torch.arange(total, device=vectors.device)
+        rows = max(1, BLOCK // (sets * max(lengths) * (len(vectors) // n)))  # as many in each process
+        values, gradients = [], []
+        for begin in range(0, total, rows):
+            some = outputs[:, begin:begin + rows]
+            m = some.shape[1]
+            own = slice(min(max(first - begin, 0), m), min(max(first + n - begin, 0), m))  # rows with a positive here
+            u = _against(vectors, some.flatten(0, 1), n)
 
-            def positives(u, begin=begin, some=some):  # u[i,i,l] of each set, a view (K, m, L)
-                return u.view(*some.shape[:2], -1, n).diagonal(offset=begin, dim1=1, dim2=3).transpose(1, 2)
+            def positives(u, begin=begin, m=m, own=own):  # u[i,i,l] of each set, a view (K, own rows, L)
+                columns = slice(begin + own.start - first, begin + own.stop - first)
+                return u.view(sets, m, -1, n)[:, own, :, columns].diagonal(dim1=1, dim2=3).transpose(1, 2)
 
-            own = index[begin:begin + rows].repeat(sets)
-            leaves = [positives(u).flatten(0, 1).clone(), reduction.within(u, (own[:, None] == index).unsqueeze(1))]
+            diagonal = index[begin:begin + m, None] == index[first:first + n]
+            parts = [positives(u).clone(), reduction.within(u, diagonal.repeat(sets, 1).unsqueeze(1))]
+            leaves = _exchanged(*parts)
             with torch.enable_grad():
-                value = finish(*(leaf.requires_grad_(True) for leaf in leaves), n)
-                of_positives, of_negatives = torch.autograd.grad(value.sum(), leaves)
-            values.append(value.detach().view(sets, -1))
+                leaf, sums = (each.requires_grad_(True) for each in leaves)
+                negatives = sums[0] if len(sums) == 1 else reduction.between(sums)
+                value = finish(leaf.flatten(0, 1), negatives, total)
+                of_positives, of_sums = torch.autograd.grad(value.sum(), (leaf, sums))
+            values.append(value.detach().view(sets, m))
             if ctx.needs_input_grad[0]:
-                u = reduction.gradient(u, leaves[1].detach(), of_negatives)
-                positives(u).copy_(of_positives.view(*some.shape[:2], -1))
+                u = reduction.gradient(u, parts[1], of_sums[rank])
+                positives(u).copy_(of_positives[:, own])
                 with torch.autocast(vectors.device.type, enabled=False):
                     gradients.append((u.reshape(len(u), -1) @ vectors).view_as(some))
         if gradients:
-            ctx.save_for_backward(torch.cat(gradients, 1).view_as(outputs))
-        return torch.cat(values, 1).flatten()
+            ctx.save_for_backward(torch.cat(gradients, 1))
+        return torch.cat(values, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return gradient.unsqueeze(1) * ctx.saved_tensors[0], None, None, None, None
+        return processes.add(gradient).unsqueeze(2) * ctx.saved_tensors[0], None, None, None, None
 
 
-def _pairs(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) -> tuple[torch.Tensor, torch.Tensor]:
-    """The positives u[i,i,l] and the reduced negatives, both (N, L)."""
-    local, global_ = _checked(local, global_)
-    n, _, locations = local.shape
+def _exchanged(positives: torch.Tensor, reduced: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gather positives (K, m, L), of which each process has some rows, and the reduced negatives of
+    R processes, (R, M, L)."""
+    if processes.count() == 1:
+        return positives, reduced.unsqueeze(0)
+    rows = processes.gather(positives.transpose(0, 1).contiguous())
+    return rows.transpose(0, 1).contiguous(), processes.gather(reduced.unsqueeze(0))
+
+
+def _pairs(patterns: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positives u[i,i,l] and the reduced negatives, both (N, L), of patterns (L, n, U) and outputs (n, U, 1)."""
+    locations, n, _ = patterns.shape
     lengths = processes.sizes(n)
     total, first = sum(lengths), sum(lengths[:processes.rank()])
     check_samples(total)
-    with torch.autocast(local.device.type, enabled=False):
-        positives = processes.gather(torch.bmm(global_.transpose(1, 2), local).squeeze(1))
-    vectors, outputs = _vectors(local), processes.gather(global_.squeeze(2))
-    own = torch.arange(first, first + n, device=local.device)
+    with torch.autocast(patterns.device.type, enabled=False):
+        positives = processes.gather(torch.bmm(patterns.transpose(0, 1), global_).squeeze(2))
+    vectors, outputs = patterns.flatten(0, 1), processes.gather(global_.squeeze(2))
+    own = torch.arange(first, first + n, device=patterns.device)
 
     def part(vectors, outputs, begin):
         index = torch.arange(begin, begin + len(outputs), device=own.device)
@@ -168,6 +198,12 @@ def _pairs(local: torch.Tensor, global_: torch.Tensor, reduction: _Reduction) ->
     rows = max(1, BLOCK // (n * locations))
     reduced = part(vectors, outputs, 0) if rows >= total else _InParts.apply(vectors, outputs, part, rows)
     return positives, reduced if processes.count() == 1 else reduction.between(processes.gather(reduced.unsqueeze(0)))
+
+
+def _log_sum_exp_pairs(local: torch.Tensor, global_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_pairs` of the scalar bounds, from encodings as a caller gives them."""
+    local, global_ = _checked(local, global_)
+    return _pairs(_by_location(local), global_, _LOG_SUM_EXP)
 
 
 class _InParts(torch.autograd.Function):
@@ -237,7 +273,7 @@ def infonce(local: torch.Tensor, global_: torch.Tensor, per_sample: bool = False
     if per_sample:
         return _values(local, global_, _LOG_SUM_EXP,
                        lambda positives, negatives, n: F.logsigmoid(positives - negatives).mean(1) + math.log(n))
-    positives, negatives = _pairs(local, global_, _LOG_SUM_EXP)
+    positives, negatives = _log_sum_exp_pairs(local, global_)
     return F.logsigmoid(positives - negatives.logsumexp(dim=1, keepdim=True)).mean()
 
 
@@ -275,7 +311,7 @@ def f_divergence(local: torch.Tensor, global_: torch.Tensor, measure: str = "JSD
     if measure == "DV" and per_sample:
         return donsker_varadhan(local, global_)
     if measure == "DV":
-        positives, negatives = _pairs(local, global_, _LOG_SUM_EXP)
+        positives, negatives = _log_sum_exp_pairs(local, global_)
         n, locations = positives.shape
         return positives.mean() - negatives.logsumexp(dim=(0, 1)) + math.log(n * (n - 1) * locations)
 

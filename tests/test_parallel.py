@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,6 +95,38 @@ def bounds_of(block: int) -> dict[str, torch.Tensor]:
     return found
 
 
+class Saved:
+    """A tensor that waits for the backward pass, a member of `all_of_them` for as long as it does."""
+
+    def __init__(self, x, all_of_them):
+        self.x = x
+        all_of_them.add(self)
+
+
+def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
+    """Compute every bound and its gradient in two outputs for each pattern, which takes none, as stage 3 does; and count the
+    numbers that wait for the backward pass in this process."""
+    generator = torch.Generator().manual_seed(2)
+    local = torch.randn(IMAGES, 2, 50, dtype=torch.float64, generator=generator)
+    outputs = torch.randn(2, IMAGES, 2, dtype=torch.float64, generator=generator)
+    rank, count = processes.rank(), processes.count()
+    part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
+    weights = torch.arange(1., 2 * IMAGES + 1) * (1 + rank)  # a loss of its own in each process
+    if count == 1:
+        weights = weights * (1 + 2) / 2  # the mean of the losses of two
+    found, kept = {}, 0
+    mi_bounds.BLOCK = block
+    for bound in mi_bounds.BOUNDS:
+        own = outputs[:, part].clone().requires_grad_()
+        saved = weakref.WeakSet()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: Saved(x, saved), lambda item: item.x):
+            values = mi_bounds.per_sample(bound, local[part], own.flatten(0, 1).unsqueeze(2))
+        kept = max(kept, sum(item.x.numel() for item in saved))
+        gradient, = torch.autograd.grad((values * weights).sum() / count, own)
+        found[bound] = torch.cat([values.detach(), processes.gather(gradient.transpose(0, 1).contiguous()).flatten()])
+    return found | {"kept": torch.tensor(kept)}
+
+
 def _work(rank: int, count: int, port: int, folder) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
@@ -105,6 +138,7 @@ def _work(rank: int, count: int, port: int, folder) -> None:
 def everything() -> dict:
     """What the tests below compare between two processes and one."""
     return {"steps": {case: measured(case) for case in CASES}, "bounds": {block: bounds_of(block) for block in BLOCKS},
+            "frozen": {block: frozen_bounds_of(block) for block in BLOCKS},
             "noise": noise(), "alone": alone_attack()}
 
 
@@ -134,6 +168,18 @@ def test_a_step_of_two_processes_is_that_of_one(case, found):
     assert expected["gradient"].abs().max() > 1e-3
     if case.startswith("stage 3"):
         assert 0 < expected["selected"] < 1 and expected["mi_loss"] > 0
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_processes_keep_no_scores_of_frozen_patterns(block, found, monkeypatch):
+    """Two outputs for each of seven patterns at 50 locations: 2,100 scores in one process and 2,800 in the other. What waits for
+    the backward pass is a gradient for each output, 28 numbers; values and gradients are those of one process."""
+    monkeypatch.setattr(mi_bounds, "BLOCK", 2**27)
+    expected = frozen_bounds_of(block)
+    for each in found:
+        kept = each["frozen"][block].pop("kept")
+        assert kept <= 2 * IMAGES * 2, f"{kept} numbers wait for the backward pass"
+        same(each["frozen"][block], {name: value for name, value in expected.items() if name != "kept"})
 
 
 @pytest.mark.parametrize("block", BLOCKS)
