@@ -14,7 +14,8 @@ from typing import Literal
 
 import tyro
 
-from utils.settings import Arch, Attack, Bound, Count, Data, Dataset, Fraction, Training, need, parse
+from utils.settings.command_line import parse
+from utils.settings.options import Arch, Attack, Bound, Count, Data, Dataset, Fraction, Training, need
 
 
 @dataclass
@@ -131,18 +132,19 @@ from tqdm import tqdm
 
 import data
 import test_comparison
-from errors import InputError
-from models.mi_names import BOUNDS, estimator_files
-from utils import devices, parallel
-from utils.estimators import load_estimators
-from utils.evaluation import PAIRS, examples
-from utils.mi_diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
-from utils.mi_gaussians import CRITICS, Study, plot_study, theorem1_cases
-from utils.reports import table
-from utils.robustness import wilson
-from utils.runs import file_hash, git_commit, make_folder, write_csv, write_text
-from utils.stages import check_classes
-from utils.training import run_script
+from common.errors import InputError
+from common.files import file_hash, make_folder, write_csv, write_text
+from utils import devices, distributed, provenance
+from utils.evaluation.counting import wilson
+from utils.mi.diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
+from utils.mi.estimators import load_estimators
+from utils.mi.gaussians import CRITICS, Study, plot_study, theorem1_cases
+from utils.mi.names import BOUNDS, estimator_files
+from utils.plots import table
+from utils.provenance import git_commit
+from utils.scripts import run_script
+from utils.training.held_out import PAIRS, examples
+from utils.training.stages import check_classes
 
 
 def samples(settings: Samples) -> None:
@@ -184,8 +186,8 @@ def samples(settings: Samples) -> None:
                "bound": estimators["natural"].bound, "n_units": estimators["natural"].n_units, "representation": representation,
                "dataset": name, "data_fingerprint": dataset.fingerprint, "n": n, "norm": norm, "epsilon": plan.attack.epsilon,
                "num_steps": settings.num_steps, "step_size": plan.attack.step_size, "seed": settings.seed,
-               "batch_size": settings.batch_size, "batch_sizes": sizes, "hardware": devices.hardware(compute.device),
-               "versions": devices.versions(), "git_commit": git_commit(),
+               "batch_size": settings.batch_size, "batch_sizes": sizes, "hardware": provenance.hardware(compute.device),
+               "versions": provenance.versions(), "git_commit": git_commit(),
                "natural_accuracy": {"percent": 100 * right / n, "interval": wilson(right, n)},
                "robust_accuracy": {"percent": 100 * right_adv / n, "interval": wilson(right_adv, n)},
                "mi": describe(values), "detection": detection(values)}
@@ -255,7 +257,7 @@ def theorem1(settings: Theorem1) -> None:
 
 
 def main(settings: Settings) -> None:
-    parallel.refuse("analyze_MI.py")
+    distributed.refuse("analyze_MI.py")
     {Samples: samples, Gaussians: gaussians, Theorem1: theorem1}[type(settings.part)](settings.part)
 
 

@@ -29,10 +29,11 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from errors import InputError
+from common.errors import InputError
 from reproduction.plan import DEFENSES, FIGURES, NORMS, ROOT, STABILITY, TABLES, Experiment, Graph, interpreter, plan, remember
 from reproduction.scales import SCALES
-from utils.settings import Dataset, Fraction, need, parse
+from utils.settings.command_line import parse
+from utils.settings.options import Dataset, Fraction, need
 
 
 @dataclass
@@ -165,6 +166,6 @@ if __name__ == "__main__":
         settings.out = settings.out.resolve()
         settings.data_dir = settings.data_dir and settings.data_dir.resolve()
         os.chdir(ROOT)
-    from utils.training import run_script
+    from utils.scripts import run_script
 
     run_script(main, settings)

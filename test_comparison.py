@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from errors import InputError
-from utils import attack_suite
-from utils.settings import EPSILON, Arch, Count, Dataset, Fraction, fraction, need, parse
+from common.errors import InputError
+from utils.attacks import registry
+from utils.settings.command_line import parse
+from utils.settings.options import EPSILON, Arch, Count, Dataset, Fraction, fraction, need
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Settings:
             self.budgets()
         if self.attacks not in ("linf", "l2", "released"):
             for name in self.attacks.split(","):
-                attack_suite.parse(name, self.norm)
+                registry.parse(name, self.norm)
 
     def budgets(self) -> list[float]:
         """The budgets of --sweep, from the smallest up."""
@@ -114,10 +115,10 @@ class Settings:
     def chosen_attacks(self, norm: str) -> dict[str, dict]:
         """{name of the attack: its settings} for the norm."""
         if self.attacks == "released":
-            return attack_suite.RELEASED[norm]
+            return registry.RELEASED[norm]
         own_step = {} if self.step_size is None else {"step_size": self.step_size}
-        specs = [attack_suite.parse(name, norm)
-                 for name in attack_suite.COLUMNS.get(self.attacks) or self.attacks.split(",")]
+        specs = [registry.parse(name, norm)
+                 for name in registry.COLUMNS.get(self.attacks) or self.attacks.split(",")]
         return {spec.name: own_step if spec.family in ("bim", "pgd", "mim", "tidim") else {} for spec in specs}
 
 
@@ -137,16 +138,19 @@ import torch
 
 import data
 import models
+from common.files import file_hash, make_folder, write_csv, write_text
+from common.locks import held
 from data.sets import DataSet, holdout_size, split_holdout
-from locks import held
-from utils import devices, doubts, parallel
-from utils.attacks import frozen
-from utils.factories import from_factory, state_hash, try_out
-from utils.reports import plot_examples, plot_sweep, table
-from utils.robustness import ABOUT, SWEPT, TOLD, Evaluation, read_about, read_adversarial, unfinished
-from utils.runs import file_hash, git_commit, make_folder, read_settings, write_csv, write_text
-from utils.stages import check_classes
-from utils.training import run_script
+from utils import devices, distributed, provenance
+from utils.attacks.projected_gradient import frozen
+from utils.evaluation import checks
+from utils.evaluation.counting import ABOUT, SWEPT, TOLD, Evaluation, read_about, read_adversarial, unfinished
+from utils.evaluation.factories import from_factory, state_hash, try_out
+from utils.plots import plot_examples, plot_sweep, table
+from utils.provenance import git_commit
+from utils.scripts import run_script
+from utils.training.run_folder import read_settings
+from utils.training.stages import check_classes
 
 
 def find_model(settings: Settings) -> tuple[torch.nn.Module, str, dict]:
@@ -267,25 +271,25 @@ def draw_gallery(evaluation: Evaluation, attacks: dict, folder: Path, stem: str)
         x, y = x[chosen], y[chosen]
         for name, extra in attacks.items():
             if name != "none" and len(chosen):
-                x_adv = attack_suite.attack(name, evaluation.source, x, y, evaluation.norm, evaluation.epsilon,
+                x_adv = registry.attack(name, evaluation.source, x, y, evaluation.norm, evaluation.epsilon,
                                             evaluation.seed, **extra)
                 paths.append(folder / f"{stem}-{name}.png")
                 plot_examples(x, x_adv, y, evaluation.model(x).argmax(1), evaluation.model(x_adv).argmax(1), paths[-1],
-                              f"{name}, {'transport' if attack_suite.kind_of(name) == 'transport' else evaluation.norm} "
+                              f"{name}, {'transport' if registry.kind_of(name) == 'transport' else evaluation.norm} "
                               f"{evaluation.epsilon:.4g}")
     return paths
 
 
 def check_budgets(settings: Settings, norm: str, epsilon: float) -> None:
     """InputError where the columns are another norm's, or a budget is beyond all sense."""
-    if settings.attacks in attack_suite.COLUMNS and settings.attacks != norm:
+    if settings.attacks in registry.COLUMNS and settings.attacks != norm:
         raise InputError(f"--attacks {settings.attacks}: these columns are for --norm {settings.attacks}, not for {norm}; give "
                          f"--norm {settings.attacks}, or --attacks {norm}")
     for option, budget in [("--epsilon", epsilon), *(("--sweep", budget) for budget in settings.budgets())]:
         if norm == "linf" and budget > 1:
             raise InputError(f"{option} {budget:.6g}: is more than a pixel's range, which is 1; write {budget:.6g}/255 for grey "
                              "levels")
-    if settings.sweep and not any(attack_suite.parse(each).kind == "bounded" for each in settings.chosen_attacks(norm)):
+    if settings.sweep and not any(registry.parse(each).kind == "bounded" for each in settings.chosen_attacks(norm)):
         raise InputError(f"--sweep {settings.sweep}: {settings.attacks} stays in no ball of a given radius; give an attack that "
                          "does, say pgd-40")
 
@@ -295,9 +299,9 @@ def sweep(evaluation: Evaluation, attacks: dict, budgets: list[float], output: P
     Returns {row: its warnings}, the `general` ones of the network among them."""
     points, warned = [], {}
     for each, extra in attacks.items():
-        if attack_suite.parse(each).kind == "bounded":
+        if registry.parse(each).kind == "bounded":
             for budget in budgets:
-                row = evaluation.run(attack_suite.parse(each), epsilon=budget, **extra)
+                row = evaluation.run(registry.parse(each), epsilon=budget, **extra)
                 warned[f"{each}{SWEPT}{budget:.6g}"] = list(general)
                 points.append({"attack": each, "epsilon": budget, "accuracy": row["accuracy"], "low": row["interval"][0],
                                "high": row["interval"][1], "n": row["n"]})
@@ -354,26 +358,26 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
                 "epsilon": epsilon, "step_size": settings.step_size, "released_settings": settings.attacks == "released",
                 "rounded": settings.round_uint8, "rules": 3 if settings.round_uint8 else 2 if settings.step_size else None,
                 "seed": settings.seed, "batch_size": settings.batch_size, "precision": compute.precision,
-                "hardware": devices.hardware(compute.device), "versions": devices.versions(),
+                "hardware": provenance.hardware(compute.device), "versions": provenance.versions(),
                 "git_commit": git_commit(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     evaluation = Evaluation(model, surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
                             settings.seed, identity, output, settings.round_uint8)
     if parts and not saved_before(evaluation, settings.save_adv, attacks):
         evaluation.keep = fresh_folder(parts, {name: value for name, value in identity.items() if name not in TOLD})
-    general = doubts.of_network(evaluation)
+    general = checks.of_network(evaluation)
 
     if settings.adv:
         about = read_about(settings.adv)
         rows = {each: evaluation.given(each, array) for each, array in given.items()}
-        warned = {each: general + doubts.of_given(evaluation, each, about) for each in rows}
+        warned = {each: general + checks.of_given(evaluation, each, about) for each in rows}
     else:
-        rows = {each: evaluation.run(attack_suite.parse(each), **extra) for each, extra in attacks.items()}
-        warned = {each: general + doubts.of_attack(evaluation, attack_suite.parse(each), extra)
+        rows = {each: evaluation.run(registry.parse(each), **extra) for each, extra in attacks.items()}
+        warned = {each: general + checks.of_attack(evaluation, registry.parse(each), extra)
                   for each, extra in attacks.items()}
     if settings.sweep:
         warned |= sweep(evaluation, attacks, settings.budgets(), output, general)
-    evaluation.conclude(warned, {} if settings.adv or surrogate else doubts.of_order(evaluation.attacks()))
+    evaluation.conclude(warned, {} if settings.adv or surrogate else checks.of_order(evaluation.attacks()))
     worst = evaluation.results["worst_case"]
     print_table(rows | ({"worst case": worst} if worst else {}))
     shown = dict.fromkeys(text for each in warned for text in evaluation.results["attacks"][each]["warnings"])
@@ -393,7 +397,7 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
 
 
 def main(settings: Settings) -> None:
-    parallel.refuse("test_comparison.py")
+    distributed.refuse("test_comparison.py")
     compute = devices.compute(settings.device, settings.precision)
     model, source, options = find_model(settings)
     name, norm, epsilon = threat_model(settings, {**options, **getattr(model, "about", {})})

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.mi_names import estimator_files
-from utils.settings import (
+from utils.mi.names import estimator_files
+from utils.settings.command_line import parse
+from utils.settings.options import (
     Attack,
     Bound,
     Count,
@@ -36,7 +37,6 @@ from utils.settings import (
     Weights,
     group,
     need,
-    parse,
 )
 
 ESTIMATOR_DIR = {"namid": Path("runs/estimators"), "wmim": Path("runs/estimators_max")}  # what stage 2 writes
@@ -120,17 +120,19 @@ import torch
 import torch.nn.functional as F
 
 import models
-from errors import InputError
-from models import processes
-from models.processes import gather
-from utils import patterns
-from utils.adversarial_losses import LOSSES
-from utils.attacks import at_least_float32, pgd
-from utils.estimators import load_estimators
-from utils.evaluation import examples, held_out
-from utils.mi_losses import namid_parts, wmim
-from utils.stages import Stage, check_classes, check_split, check_threat_model, need_files, open_stage
-from utils.training import fit, optimisation, run_script
+from common.errors import InputError
+from utils import distributed
+from utils.attacks.projected_gradient import at_least_float32, pgd
+from utils.distributed import gather
+from utils.mi import patterns
+from utils.mi.estimators import load_estimators
+from utils.mi.losses import namid_parts, wmim
+from utils.scripts import run_script
+from utils.training.held_out import examples, held_out
+from utils.training.loop import fit
+from utils.training.losses import LOSSES
+from utils.training.optimisation import optimisation
+from utils.training.stages import Stage, check_classes, check_split, check_threat_model, need_files, open_stage
 
 LOOKS = 10  # steps of an epoch, at most, whose gradients are measured part by part
 # How many times L_adv's gradient alpha L_mi's may be before a warning: in results/cifar10-small it was 0.7 to 1.9 times in
@@ -222,7 +224,7 @@ def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> torc
     outputs = [output for output in outputs if output is not None]
     gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
     square = sum(at_least_float32(gradient).square().sum() for gradient in gradients if gradient is not None)
-    return processes.add(square).sqrt() / processes.count()
+    return distributed.add(square).sqrt() / distributed.count()
 
 
 def warnings(row: dict) -> list[str]:

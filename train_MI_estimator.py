@@ -5,13 +5,14 @@
 
 With a = an estimator's MI on its own kind of sample and b = on the other kind, W the samples whose prediction the attack
 turned wrong and R those that withstood it, the estimators learn to tell the two kinds apart: objective "cosine" as the
-released code does (utils/mi_losses.py), "difference" as the paper's Equation 5. The folder ends with the four networks,
+released code does (utils/losses.py), "difference" as the paper's Equation 5. The folder ends with the four networks,
 local_n_model.pth, global_n_model.pth, local_a_model.pth and global_a_model.pth.
 """
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.settings import EstimatorSettings, Training, group, parse
+from utils.settings.command_line import parse
+from utils.settings.options import EstimatorSettings, Training, group
 
 
 @dataclass
@@ -28,13 +29,13 @@ class Settings(EstimatorSettings):
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
-from utils import mi_losses
-from utils.estimators import train
-from utils.training import run_script
+from utils.mi import losses
+from utils.mi.estimators import train
+from utils.scripts import run_script
 
 OBJECTIVES = {
-    "cosine": {"natural": mi_losses.cosine_natural, "adversarial": mi_losses.cosine_adversarial},
-    "difference": {"natural": mi_losses.difference, "adversarial": mi_losses.difference},  # Eq. 5
+    "cosine": {"natural": losses.cosine_natural, "adversarial": losses.cosine_adversarial},
+    "difference": {"natural": losses.difference, "adversarial": losses.difference},  # Eq. 5
 }
 
 

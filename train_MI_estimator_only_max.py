@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from utils.settings import EstimatorSettings, Run, Training, group, parse
+from utils.settings.command_line import parse
+from utils.settings.options import EstimatorSettings, Run, Training, group
 
 
 @dataclass
@@ -25,9 +26,9 @@ class Settings(EstimatorSettings):
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
-from utils.estimators import train
-from utils.mi_losses import maximum
-from utils.training import run_script
+from utils.mi.estimators import train
+from utils.mi.losses import maximum
+from utils.scripts import run_script
 
 OBJECTIVES = {"natural": partial(maximum, over="C"), "adversarial": partial(maximum, over="fooled")}  # Eq. 4
 

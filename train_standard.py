@@ -6,7 +6,7 @@
     python train_standard.py --dataset digits --width 8 --epochs 3 --epsilon 0.15 --batch-size 128 --model-dir runs/try
 
 Standard adversarial training minimises CE(h(x~), y) on PGD images x~ made afresh for each batch (Madry et al. 2018; paper,
-section 5.1). The other defenses differ in their loss alone (utils/adversarial_losses.py). The folder ends with
+section 5.1). The other defenses differ in their loss alone (utils/training/losses.py). The folder ends with
 best_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both of the averaged
 network.
 """
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.settings import Attack, Data, Network, Run, StageSettings, Training, Weights, group, need, parse
+from utils.settings.command_line import parse
+from utils.settings.options import Attack, Data, Network, Run, StageSettings, Training, Weights, group, need
 
 
 @dataclass
@@ -46,12 +47,14 @@ if __name__ == "__main__":
 import torch.nn.functional as F
 
 import models
-from models.processes import gather
-from utils.adversarial_losses import LOSSES
-from utils.attacks import at_least_float32, pgd
-from utils.evaluation import examples, held_out
-from utils.stages import Stage, open_stage
-from utils.training import fit, optimisation, run_script
+from utils.attacks.projected_gradient import at_least_float32, pgd
+from utils.distributed import gather
+from utils.scripts import run_script
+from utils.training.held_out import examples, held_out
+from utils.training.loop import fit
+from utils.training.losses import LOSSES
+from utils.training.optimisation import optimisation
+from utils.training.stages import Stage, open_stage
 
 
 def step(x, y, epoch, index, generator, *, target, settings, compute, perturbation=None):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils import attack_suite
-from utils.settings import Arch, Count, need, parse
+from utils.attacks import registry
+from utils.settings.command_line import parse
+from utils.settings.options import Arch, Count, need
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Settings:
 
     def check(self) -> None:
         for name in self.attacks.split(","):
-            attack_suite.parse(name)
+            registry.parse(name)
         need(self.size >= 16, "size", self.size, "give 16 or more pixels")
         need(self.batch_size > 0, "batch_size", self.batch_size, "give 1 or more images")
         need(self.runs > 1, "runs", self.runs, "give 2 or more: one run has no spread")
@@ -52,10 +53,11 @@ import torch
 
 import models
 from benchmarks import measure
-from utils import devices
-from utils.reports import table
-from utils.runs import git_commit, make_folder, write_text
-from utils.training import run_script
+from common.files import make_folder, write_text
+from utils import devices, provenance
+from utils.plots import table
+from utils.provenance import git_commit
+from utils.scripts import run_script
 
 
 class Recorded(torch.nn.Module):
@@ -94,12 +96,12 @@ def main(settings: Settings) -> None:
     y = network(x).argmax(1)
     rows = []
     for name in settings.attacks.split(","):
-        spec, recorded = attack_suite.parse(name), Recorded(network)
+        spec, recorded = registry.parse(name), Recorded(network)
         norm = spec.norms[0]
         epsilon = {"linf": 8 / 255, "l2": 0.5}[norm]
 
         def attack(spec=spec, model=network, norm=norm, epsilon=epsilon):
-            attack_suite.attack(spec.name, model, x, y, norm, epsilon)
+            registry.attack(spec.name, model, x, y, norm, epsilon)
 
         attack(model=recorded)
         ready = {"attack": lambda attack=attack: attack,
@@ -113,7 +115,7 @@ def main(settings: Settings) -> None:
                      "backward": sum(back for _, back in recorded.passes), "seconds": measure.summary(seconds["attack"]),
                      "replay_seconds": measure.summary(seconds["replay"]), "overhead": measure.summary(taken)})
     facts = {"arch": settings.arch, "width": network.options["width"], "size": settings.size, "batch": settings.batch_size,
-             "runs": settings.runs, "hardware": devices.hardware(compute.device), "versions": devices.versions(),
+             "runs": settings.runs, "hardware": provenance.hardware(compute.device), "versions": provenance.versions(),
              "git_commit": git_commit(), "rows": rows}
     write_text(settings.output, json.dumps(facts, indent=1) + "\n")
     print(table(["attack", "passes", "of them back", "seconds", "passes alone", "overhead %", "quartiles"], [

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks import PARTS
-from utils.settings import Arch, Count, flat, need, parse
+from utils.settings.command_line import flat, parse
+from utils.settings.options import Arch, Count, need
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is imported: the profiler, which measures memory, is silent
 
@@ -84,9 +85,10 @@ import torch._dynamo
 
 from benchmarks import growth, measure, report
 from benchmarks.steps import SEED, Sizes, Variant, Workbench, count_flops, made_up
-from utils import devices
-from utils.runs import git_commit, make_folder
-from utils.training import run_script
+from common.files import make_folder
+from utils import devices, provenance
+from utils.provenance import git_commit
+from utils.scripts import run_script
 
 COMPILED = ("pgd", "at", "namid")  # with --compile auto: on a CPU a network takes a minute to compile
 
@@ -153,8 +155,8 @@ def bench(sizes: Sizes, cases: list[tuple[Variant, str]], settings: Settings, de
 
 def machine(device: torch.device) -> dict:
     """What the numbers hold for."""
-    return {"hardware": devices.hardware(device), "device": device.type, "threads": torch.get_num_threads(),
-            "versions": devices.versions(), "git_commit": git_commit(), "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    return {"hardware": provenance.hardware(device), "device": device.type, "threads": torch.get_num_threads(),
+            "versions": provenance.versions(), "git_commit": git_commit(), "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "matmul_tf32": torch.backends.cuda.matmul.allow_tf32, "cudnn_tf32": torch.backends.cudnn.allow_tf32,
             "cudnn_benchmark": torch.backends.cudnn.benchmark}

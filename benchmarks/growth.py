@@ -14,9 +14,9 @@ from torch import nn
 
 from benchmarks import measure
 from benchmarks.steps import CLASSES, LOADER_BATCHES, SEED, Sizes, Variant, Workbench, made_up
+from common.files import write_csv
 from models.targets import Target
-from utils.reports import COLOURS, STYLES, table
-from utils.runs import write_csv
+from utils.plots import COLOURS, STYLES, table
 
 BATCHES = (0.25, 0.5, 1, 2, 4)  # of the bench's batch
 SIDES = (16, 32, 64)  # pixels

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks import PARTS
 from benchmarks.measure import ratio
-from utils.reports import table
-from utils.runs import write_csv, write_text
+from common.files import write_csv, write_text
+from utils.plots import table
 
 SAME = ("arch", "width", "size", "batch", "n_units")
 VARIANT = ("precision", "channels_last", "compile")

@@ -16,12 +16,14 @@ import train_MIAT
 import train_standard
 from benchmarks import measure, naive
 from data.batches import Batches, to_float
-from models.mi import GlobalNet, LocalNet, MIEstimator
-from utils import estimators
-from utils.attacks import pgd
+from models.mi import GlobalNet, LocalNet
+from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.evaluation import examples
-from utils.settings import Training, check
+from utils.mi import estimators
+from utils.mi.estimator import MIEstimator
+from utils.settings.command_line import check
+from utils.settings.options import Training
+from utils.training.held_out import examples
 
 LOADER_BATCHES = 49  # an epoch of 50,000 images in batches of 1024
 CLASSES, SEED = 10, 1

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import InputError
 from data import DATASETS
-from errors import InputError
 
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from errors import InputError
+from common.errors import InputError
 
 
 class Batches:

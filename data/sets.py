@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from common.errors import InputError
+from common.locks import held
 from data import DATASETS, arrays
-from errors import InputError
-from locks import held
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.errors import InputError
 from data import DATASETS
-from errors import InputError
 
 
 def read(folder: Path):

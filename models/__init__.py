@@ -1,4 +1,4 @@
-"""Networks: targets by name (`build`, `load`, `save`), the files they are kept in (`models.files`), MI networks.
+"""Networks: targets by name (`build`, `load`, `save`), the files they are kept in (`common.files`), MI networks.
 
 Importing this package does not import torch, so the command line can offer `ARCHITECTURES` without waiting for it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from errors import InputError
+from common.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,8 @@ ARCHITECTURES = {
     "vgg19": ("models.vgg", "VGG", {"depths": (2, 2, 4, 4, 4), "width": 64}),
 }
 OPTIONS = ("num_classes", "width")
+# What of the target network an estimator sees (models.mi.global_net): its logits, or a stage's feature map.
+REPRESENTATIONS = ("logits", "stage3", "stage4")
 
 
 def build(arch: str, num_classes: int = 10, **options) -> Target:
@@ -60,7 +62,7 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
     """
     from torch.random import fork_rng
 
-    from models.files import load_strictly, read_file, state_dict_of
+    from common.files import load_strictly, read_file, state_dict_of
 
     content = read_file(path)
     state = state_dict_of(content, path)
@@ -92,7 +94,7 @@ def save(model: Target, path: str | Path, **about) -> None:
     The tensors are written as CPU tensors, and a kill leaves either the old file or the new one. Raises ValueError
     where a fact is not made of None, bool, int, float, str, list, tuple and dict: anything else would not be read back.
     """
-    from models.files import to_cpu, write_file
+    from common.files import to_cpu, write_file
 
     for fact, value in about.items():
         if not _is_plain(value):

@@ -1,7 +1,7 @@
 """The networks of the MI estimators and the estimator itself: local Deep InfoMax (Hjelm et al. 2019; Zhu et al. 2020).
 
 A local network encodes a pattern (N, 3, H, W) as U units at each location, (N, U, L); a global network encodes what the
-target made of an image, its logits or a feature map, as (N, U, 1); `models.mi_bounds` turns both into MI.
+target made of an image, its logits or a feature map, as (N, U, 1); `utils.mi.bounds` turns both into MI.
 
 Parameters bear the names that the paper's released estimator files bear, so those files load.
 """
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from errors import InputError
-from models import files, mi_bounds, processes
-from models.mi_names import BOUNDS, REPRESENTATIONS
+from common import files
+from common.errors import InputError
+from models import REPRESENTATIONS
 
 
 class _Permute(nn.Module):
@@ -145,58 +145,6 @@ def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> _MINe
     if representation not in nets:
         raise ValueError(f"representation {representation!r} is unknown; choose one of {', '.join(REPRESENTATIONS)}")
     return nets[representation](n_inputs, n_units)
-
-
-class MIEstimator(nn.Module):
-    """E(pattern; output): the mutual information of patterns (N, 3, H, W) and outputs of the target, one value (N,) per
-    sample, in nats. The other samples of the batch are the negatives, so N >= 2 is needed. Where several processes share
-    the batch, values are those of the samples of all.
-
-    A training step that pairs the same patterns with several outputs encodes each input once, with `encode_pattern` and
-    `encode_output`, and calls `mi` for each pairing.
-
-    Args:
-        local_net, global_net: encoders with the same number of units.
-        bound: one of `models.mi_names.BOUNDS`.
-        scaled: divide scores by the square root of the number of units. After a LayerNorm over U units a vector's length is
-            about sqrt U, and scores reach +-U; scaled, they reach +-sqrt U.
-    """
-
-    def __init__(self, local_net: nn.Module, global_net: nn.Module, bound: str = "dv", scaled: bool = False):
-        super().__init__()
-        if bound not in BOUNDS:
-            raise ValueError(f"bound {bound!r} is unknown; choose one of {', '.join(BOUNDS)}")
-        self.local_net = local_net
-        self.global_net = global_net
-        self.bound = bound
-        self.scaled = scaled
-
-    @property
-    def n_units(self) -> int:
-        return self.local_net.options["n_units"]
-
-    @property
-    def representation(self) -> str:
-        """What of the target `global_net` takes, one of `models.mi_names.REPRESENTATIONS`."""
-        return self.global_net.representation
-
-    def encode_pattern(self, pattern: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> local (N, U, L)."""
-        return self.local_net(pattern)
-
-    def encode_output(self, output: torch.Tensor) -> torch.Tensor:
-        """Logits (N, C), or a feature map where the global network takes one -> global (N, U, 1)."""
-        if self.training and processes.count() == 1:  # batch norm would refuse a single sample too, but for reasons of its own
-            mi_bounds.check_samples(len(output))
-        encoded = self.global_net(output)
-        return encoded / self.n_units**0.5 if self.scaled else encoded
-
-    def mi(self, local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
-        """Local (N, U, L) and global (N, U, 1) -> (N,). Several sets of outputs for one of patterns, (K N, U, 1) -> (K N,)."""
-        return mi_bounds.per_sample(self.bound, local, global_)
-
-    def forward(self, pattern: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        return self.mi(self.encode_pattern(pattern), self.encode_output(output))
 
 
 _NETS = {net.arch: net for net in (LocalNet, GlobalNet, InternalNet, InternalLastNet)}

@@ -7,11 +7,11 @@ import time
 from functools import cached_property
 
 import data
+from common.errors import InputError
 from data import arrays
-from errors import InputError
 from reproduction.plan import ROOT, Graph, Node
 from reproduction.run import recorded
-from utils.settings import parse
+from utils.settings.command_line import parse
 
 # Images to train on and to test on, where the whole set is read.
 SIZES = {"digits": (1400, 397), "mnist": (60000, 10000), "cifar10": (50000, 10000), "cifar100": (50000, 10000),
@@ -115,7 +115,7 @@ class Costs:
         import torch
 
         import models
-        from utils.attacks import pgd
+        from utils.attacks.projected_gradient import pgd
 
         key = (network.arch, network.width, min(batch, 64))
         if key not in self.measured:
@@ -129,10 +129,11 @@ class Costs:
         import torch
 
         from models import mi
+        from utils.mi.estimator import MIEstimator
 
         key = (units, min(batch, 64))
         if key not in self.measured:
-            estimator = self.compute.prepare(mi.MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train())
+            estimator = self.compute.prepare(MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train())
             x, output = self._images(key[1]), torch.rand(key[1], 10, device=self.compute.device)
             self.measured[key] = 2 * self._time(lambda: estimator(x, output).sum().backward()) / key[1]
         return self.measured[key]

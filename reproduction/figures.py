@@ -10,13 +10,13 @@ import math
 import statistics
 from pathlib import Path
 
+from common.files import write_text
 from reproduction import intervals, warned
 from reproduction.plan import DEFENSES, RADAR, VARIANTS, Graph
 from reproduction.provenance import listed
 from reproduction.tables import LABELS, Cell, caption, cell
 from reproduction.warned import Warned
-from utils.reports import COLOURS, STYLES, plt
-from utils.runs import write_text
+from utils.plots import COLOURS, STYLES, plt
 
 HATCHES = ["", "//", "..", "xx", "--"]
 RADAR_SERIES = {"standard_mi_of_adversarial": r"standard MI, $E_n(\tilde{x}; h(\tilde{x}))$",

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from models.mi_names import estimator_files
 from reproduction.now import inputs, options, read
+from utils.mi.names import estimator_files
 
 
 def complete(node) -> bool:

@@ -33,7 +33,7 @@ import statistics
 import numpy
 from scipy.special import stdtrit
 
-from utils.robustness import wilson
+from utils.evaluation.counting import wilson
 
 Z = 1.959964  # the normal distribution's 97.5 % point
 

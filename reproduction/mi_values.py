@@ -18,7 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
-from utils.settings import EPSILON, Count, Dataset, Fraction, need, parse
+from utils.settings.command_line import parse
+from utils.settings.options import EPSILON, Count, Dataset, Fraction, need
 
 
 @dataclass
@@ -60,15 +61,17 @@ import torch
 
 import data
 import models
+from common.files import file_hash, make_folder, write_text
 from data.batches import in_order
-from models.mi_names import estimator_files
-from utils import devices, patterns
-from utils.estimators import load_estimators
-from utils.evaluation import Examples, held_out
-from utils.robustness import as_images, read_adversarial
-from utils.runs import file_hash, git_commit, make_folder, write_text
-from utils.stages import need_files
-from utils.training import run_script
+from utils import devices, provenance
+from utils.evaluation.counting import as_images, read_adversarial
+from utils.mi import patterns
+from utils.mi.estimators import load_estimators
+from utils.mi.names import estimator_files
+from utils.provenance import git_commit
+from utils.scripts import run_script
+from utils.training.held_out import Examples, held_out
+from utils.training.stages import need_files
 
 
 def batches(target, dataset, x_adv, batch_size, representation):
@@ -119,8 +122,8 @@ def main(settings: Settings) -> None:
         "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
         "adv_hash": file_hash(settings.adv),
         "data_fingerprint": dataset.fingerprint, "n": len(dataset.test_labels), "batch_size": settings.batch_size,
-        "bound": estimators["natural"].bound, **threat_model, "hardware": devices.hardware(compute.device),
-        "versions": devices.versions(), "git_commit": git_commit(),
+        "bound": estimators["natural"].bound, **threat_model, "hardware": provenance.hardware(compute.device),
+        "versions": provenance.versions(), "git_commit": git_commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "values": values}, indent=1) + "\n")
     print(f"written: {settings.output}")

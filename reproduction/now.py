@@ -4,9 +4,9 @@ import functools
 import json
 from pathlib import Path
 
+from common.errors import InputError
 from data import arrays
-from errors import InputError
-from models.mi_names import estimator_files
+from utils.mi.names import estimator_files
 
 # Where torchvision keeps a set: without it, reading the set would download it.
 DOWNLOADED = {
@@ -43,9 +43,9 @@ def file_hash(path: Path) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _hash(path: Path, *status) -> str | None:
-    from utils import runs  # torch is imported once something is finished, not for a first plan
+    from utils.training import run_folder  # torch is imported once something is finished, not for a first plan
 
-    return runs.file_hash(path) if path.is_file() else None
+    return run_folder.file_hash(path) if path.is_file() else None
 
 
 def data_of(experiment, limit_train=None, limit_test=None) -> tuple[str, int] | None:

@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from errors import InputError
-from models.mi_names import estimator_files
+from common.errors import InputError
 from reproduction import finished, question
 from reproduction.scales import EPSILON, SCALES
-from utils import settings
-from utils.attack_suite import COLUMNS
+from utils.attacks.registry import COLUMNS
+from utils.mi.names import estimator_files
+from utils.settings import options
 
 ROOT = Path(__file__).parent.parent
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text())
@@ -323,7 +323,7 @@ def plan(experiment: Experiment, target: str, norms: tuple[str, ...] = NORMS, de
 def remember(experiment: Experiment) -> Experiment:
     """Write the experiment into its folder, joined with what was asked for there before: the most seeds, the last note.
     InputError where it was another experiment."""
-    from utils.runs import make_folder, write_text
+    from common.files import make_folder, write_text
 
     make_folder(experiment.root, "--out: the folder")
     path = experiment.root / "experiment.json"
@@ -351,4 +351,4 @@ def recall(path: Path) -> Experiment:
 
 def budget(experiment: Experiment, norm: str) -> float:
     """The budget of the experiment, in pixel units."""
-    return EPSILON.get(experiment.dataset, {}).get(norm, settings.EPSILON[norm])
+    return EPSILON.get(experiment.dataset, {}).get(norm, options.EPSILON[norm])

@@ -12,9 +12,10 @@ import math
 import shlex
 from pathlib import Path
 
-from models.mi_names import estimator_files
 from reproduction.now import data_of, file_hash, inputs, options, read
-from utils import attack_suite, settings
+from utils.attacks import registry
+from utils.mi.names import estimator_files
+from utils.settings.options import EPSILON, fraction
 
 # Options of the trainings that are paths: the same run may be called by others.
 PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")
@@ -35,7 +36,7 @@ def without_paths(words: list[str]) -> list[str]:
 
 
 def _of_training(graph, node) -> str | None:
-    said, given = read(node.folder / "settings.json"), options(node.words)
+    said, given = read(node.folder / "options.json"), options(node.words)
     if not isinstance(said.get("command"), str):
         return None
     try:
@@ -80,7 +81,7 @@ def expected(graph, node) -> dict:
 def _of_evaluation(graph, node) -> dict:
     """Return the identity of an evaluation, named as test_comparison.py names it in its results.
 
-    Everything in a results file that utils.robustness.TOLD does not name belongs to it, but the
+    Everything in a results file that utils.evaluation.counting.TOLD does not name belongs to it, but the
     rows, and the architecture, which the model's hash fixes. A value is left out where it cannot
     be known: without the data, the fingerprint, and n where all images are asked for.
     """
@@ -166,7 +167,7 @@ def _of_results(graph, node) -> str | None:
 
 def _stopped_early(name: str, row: dict) -> bool:
     """Return whether a row's images are first fooling iterates; rows that do not say it are."""
-    return attack_suite.parse(name).leaves and row.get("stopped_early") is not False
+    return registry.parse(name).leaves and row.get("stopped_early") is not False
 
 
 def _other(results: dict, wanted: dict) -> str | None:
@@ -194,11 +195,11 @@ def _same(before, now) -> bool:
 def _other_settings(name: str, row: dict, wanted: dict) -> str | None:
     """Return what of an attack's settings has changed since a row was made."""
     if "settings" not in row:
-        family = attack_suite.parse(name).family
+        family = registry.parse(name).family
         unknown = "made before rows named their settings, and those of this attack have changed"
-        return f"{name}: {unknown}" if family in attack_suite.CHANGED else None
+        return f"{name}: {unknown}" if family in registry.CHANGED else None
     before = row["settings"] if isinstance(row["settings"], dict) else {}
-    now = attack_suite.settings_of(name, wanted["norm"], wanted["epsilon"])
+    now = registry.settings_of(name, wanted["norm"], wanted["epsilon"])
     now = json.loads(json.dumps(now, default=str))
     for key in {**before, **now}:
         if not _same(before.get(key), now.get(key)):
@@ -214,4 +215,4 @@ def _lacks(value) -> bool:
 def _budget(given: dict[str, str]) -> float:
     """Return the budget of a command's options."""
     text = given.get("--epsilon")
-    return settings.fraction(text) if text else settings.EPSILON[given["--norm"]]
+    return fraction(text) if text else EPSILON[given["--norm"]]

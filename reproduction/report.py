@@ -12,12 +12,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from common.files import write_text
 from reproduction import stability
 from reproduction.plan import FIGURES, STABILITY, TABLES, Graph, plan, recall
 from reproduction.provenance import listed, provenance
 from reproduction.run import recorded
 from reproduction.tables import body, orders, write_tables
-from utils.runs import git_commit, write_text
+from utils.provenance import git_commit
 
 STYLE = """
 :root { color: #1a1a1a; background: #fff; font: 16px/1.5 system-ui, sans-serif; }

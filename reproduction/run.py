@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from errors import InputError
-from locks import held
+from common.errors import InputError
+from common.locks import held
 from reproduction import now, question
 from reproduction.plan import ROOT, Experiment, Graph, Node
 

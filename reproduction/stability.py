@@ -10,13 +10,13 @@ import shlex
 import statistics
 from dataclasses import dataclass
 
+from common.files import write_csv, write_text
 from reproduction import intervals, warned
 from reproduction.figures import save
 from reproduction.plan import Graph
 from reproduction.tables import COVERS, Cell, caption, cell, markdown_lines, notes_below, paired
 from reproduction.warned import Note
-from utils.reports import COLOURS, plt
-from utils.runs import write_csv, write_text
+from utils.plots import COLOURS, plt
 
 ATTACKS = ("none", "pgd-40")
 COLLAPSED = 0.5  # a run has collapsed if its last epoch's held-out score is below this share of standard AT's of the same seed

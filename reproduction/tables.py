@@ -6,13 +6,13 @@ import json
 import statistics
 from dataclasses import asdict, dataclass, field
 
+from common.files import write_text
 from reproduction import intervals, warned
 from reproduction.plan import DEFENSES, PAPER, TABLES, Graph, budget
 from reproduction.provenance import facts, listed, said_of_rows
 from reproduction.scales import SCALES
 from reproduction.warned import Note, Warned
-from utils import attack_suite
-from utils.runs import write_text
+from utils.attacks import registry
 
 LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
           "pgd-10": "PGD-10", "fwa-10": "FWA-10"}
@@ -113,7 +113,7 @@ class Half:
         """Of a column: the attack, how it is counted, and the number of images."""
         attack, anywhere = self.columns[number]
         text, images = LABELS[attack], sorted({n for each in self.column(number).values() for n in each.images})
-        if attack_suite.parse(attack).kind == "minimum-norm":
+        if registry.parse(attack).kind == "minimum-norm":
             text += ", any norm" if anywhere else f", within {epsilon:g}"
         return text + (f" (n = {listed(images)})" if images else "")
 
@@ -122,8 +122,8 @@ def half(graph: Graph, box: str, norm: str) -> Half:
     """What there is of one half of a table. The printed CW and DDN stand by the count at any norm."""
     printed = PAPER[f"{box}_box_{norm}"][graph.experiment.nearest]
     columns = []
-    for attack in attack_suite.COLUMNS[norm]:
-        if attack_suite.parse(attack).kind == "minimum-norm":
+    for attack in registry.COLUMNS[norm]:
+        if registry.parse(attack).kind == "minimum-norm":
             columns.append((attack, True))
         columns.append((attack, False))
     rows = {}

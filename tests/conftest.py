@@ -28,8 +28,8 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
     """
     words = [str(word) for word in words]
     out, err = io.StringIO(), io.StringIO()
-    import utils.attacks
-    true_pgd, calls = utils.attacks.pgd, 0
+    from utils.attacks import projected_gradient
+    true_pgd, calls = projected_gradient.pgd, 0
 
     def stopping_pgd(*args, **settings):
         nonlocal calls
@@ -40,9 +40,9 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
 
     status = 0
     with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", [script, *words]),
-          mock.patch("utils.attacks.pgd", stopping_pgd) if stop_at else contextlib.nullcontext()):
+          mock.patch("utils.attacks.projected_gradient.pgd", stopping_pgd) if stop_at else contextlib.nullcontext()):
         # the modules that hold a step took their pgd when they were imported
-        held = [module for name, module in list(sys.modules.items()) if name in ("utils.estimators",) and stop_at]
+        held = [module for name, module in list(sys.modules.items()) if name in ("utils.mi.estimators",) and stop_at]
         with contextlib.ExitStack() as stack:
             for module in held:
                 stack.enter_context(mock.patch.object(module, "pgd", stopping_pgd))

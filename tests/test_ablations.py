@@ -51,7 +51,7 @@ def edited(tmp_path_factory):
 
 
 def test_the_page_has_an_edit_of_each_kind():
-    assert {name for name, _ in APPEND.findall(PAGE)} == {"utils/adversarial_losses.py", "utils/attack_suite/__init__.py", "data/__init__.py",
+    assert {name for name, _ in APPEND.findall(PAGE)} == {"utils/training/losses.py", "utils/attacks/registry.py", "data/__init__.py",
                                                           "models/__init__.py"}
     assert len(NEW.findall(PAGE)) == 3 and len(REPLACE.findall(PAGE)) == 2 and PAGE.count("```python") == 7
     assert len(COMMANDS) == 9 and all(words[0] == "python" for words in COMMANDS)

@@ -11,8 +11,9 @@ from conftest import run_script, succeed
 import data
 import models
 from models import mi
-from utils.attacks import pgd
+from utils.attacks.projected_gradient import pgd
 from utils.devices import mix
+from utils.mi.estimator import MIEstimator
 
 SAMPLES = ["samples", "--limit-test", 40, "--num-steps", 3]
 
@@ -36,7 +37,7 @@ def test_values_are_the_estimators_own(chain, tmp_path):
     table = rows(tmp_path / "values.csv")
     digits = data.load("digits", limit_test=40)
     target = models.load(chain / "namid/target_model.pth")
-    natural, adversarial = (mi.MIEstimator(*(mi.load_net(chain / f"estimators/{part}_{letter}_model.pth") for part in ("local", "global"))) for letter in "na")
+    natural, adversarial = (MIEstimator(*(mi.load_net(chain / f"estimators/{part}_{letter}_model.pth") for part in ("local", "global"))) for letter in "na")
     assert [int(row["label"]) for row in table] == digits.test_labels.tolist()
     for number in range(2):
         part = slice(20 * number, 20 * number + 20)

@@ -17,10 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import train_MI_estimator
 import train_MIAT
 from benchmarks import PARTS, bench, growth, measure, naive, report, steps
-from utils import estimators, patterns
-from utils.attacks import pgd
+from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.settings import Attack, check, parse
+from utils.mi import estimators, patterns
+from utils.settings.command_line import check, parse
+from utils.settings.options import Attack
 
 SMALL = steps.Sizes("resnet18", width=4, size=16, batch=8, n_units=16)
 CPU = torch.device("cpu")

@@ -13,12 +13,13 @@ import models
 import train_MIAT
 import train_standard
 from models import mi
-from utils import patterns
-from utils.attacks import pgd
+from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.mi_losses import namid
-from utils.settings import parse
-from utils.weight_perturbation import WeightPerturbation
+from utils.mi import patterns
+from utils.mi.estimator import MIEstimator
+from utils.mi.losses import namid
+from utils.settings.command_line import parse
+from utils.training.weight_perturbation import WeightPerturbation
 
 COMPUTE = Compute(torch.device("cpu"), "fp32")
 NEW = ["schedule", "ema", "awp", "awp_warmup", "preset"]  # options that runs of before did not have
@@ -33,7 +34,7 @@ def rows(folder) -> list[dict]:
 def networks():
     """A narrow target in train mode, frozen estimators, and a batch that it gets right without the attack."""
     torch.manual_seed(0)
-    nets = {f"{kind}_mi": mi.MIEstimator(mi.LocalNet(8), mi.GlobalNet(10, 8)).eval().requires_grad_(False)
+    nets = {f"{kind}_mi": MIEstimator(mi.LocalNet(8), mi.GlobalNet(10, 8)).eval().requires_grad_(False)
             for kind in ("natural", "adversarial")}
     target, x = models.build("resnet18", width=4).train(), torch.rand(8, 3, 16, 16)
     return SimpleNamespace(target=target, **nets, x=x, y=target(x).argmax(1))

@@ -13,12 +13,13 @@ from torch import nn
 
 import data
 import models
-from locks import held
-from utils import attack_suite, doubts
-from utils.attacks import l2_norm
+from common.locks import held
+from utils.attacks import registry
+from utils.attacks.projected_gradient import l2_norm
 from utils.devices import Compute, mix
-from utils.factories import state_hash
-from utils.robustness import TOLERANCE, Counted, Evaluation, to_levels, wilson
+from utils.evaluation import checks
+from utils.evaluation.counting import TOLERANCE, Counted, Evaluation, to_levels, wilson
+from utils.evaluation.factories import state_hash
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -61,7 +62,7 @@ def test_the_columns_of_the_paper_and_the_released_settings():
     from test_comparison import Settings
     assert list(Settings(attacks="l2").chosen_attacks("l2")) == ["none", "pgd-40", "cw-20", "ddn-20"]
     assert list(Settings(attacks="linf").chosen_attacks("linf")) == ["none", "pgd-40", "aa", "fwa-40", "tidim"]
-    assert Settings(attacks="released").chosen_attacks("l2") == attack_suite.RELEASED["l2"]
+    assert Settings(attacks="released").chosen_attacks("l2") == registry.RELEASED["l2"]
     assert Settings(attacks="pgd-7,cw-3", step_size=0.1).chosen_attacks("l2") == {"pgd-7": {"step_size": 0.1}, "cw-3": {}}
     assert Settings(attacks="linf", step_size=0.1).chosen_attacks("linf") == {
         "none": {}, "pgd-40": {"step_size": 0.1}, "aa": {}, "fwa-40": {}, "tidim": {"step_size": 0.1}}
@@ -92,7 +93,7 @@ def test_autoattack_goes_on_with_the_part_it_was_stopped_in(chain, tmp_path):
     """Part by part, as an evaluation runs it, AutoAttack makes the very images that it makes in one call; and after a kill in
     its third part the first two are not run again."""
     words = "--attacks aa --limit-test 10 --batch-size 10 --epsilon 0.04".split()
-    true_attack, run = attack_suite.attack, []
+    true_attack, run = registry.attack, []
 
     def stopping(name, *arguments, **settings):
         run.append(name)
@@ -100,7 +101,7 @@ def test_autoattack_goes_on_with_the_part_it_was_stopped_in(chain, tmp_path):
             raise KeyboardInterrupt
         return true_attack(name, *arguments, **settings)
 
-    with mock.patch.object(attack_suite, "attack", stopping):
+    with mock.patch.object(registry, "attack", stopping):
         stopped = run_script("test_comparison.py", "--model-dir", chain / "standard", "--output", tmp_path / "a.json", *words)
         assert stopped.status == 130 and run == ["apgd-ce", "apgd-t", "fab-t"]
         (tmp_path / "copy").mkdir()
@@ -120,7 +121,7 @@ def test_autoattack_goes_on_with_the_part_it_was_stopped_in(chain, tmp_path):
     model, digits = CPU.prepare(models.load(chain / "standard/best_model.pth")), data.load("digits", limit_test=10)
     x, y = (digits.test_images.float() / 255).contiguous(memory_format=torch.channels_last), digits.test_labels
     right = model(x).argmax(1) == y
-    whole = attack_suite.attack("aa", model, x[right], y[right], "linf", 0.04, seed=mix(1, 0) % 2**31)
+    whole = registry.attack("aa", model, x[right], y[right], "linf", 0.04, seed=mix(1, 0) % 2**31)
     x_adv = torch.from_numpy(np.load(tmp_path / "b.npz")["aa"])
     assert torch.equal(x_adv[right], whole) and 0 < other["correct"] < right.sum()
     assert sum(other["parts"].values()) == right.sum() - other["correct"] and next(iter(other["parts"])) == "apgd-ce"
@@ -148,7 +149,7 @@ def test_black_box_images_come_from_the_surrogate(chain, tmp_path):
     digits = data.load("digits", limit_test=60)
     x, y = digits.test_images.float() / 255, digits.test_labels
     right = models.load(chain / "standard/best_model.pth")(x).argmax(1) == y
-    expected = attack_suite.attack("fgsm", models.load(chain / "namid/target_model.pth"), x[right], y[right], epsilon=0.15)
+    expected = registry.attack("fgsm", models.load(chain / "namid/target_model.pth"), x[right], y[right], epsilon=0.15)
     assert torch.allclose(torch.from_numpy(np.load(tmp_path / "b.npz")["fgsm"])[right], expected, atol=1e-6)
 
 
@@ -406,7 +407,7 @@ def test_images_that_are_none_are_said_and_cut(chain, tmp_path):
         x_adv[0, 0, 0, 0] = float("nan")
         return x_adv
 
-    with mock.patch.object(attack_suite, "attack", broken):
+    with mock.patch.object(registry, "attack", broken):
         result, said = evaluate(chain, tmp_path, "--attacks", "fgsm", "--save-adv", tmp_path / "a.npz", "--epsilon", 1)
     assert f"fgsm: returned {said['attacks']['fgsm']['attacked']} images with pixels outside [0,1]" in result.out
     kept = np.load(tmp_path / "a.npz")["fgsm"]
@@ -437,7 +438,7 @@ def test_wilson_interval(correct, n, low, high):
 def test_passes_are_counted():
     network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), CPU)
     x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 2, 0, 1])
-    attack_suite.attack("bim-4", network, x, y)
+    registry.attack("bim-4", network, x, y)
     assert (network.forwards, network.backwards) == (20, 20)
 
 
@@ -468,7 +469,7 @@ class Suspect(nn.Module):
 def test_what_makes_an_evaluation_doubtful_is_said(flaw, named):
     torch.manual_seed(0)
     images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.arange(40) % 3
-    found = doubts.of_network(Evaluation(Suspect(flaw), None, images, labels, "linf", 0.1, CPU, 16, 1, {}))
+    found = checks.of_network(Evaluation(Suspect(flaw), None, images, labels, "linf", 0.1, CPU, 16, 1, {}))
     # a loss that explodes for some images is saturated, its gradient zero, for others
     assert any(named in text for text in found) and len(found) <= 1 + (flaw == "explodes") if named else not found, found
 
@@ -476,21 +477,21 @@ def test_what_makes_an_evaluation_doubtful_is_said(flaw, named):
 def test_a_weak_attack_that_wins_is_said():
     rows = {name: {"accuracy": accuracy, "correct": 10 * accuracy, "n": 1000}
             for name, accuracy in (("pgd-40", 40), ("fgsm", 30), ("square", 39.5), ("cw-20", 0))}
-    found = doubts.of_order(rows)
+    found = checks.of_order(rows)
     assert list(found) == ["fgsm"] and len(found["fgsm"]) == 1 and found["fgsm"][0].startswith("fgsm")
-    assert doubts.of_order(rows | {"fgsm": rows["fgsm"] | {"accuracy": 41, "correct": 410}}) == {}
-    assert doubts.of_order({"bim-3" if name == "pgd-40" else name: row for name, row in rows.items()}) == {}  # too few steps to be beaten
+    assert checks.of_order(rows | {"fgsm": rows["fgsm"] | {"accuracy": 41, "correct": 410}}) == {}
+    assert checks.of_order({"bim-3" if name == "pgd-40" else name: row for name, row in rows.items()}) == {}  # too few steps to be beaten
 
 
 def test_square_as_autoattack_s_last_part_is_a_weak_attack_too():
     row = {"accuracy": 10.0, "correct": 10, "n": 100, "parts": {"apgd-ce": 40, "apgd-t": 0, "fab-t": 0, "square": 2}}
-    assert "2 of 100 images fall to square" in doubts.of_order({"aa": row})["aa"][0]
-    assert doubts.of_order({"aa": row | {"parts": row["parts"] | {"square": 1}}}) == {}
+    assert "2 of 100 images fall to square" in checks.of_order({"aa": row})["aa"][0]
+    assert checks.of_order({"aa": row | {"parts": row["parts"] | {"square": 1}}}) == {}
 
 
 def test_outputs_that_are_no_numbers_are_wrong():
     images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.zeros(40, dtype=torch.long)
-    row = Evaluation(Suspect("no numbers"), None, images, labels, "linf", 0.1, CPU, 16, 1, {}).run(attack_suite.parse("none"))
+    row = Evaluation(Suspect("no numbers"), None, images, labels, "linf", 0.1, CPU, 16, 1, {}).run(registry.parse("none"))
     assert row["standing"] == 40 * "w"
 
 

@@ -12,9 +12,11 @@ import train_MI_estimator
 import train_MIAT
 import train_standard
 from models import mi
-from utils import attacks, estimators
+from utils.attacks import projected_gradient
 from utils.devices import Compute
-from utils.settings import parse
+from utils.mi import estimators
+from utils.mi.estimator import MIEstimator
+from utils.settings.command_line import parse
 
 BATCH, UNITS = 32, 2048
 COMPUTE = Compute(torch.device("cpu"), "fp32")
@@ -27,7 +29,7 @@ def networks():
     with FakeTensorMode():
         yield SimpleNamespace(
             target=models.build("resnet18").train(),
-            **{f"{kind}_mi": mi.MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)) for kind in ("natural", "adversarial")},
+            **{f"{kind}_mi": MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)) for kind in ("natural", "adversarial")},
             x=torch.empty(BATCH, 3, 32, 32), y=torch.empty(BATCH, dtype=torch.int64))
 
 
@@ -95,7 +97,7 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
         """The target anew, with its gradients, for each MI value: E_n and E_a, a and b, over W, R, and once more in each
         of the two objectives - 16 passes (docs/differences.md, point 19)."""
         networks.target.eval()
-        x_adv = attacks.pgd(networks.target, networks.x, networks.y, steps=20)
+        x_adv = projected_gradient.pgd(networks.target, networks.x, networks.y, steps=20)
         total = 0
         for estimator, pattern in ((networks.natural_mi, networks.x), (networks.adversarial_mi, x_adv - networks.x)):
             for _ in range(4):

@@ -11,12 +11,13 @@ from conftest import ESTIMATOR, SMALL, run_script, succeed, tensors
 import data
 import models
 import train_MI_estimator_only_max as script
-from locks import held
+from common.locks import held
 from models import mi
-from utils import estimators, patterns
-from utils.attacks import pgd
+from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.settings import parse
+from utils.mi import estimators, patterns
+from utils.mi.estimator import MIEstimator
+from utils.settings.command_line import parse
 
 
 def everything_in(folder) -> dict[str, str]:
@@ -156,7 +157,7 @@ def test_estimators_by_eq_4_see_their_own_kind_of_sample_alone(chain):
     target, digits = models.load(chain / "standard/best_model.pth"), data.load("digits", limit_train=32)
     x, y = digits.train_images.float() / 255, digits.train_labels
     settings = parse(script.Settings, "", ["--epsilon", "0.15", "--num-steps", "2"])
-    nets = {kind: mi.MIEstimator(mi.LocalNet(8), mi.GlobalNet(10, 8)) for kind in ("natural", "adversarial")}
+    nets = {kind: MIEstimator(mi.LocalNet(8), mi.GlobalNet(10, 8)) for kind in ("natural", "adversarial")}
     alone = copy.deepcopy(nets)
     compute = Compute(torch.device("cpu"), "fp32")
     estimators.step(x, y, 0, 0, torch.Generator().manual_seed(1), target=target, natural_mi=nets["natural"],

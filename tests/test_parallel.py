@@ -20,10 +20,13 @@ import models
 import train_MIAT
 import train_standard
 from data.batches import Batches
-from models import mi, mi_bounds, processes
-from utils import attacks, estimators, mi_losses, parallel
+from models import mi
+from utils import distributed
+from utils.attacks import projected_gradient
 from utils.devices import Compute
-from utils.settings import parse
+from utils.mi import bounds, estimators, losses
+from utils.mi.estimator import MIEstimator
+from utils.settings.command_line import parse
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 IMAGES, UNITS = 7, 8
@@ -41,13 +44,13 @@ def measured(case: str) -> dict[str, torch.Tensor]:
     compute = Compute(torch.device("cpu"), "fp32")
     x = torch.rand(IMAGES, 3, 16, 16, dtype=torch.float64)
     y = torch.randint(10, (IMAGES,))
-    target = parallel.synchronised(models.build("resnet18", width=4).double())
-    nets = {kind: parallel.synchronised(mi.MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)).double())
+    target = distributed.synchronised(models.build("resnet18", width=4).double())
+    nets = {kind: distributed.synchronised(MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)).double())
             for kind in ("natural", "adversarial")}
-    with torch.no_grad(), processes.alone():  # some right, some wrong: no selection is empty
+    with torch.no_grad(), distributed.alone():  # some right, some wrong: no selection is empty
         y[:5] = target.train()(x).argmax(1)[:5]
     attack = ["--num-steps", "3", "--epsilon", "0.3"]
-    rank, count = processes.rank(), processes.count()
+    rank, count = distributed.rank(), distributed.count()
     part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
     x, y = x[part], y[part]
     generator = torch.Generator().manual_seed(3)
@@ -61,7 +64,7 @@ def measured(case: str) -> dict[str, torch.Tensor]:
         trained = [net.train() for net in nets.values()]
         loss, logged = estimators.step(
             x, y, 0, 0, generator, target=target.eval(), natural_mi=nets["natural"], adversarial_mi=nets["adversarial"],
-            objectives={"natural": mi_losses.cosine_natural, "adversarial": mi_losses.cosine_adversarial},
+            objectives={"natural": losses.cosine_natural, "adversarial": losses.cosine_adversarial},
             settings=settings, compute=compute)
     else:
         settings = parse(train_MIAT.Settings, "", ["--warmup-epochs", "0", "--adv-loss", case.split()[2], *attack])
@@ -72,7 +75,7 @@ def measured(case: str) -> dict[str, torch.Tensor]:
                                        adversarial_mi=nets["adversarial"], settings=settings, compute=compute, steps_per_epoch=1)
     loss.backward()
     weights = [weight for net in trained for weight in net.parameters() if weight.grad is not None]
-    parallel.average([weight.grad for weight in weights])
+    distributed.average([weight.grad for weight in weights])
     statistics = [buffer.double() for net in trained for buffer in net.buffers()]
     return {"loss": loss.detach(), **{name: value.detach() for name, value in logged.items()},
             "gradient": torch.cat([weight.grad.flatten() for weight in weights]),
@@ -83,15 +86,15 @@ def bounds_of(block: int) -> dict[str, torch.Tensor]:
     """Every bound and its gradients, on this process's part of seven samples."""
     generator = torch.Generator().manual_seed(1)
     encodings = [torch.randn(IMAGES, 5, size, dtype=torch.float64, generator=generator) for size in (3, 1)]
-    rank, count = processes.rank(), processes.count()
+    rank, count = distributed.rank(), distributed.count()
     part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
     found = {}
-    mi_bounds.BLOCK = block
-    for bound in mi_bounds.BOUNDS:
+    bounds.BLOCK = block
+    for bound in bounds.BOUNDS:
         own = [each[part].clone().requires_grad_() for each in encodings]
-        values = mi_bounds.per_sample(bound, *own)
+        values = bounds.per_sample(bound, *own)
         gradients = torch.autograd.grad((values * torch.arange(1., IMAGES + 1)).sum() / count, own)
-        found[bound] = torch.cat([values.detach(), *(processes.gather(each).flatten() for each in gradients)])
+        found[bound] = torch.cat([values.detach(), *(distributed.gather(each).flatten() for each in gradients)])
     return found
 
 
@@ -109,30 +112,30 @@ def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     local = torch.randn(IMAGES, 2, 50, dtype=torch.float64, generator=generator)
     outputs = torch.randn(2, IMAGES, 2, dtype=torch.float64, generator=generator)
-    rank, count = processes.rank(), processes.count()
+    rank, count = distributed.rank(), distributed.count()
     part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
     weights = torch.arange(1., 2 * IMAGES + 1) * (1 + rank)  # a loss of its own in each process
     if count == 1:
         weights = weights * (1 + 2) / 2  # the mean of the losses of two
     found, kept = {}, 0
-    mi_bounds.BLOCK = block
-    for bound in mi_bounds.BOUNDS:
+    bounds.BLOCK = block
+    for bound in bounds.BOUNDS:
         own = outputs[:, part].clone().requires_grad_()
         saved = weakref.WeakSet()
         with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: Saved(x, saved), lambda item: item.x):
-            values = mi_bounds.per_sample(bound, local[part], own.flatten(0, 1).unsqueeze(2))
+            values = bounds.per_sample(bound, local[part], own.flatten(0, 1).unsqueeze(2))
         kept = max(kept, sum(item.x.numel() for item in saved))
         gradient, = torch.autograd.grad((values * weights).sum() / count, own)
-        found[bound] = torch.cat([values.detach(), processes.gather(gradient.transpose(0, 1).contiguous()).flatten()])
+        found[bound] = torch.cat([values.detach(), distributed.gather(gradient.transpose(0, 1).contiguous()).flatten()])
     return found | {"kept": torch.tensor(kept)}
 
 
 def _work(rank: int, count: int, port: int, folder) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    parallel.start(torch.device("cpu"))
+    distributed.start(torch.device("cpu"))
     torch.save(everything(), folder / str(rank))
-    parallel.stop()
+    distributed.stop()
 
 
 def everything() -> dict:
@@ -174,7 +177,7 @@ def test_a_step_of_two_processes_is_that_of_one(case, found):
 def test_processes_keep_no_scores_of_frozen_patterns(block, found, monkeypatch):
     """Two outputs for each of seven patterns at 50 locations: 2,100 scores in one process and 2,800 in the other. What waits for
     the backward pass is a gradient for each output, 28 numbers; values and gradients are those of one process."""
-    monkeypatch.setattr(mi_bounds, "BLOCK", 2**27)
+    monkeypatch.setattr(bounds, "BLOCK", 2**27)
     expected = frozen_bounds_of(block)
     for each in found:
         kept = each["frozen"][block].pop("kept")
@@ -184,7 +187,7 @@ def test_processes_keep_no_scores_of_frozen_patterns(block, found, monkeypatch):
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_bounds_see_the_negatives_of_all_processes(block, found, monkeypatch):
-    monkeypatch.setattr(mi_bounds, "BLOCK", 2**27)
+    monkeypatch.setattr(bounds, "BLOCK", 2**27)
     expected = bounds_of(2**27)
     for each in found:
         same(each["bounds"][block], expected)
@@ -210,9 +213,9 @@ def test_the_noise_of_all_processes_is_that_of_one(found):
 
 
 def noise():
-    rank, count = processes.rank(), processes.count()
+    rank, count = distributed.rank(), distributed.count()
     mine = (rank + 1) * 5 // count - rank * 5 // count
-    return parallel.normal(torch.zeros(mine, 2), torch.Generator().manual_seed(4))
+    return distributed.normal(torch.zeros(mine, 2), torch.Generator().manual_seed(4))
 
 
 def rows(folder) -> list[dict]:
@@ -293,12 +296,12 @@ def test_the_evaluation_runs_in_one_process(chain, monkeypatch):
 
 
 def test_attacks_alone_do_not_wait_for_others(found):
-    """Inside `processes.alone`, as in evaluation, each process attacks another number of images."""
+    """Inside `distributed.alone`, as in evaluation, each process attacks another number of images."""
     assert [len(each["alone"]) for each in found] == [2, 3]
 
 
 def alone_attack():
     torch.manual_seed(0)
-    target, n = models.build("resnet18", width=4), 2 + processes.rank()
-    with processes.alone():
-        return attacks.pgd(target, torch.rand(n, 3, 16, 16), torch.zeros(n, dtype=torch.long), steps=1)
+    target, n = models.build("resnet18", width=4), 2 + distributed.rank()
+    with distributed.alone():
+        return projected_gradient.pgd(target, torch.rand(n, 3, 16, 16), torch.zeros(n, dtype=torch.long), steps=1)

@@ -17,11 +17,11 @@ from conftest import ESTIMATOR, ROOT, SMALL, run_script, same_bits, succeed, ten
 import data
 import models
 import train_MIAT
-from locks import held
+from common.locks import held
 from models import mi
-from utils.attacks import pgd
-from utils.estimators import load_estimators
-from utils.settings import parse
+from utils.attacks.projected_gradient import pgd
+from utils.mi.estimators import load_estimators
+from utils.settings.command_line import parse
 
 FOUR = ["local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth"]
 MI_COLUMNS = {f"{kind}_mi_of_{sample}_{chosen}" for kind in ("natural", "adversarial") for sample in ("natural", "adversarial")
@@ -147,12 +147,12 @@ def test_a_signal_in_the_evaluation_stops_after_its_epoch(tmp_path):
     def stopping(*arguments, **settings):
         os.kill(os.getpid(), signal.SIGTERM)
         return pgd(*arguments, **settings)
-    with mock.patch("utils.evaluation.pgd", stopping):
+    with mock.patch("utils.training.held_out.pgd", stopping):
         stopped = run_script("train_standard.py", *SMALL, "--epochs", 2, "--model-dir", tmp_path)
     assert stopped.status == 143 and "state saved in epoch 2 after batch 0" in stopped.err and len(metrics(tmp_path)) == 1
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert (checkpoint["epoch"], checkpoint["index"]) == (1, 0)
-    with mock.patch("utils.evaluation.pgd", stopping):
+    with mock.patch("utils.training.held_out.pgd", stopping):
         succeed("train_standard.py", *SMALL, "--epochs", 2, "--model-dir", tmp_path)
     assert len(metrics(tmp_path)) == 2
 

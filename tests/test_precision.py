@@ -11,11 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import data
 import models
 import train_MIAT
-from models import mi, mi_bounds
-from utils import estimators
-from utils.attacks import pgd
+from models import mi
+from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.settings import parse
+from utils.mi import bounds, estimators
+from utils.mi.estimator import MIEstimator
+from utils.settings.command_line import parse
 
 CPU = torch.device("cpu")
 # technique: (precision, channels last, scores in a block, bound on the loss, relative, and on the gradient, by norm)
@@ -39,14 +40,14 @@ def loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch, alpha=0.1):
 def test_loss_and_gradients_are_near_those_of_float64(technique, monkeypatch):
     precision, channels_last, block, on_loss, on_gradient = TECHNIQUES[technique]
     torch.manual_seed(0)
-    nets = [models.build("resnet18", width=8)] + [mi.MIEstimator(mi.LocalNet(16), mi.GlobalNet(10, 16)).eval().requires_grad_(False)
+    nets = [models.build("resnet18", width=8)] + [MIEstimator(mi.LocalNet(16), mi.GlobalNet(10, 16)).eval().requires_grad_(False)
                                                   for _ in range(2)]
     x = torch.rand(16, 3, 16, 16)
     x_adv = (x + 0.1 * torch.randn_like(x).sign()).clamp(0, 1)
     with torch.no_grad():
         y = copy.deepcopy(nets[0]).train()(x).argmax(1)  # right on all: W is what x~ turns wrong
     exact = loss_and_gradient([copy.deepcopy(net).double() for net in nets], x.double(), x_adv.double(), y, Compute(CPU, "fp32"), monkeypatch)
-    monkeypatch.setattr(mi_bounds, "BLOCK", block)
+    monkeypatch.setattr(bounds, "BLOCK", block)
     compute = Compute(CPU, precision)
     if channels_last:
         nets = [compute.prepare(net) for net in nets]
@@ -68,7 +69,7 @@ def trained(chain):
     nets = [models.load(chain / "standard/best_model.pth")]
     for letter in "na":
         local, global_ = (mi.load_net(chain / f"estimators/{part}_{letter}_model.pth") for part in ("local", "global"))
-        nets.append(mi.MIEstimator(local, global_).eval().requires_grad_(False))
+        nets.append(MIEstimator(local, global_).eval().requires_grad_(False))
     digits = data.load("digits", limit_train=128)
     x, y = digits.train_images.float() / 255, digits.train_labels
     generator = torch.Generator().manual_seed(0)
@@ -79,17 +80,17 @@ def bf16_against_float64_bounds(trained, monkeypatch, against=None) -> tuple[flo
     """Compare a bf16 step with one whose bounds and losses are in float64, from the same encodings
     in bf16: relative difference of the loss and, by norm, of the gradient in the target's last
     layer, which its backward pass in bf16 reaches first. against: takes the place of
-    `mi_bounds._against` in the former."""
+    `bounds._against` in the former."""
     nets, *batch = trained
     step = [Compute(CPU, "bf16"), monkeypatch, 5]
-    true_bound = mi_bounds.per_sample
+    true_bound = bounds.per_sample
     with monkeypatch.context() as patch:
-        patch.setattr(mi_bounds, "per_sample",
+        patch.setattr(bounds, "per_sample",
                       lambda bound, *encodings: true_bound(bound, *(each.double() for each in encodings)))
         expected = loss_and_gradient(copy.deepcopy(nets), *batch, *step)
     with monkeypatch.context() as patch:
         if against:
-            patch.setattr(mi_bounds, "_against", against)
+            patch.setattr(bounds, "_against", against)
         found = loss_and_gradient(copy.deepcopy(nets), *batch, *step)
     last = nets[0].linear.weight.numel() + nets[0].linear.bias.numel()
     (loss, gradient), (expected_loss, expected_gradient) = ((loss, whole[-last:]) for loss, whole in (found, expected))
@@ -142,7 +143,7 @@ def test_stage_2_copies_the_patterns_to_float32_once_for_both_outputs():
     outputs take one float32 copy of them, put once into the order in which scores are summed."""
     torch.manual_seed(0)
     n, units, locations = 6, 32, 16
-    estimator = mi.MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train()
+    estimator = MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train()
     x, own, other = torch.rand(n, 3, 16, 16), torch.randn(n, 10), torch.randn(n, 10)
     kept = {}
 

@@ -85,7 +85,7 @@ def test_run_without_or_with_a_wrong_word_says_how():
 
 def test_the_demo_runs_whole(tmp_path, monkeypatch, capfd):
     """Everything the demo does, with fewer images and epochs."""
-    import demo
+    from reproduction import demo
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(demo, "OUT", tmp_path)
     monkeypatch.setattr(demo, "DATA", demo.DATA.replace("--eval-steps 10", "--eval-steps 2") + " --limit-train 200 --num-steps 2")

@@ -13,9 +13,10 @@ import train_MI_estimator_only_max
 import train_MIAT
 import train_standard
 from models import mi
-from utils import estimators
 from utils.devices import Compute
-from utils.settings import parse
+from utils.mi import estimators
+from utils.mi.estimator import MIEstimator
+from utils.settings.command_line import parse
 
 COMPUTE = Compute(torch.device("cpu"), "fp32")
 N, UNITS, STEP = 8, 6, 0.007
@@ -26,7 +27,7 @@ def networks():
     """A narrow target whose labels are partly its own, so that no set is empty, and both estimators."""
     torch.manual_seed(5)
     target = models.build("resnet18", width=4).double()
-    nets = {kind: mi.MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS), "dv-released").double()
+    nets = {kind: MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS), "dv-released").double()
             for kind in ("natural", "adversarial")}
     x = torch.rand(N, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
@@ -153,7 +154,7 @@ def test_stage_3(networks):
 
 def test_the_learning_rate_falls_before_the_released_epochs():
     """Its epochs count from 1; stage 3 has two warm-up epochs before them."""
-    from utils.training import learning_rate
+    from utils.training.schedules import learning_rate
     for script, before in ((train_standard, 0), (train_MIAT, 2)):
         training = parse(script.Settings, "", ["--preset", "released"]).training
         assert training.epochs == 100 + before

@@ -14,7 +14,7 @@ from conftest import ROOT, run_script, succeed
 
 import reproduce
 from reproduction import cost, run, scales
-from utils.settings import parse
+from utils.settings.command_line import parse
 
 TINIEST = replace(scales.SCALES["tiny"], data="--limit-train 40 --holdout 8 --num-steps 1 --eval-steps 1", network="--width 2",
                   training="--epochs 1 --batch-size 16 --lr 0.01", namid="--warmup-epochs 0", surrogate="--width 2 --epochs 1 --batch-size 16",

@@ -8,8 +8,8 @@ from conftest import run_script, succeed
 
 import data
 import models
-from utils import attack_suite
-from utils.attacks import to_levels
+from utils.attacks import registry
+from utils.attacks.projected_gradient import to_levels
 from utils.devices import Compute, mix
 
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -40,7 +40,7 @@ def test_saved_images_are_those_of_the_attack_run_in_full(chain, tmp_path, image
     saved, (model, x, y, right) = np.load(tmp_path / "a.npz"), images
     for name in ("pgd-10", "pgd-40", "fwa-4", "fwa-8", "tidim-4"):
         more = {"index": right.nonzero()[:, 0]} if name == "tidim-4" else {}
-        expected = attack_suite.attack(name, model, x, y, "linf", 0.15, mix(1, 0) % 2**31, **more)
+        expected = registry.attack(name, model, x, y, "linf", 0.15, mix(1, 0) % 2**31, **more)
         torch.testing.assert_close(torch.from_numpy(saved[name])[right], expected, rtol=0, atol=1e-6)
         assert not said["attacks"][name]["stopped_early"]
     for name, other in (("pgd-10", "pgd-40"), ("fwa-4", "fwa-8")):
@@ -82,7 +82,7 @@ def test_rounding_leaves_no_more_images_robust_than_all_steps_do(name, chain, tm
     x, y = (digits.test_images.float() / 255).contiguous(memory_format=torch.channels_last), digits.test_labels
     right = model(x).argmax(1) == y
     more = {"index": right.nonzero()[:, 0]} if name == "tidim-10" else {}
-    full = attack_suite.attack(name, model, x[right], y[right], "linf", 0.09, mix(1, 0) % 2**31, **more)
+    full = registry.attack(name, model, x[right], y[right], "linf", 0.09, mix(1, 0) % 2**31, **more)
     robust = int((model(to_levels(x[right], full, "linf", 0.09)).argmax(1) == y[right]).sum())
     assert row["correct"] <= robust and not row["stopped_early"]
 
@@ -105,7 +105,7 @@ def test_restarts_go_on_where_rounding_undoes_a_success():
     x, y = torch.full((1, 1, 1, 1), 100 / 255), torch.zeros(1, dtype=torch.long)
     model = HairThin(100.5 / 255, 104 / 255)
     settings = {"epsilon": 8 / 255, "step_size": 0.1 / 255, "seed": 3}
-    found = {rounded: attack_suite.attack("pgd-5x21", model, x, y, rounded=rounded, **settings) for rounded in (False, True)}
+    found = {rounded: registry.attack("pgd-5x21", model, x, y, rounded=rounded, **settings) for rounded in (False, True)}
     assert model(found[False]).argmax(1) == 1 and model(to_levels(x, found[False], "linf", 8 / 255)).argmax(1) == 0
     assert model(to_levels(x, found[True], "linf", 8 / 255)).argmax(1) == 1
 
@@ -190,20 +190,20 @@ def test_black_box_images_that_came_back_unchanged_are_counted(chain, tmp_path):
 
 
 def test_settings_are_those_that_the_attack_runs_with():
-    assert attack_suite.settings_of("none", "linf", 0.1) == {}
-    assert attack_suite.settings_of("fgsm", "linf", 0.1) == {"norm": "linf", "epsilon": 0.1, "loss": "ce"}
-    assert attack_suite.settings_of("pgd-40x5", "l2", 0.5) == {"norm": "l2", "epsilon": 0.5, "steps": 40, "step_size": 0.125, "restarts": 5}
-    assert attack_suite.settings_of("tidim", "linf", 0.1)["sigma"] == 7 / 3
-    assert attack_suite.settings_of("aa", "linf", 0.1) == {"norm": "linf", "epsilon": 0.1, "queries": 5000}
-    assert attack_suite.settings_of("ddn-20", "l2", 0.5, levels=16) == {"steps": 20, "gamma": 0.05, "initial_norm": 1.0, "levels": 16}
-    for norm, rows in attack_suite.RELEASED.items():
+    assert registry.settings_of("none", "linf", 0.1) == {}
+    assert registry.settings_of("fgsm", "linf", 0.1) == {"norm": "linf", "epsilon": 0.1, "loss": "ce"}
+    assert registry.settings_of("pgd-40x5", "l2", 0.5) == {"norm": "l2", "epsilon": 0.5, "steps": 40, "step_size": 0.125, "restarts": 5}
+    assert registry.settings_of("tidim", "linf", 0.1)["sigma"] == 7 / 3
+    assert registry.settings_of("aa", "linf", 0.1) == {"norm": "linf", "epsilon": 0.1, "queries": 5000}
+    assert registry.settings_of("ddn-20", "l2", 0.5, levels=16) == {"steps": 20, "gamma": 0.05, "initial_norm": 1.0, "levels": 16}
+    for norm, rows in registry.RELEASED.items():
         for name, extra in rows.items():
-            assert attack_suite.settings_of(name, norm, 0.1, **extra).items() >= extra.items()
+            assert registry.settings_of(name, norm, 0.1, **extra).items() >= extra.items()
 
 
 def test_tidim_smooths_with_the_published_kernel():
     """The gradient of one pixel spreads as gkern(15, 3) does: a Gaussian over 15 points from -3 to 3 deviations."""
-    from utils.attack_suite import iterative
+    from utils.attacks import iterative
 
     class OnePixel(torch.nn.Module):
         def forward(self, x):
@@ -213,7 +213,7 @@ def test_tidim_smooths_with_the_published_kernel():
     true = iterative.attacks.steepest
     iterative.attacks.steepest = lambda direction, norm: seen.append(direction) or true(direction, norm)
     try:
-        attack_suite.attack("tidim-1", OnePixel(), torch.full((1, 3, 41, 41), 0.5), torch.zeros(1, dtype=torch.long), probability=0.0)
+        registry.attack("tidim-1", OnePixel(), torch.full((1, 3, 41, 41), 0.5), torch.zeros(1, dtype=torch.long), probability=0.0)
     finally:
         iterative.attacks.steepest = true
     row = seen[0][0, 0, 20, 13:28].abs()

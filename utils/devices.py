@@ -1,15 +1,14 @@
 """What a run computes on: the device, the precision of its networks, and the seeds of its random draws."""
 import contextlib
 import ctypes
-import platform
 from dataclasses import dataclass
-from importlib import metadata
 
 import numpy
 import torch
 
-from errors import InputError
-from utils.parallel import start, synchronised
+from common.errors import InputError
+from utils.distributed import start, synchronised
+from utils.provenance import cpu
 
 
 @dataclass
@@ -59,7 +58,7 @@ def compute(device_asked: str, precision: str = "fp32", compile: str = "off") ->
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported()
         else:
-            native = not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
+            native = not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu("flags").split())
         precision = "bf16" if native else "fp32"
     # Gradients of saturated softmaxes are denormal numbers, on which a CPU was seen to be 100 times slower; zero is as good.
     torch.set_flush_denormal(True)
@@ -78,28 +77,3 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 1 << 30)        # M_MMAP_THRESHOLD
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
-def _cpu(field: str) -> str:
-    """A field of /proc/cpuinfo; empty where there is no such file."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            name, _, value = line.partition(":")
-            if name.strip() == field:
-                return value.strip()
-    return ""
-
-
-def hardware(device: torch.device) -> str:
-    """The device in words, for the record beside a result."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = _cpu("model name") or platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def versions() -> dict:
-    """The versions that a result depends on."""
-    packages = {name: metadata.version(name) for name in ("torchvision", "pyautoattack", "advertorch")}
-    return {"python": platform.python_version(), "torch": torch.__version__, **packages, "numpy": numpy.__version__,
-            "cuda": torch.version.cuda if torch.cuda.is_available() else None}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import data
-from errors import InputError
+from common.errors import InputError
 
 random = np.random.default_rng(0)
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import InputError
 from data.batches import Batches, crop_and_flip, in_order, to_float
-from errors import InputError
 
 
 def numbered(n, height=5, width=4):

@@ -15,8 +15,8 @@ from PIL import Image
 from torchvision import datasets
 
 import data
+from common.errors import InputError
 from data.sets import holdout_size, split_holdout
-from errors import InputError
 
 ROOT = Path(__file__).parents[2]
 random = np.random.default_rng(0)

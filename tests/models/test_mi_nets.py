@@ -5,20 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from errors import InputError
-from models.mi import (
-    GlobalNet,
-    InternalLastNet,
-    InternalNet,
-    LocalNet,
-    MIEstimator,
-    global_net,
-    load_net,
-    save_net,
-)
-from models.mi_bounds import donsker_varadhan
-from models.mi_bounds import per_sample as bound_per_sample
-from models.mi_names import BOUNDS, REPRESENTATIONS
+from common.errors import InputError
+from models import REPRESENTATIONS
+from models.mi import GlobalNet, InternalLastNet, InternalNet, LocalNet, global_net, load_net, save_net
+from utils.mi.bounds import donsker_varadhan
+from utils.mi.bounds import per_sample as bound_per_sample
+from utils.mi.estimator import MIEstimator
+from utils.mi.names import BOUNDS
 
 U = 136  # more than the local network's 128 channels, so that its shortcut can be an identity
 

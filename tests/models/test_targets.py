@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import models
-from errors import InputError
+from common.errors import InputError
 from models import ARCHITECTURES, build, load, save
 from models.resnet import BasicBlock, Bottleneck, SubsampledConv1x1
 from models.wideresnet import Unit

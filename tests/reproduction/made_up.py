@@ -8,7 +8,7 @@ from reproduction import now, question
 from reproduction.now import data_of, file_hash, inputs, options
 from reproduction.plan import Experiment, Graph, plan
 from reproduction.question import expected
-from utils import attack_suite
+from utils.attacks import registry
 
 SETTINGS = {"options": {"epochs": 5}, "hardware": "an abacus", "date": "2026-01-02 03:04:05 +0000", "git_commit": "c0ffee" * 6}
 MADE = {"date": "2026-01-02 04:05:06 +0000", "git_commit": "c0ffee" * 6, "hardware": "an abacus", "versions": {}}
@@ -24,7 +24,7 @@ def any_number_of_images():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(now.DOWNLOADED, "cifar10", "not here")
         patch.setattr(question, "images_asked", lambda limit, found: {})
-        patch.setattr(attack_suite, "settings_of", lambda *_, **__: {}, raising=False)
+        patch.setattr(registry, "settings_of", lambda *_, **__: {}, raising=False)
         yield
 
 

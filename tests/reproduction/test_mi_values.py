@@ -4,14 +4,15 @@ import torch
 
 from models import mi
 from reproduction.mi_values import measure
-from utils.evaluation import Examples
+from utils.mi.estimator import MIEstimator
+from utils.training.held_out import Examples
 
 
 def test_the_values_are_means_over_the_fooled():
     """Two batches, each with right, fooled and wrong images: E_n(x; h(x~)), E_n(x~; h(x~)), ..., over the images that are right
     before and wrong after, with all of their batch as negatives."""
     torch.manual_seed(0)
-    estimators = {kind: mi.MIEstimator(mi.LocalNet(8), mi.GlobalNet(4, 8)).eval() for kind in ("natural", "adversarial")}
+    estimators = {kind: MIEstimator(mi.LocalNet(8), mi.GlobalNet(4, 8)).eval() for kind in ("natural", "adversarial")}
     examples = []
     for n in (7, 9):
         x, logits, logits_adv = torch.rand(n, 3, 16, 16), torch.randn(n, 4), torch.randn(n, 4)
@@ -43,7 +44,7 @@ def test_the_values_are_means_over_the_fooled():
 
 
 def test_no_fooled_image_leaves_no_value():
-    estimators = {kind: mi.MIEstimator(mi.LocalNet(4), mi.GlobalNet(4, 4)).eval() for kind in ("natural", "adversarial")}
+    estimators = {kind: MIEstimator(mi.LocalNet(4), mi.GlobalNet(4, 4)).eval() for kind in ("natural", "adversarial")}
     x, logits = torch.rand(5, 3, 16, 16), torch.randn(5, 4)
     found = measure([Examples(x, logits.argmax(1), x, logits, logits, logits, logits)], estimators)
     assert found.pop("n") == 0 and set(found.values()) == {None}

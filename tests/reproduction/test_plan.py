@@ -10,10 +10,10 @@ import made_up
 import pytest
 from made_up import evaluate, experiment, marks, train
 
-from errors import InputError
+from common.errors import InputError
 from reproduction.plan import FIGURES, PAPER, ROOT, STABILITY, TABLES, plan, recall, remember
 from reproduction.scales import SCALES
-from utils.settings import parse
+from utils.settings.command_line import parse
 
 any_number_of_images = made_up.any_number_of_images
 

@@ -12,7 +12,7 @@ import reproduce
 from reproduction import question, run
 from reproduction.now import data_of, file_hash
 from reproduction.plan import plan
-from utils.robustness import TOLD
+from utils.evaluation.counting import TOLD
 
 STANDARD, WHITE = "seed1/linf/standard", "seed1/linf/standard/white.json"
 
@@ -31,7 +31,7 @@ def write_data(folder, first=0):
 
 @pytest.fixture(autouse=True)
 def _todays_settings(monkeypatch):
-    monkeypatch.setattr(question.attack_suite, "settings_of", settings_of, raising=False)
+    monkeypatch.setattr(question.registry, "settings_of", settings_of, raising=False)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What every package needs: the ways a command ends, files and locks."""

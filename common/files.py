@@ -1,0 +1,122 @@
+"""Model files: tensors and plain values, read without running code, written so that a kill leaves the old file whole.
+
+A file of ours is ``{"arch": str, "options": dict, "state_dict": dict, "about": dict}``; ``about`` holds plain facts
+of how the model came to be (norm, epsilon, data set, ...). A plain state dict, as most published checkpoints are, and
+one wrapped as ``{"state_dict": ...}`` or ``{"net": ...}`` are read too.
+"""
+import csv
+import hashlib
+import io
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+
+from common.errors import InputError
+
+
+def read_file(path, device="cpu") -> dict:
+    """The dict that a ``torch.save`` file holds, with its tensors on `device`.
+
+    Raises InputError when the file is missing, truncated, no such file, or would need to run pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: is no file; a model file written by a training stage is needed here")
+    torch.empty(0, device=device)  # a device that is not there raises here, not as a damaged file
+    try:
+        with warnings.catch_warnings(action="ignore"):  # on the pickle protocol; what matters is told in one line below
+            content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a wrong byte surfaces as almost any exception
+        # GLOBAL is the pickle opcode that fetches a class or function by name.
+        if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
+            raise InputError(f"{path}: holds pickled code, which is not run; save tensors and plain values") from None
+        what = type(error).__name__
+        raise InputError(f"{path}: is truncated or no file of torch.save ({what}); copy or train it again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}; a dict of tensors is needed")
+    return content
+
+
+def state_dict_of(content: dict, path) -> dict:
+    """The parameters in what `read_file` returned: from "state_dict" or "net" where there is one, without the
+    ``module.`` and ``_orig_mod.`` that DataParallel and torch.compile put before each name.
+
+    Raises InputError where some value is no tensor.
+    """
+    state = content.get("state_dict", content.get("net", content))
+    if not isinstance(state, dict) or not state or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+        raise InputError(f"{path}: has no parameters; a state dict (name -> tensor) is needed")
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled before or after it was made parallel
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
+    """Load `state` into `net`: every name and every shape must fit, or InputError names the first that does not."""
+    own = net.state_dict()
+    # BatchNorm counts its batches since PyTorch 0.4.1; older files lack the counter, which nothing here reads.
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state if name not in own]
+    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or unknown or shapes:
+        if missing or unknown:
+            why = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
+        else:
+            why = f"{shapes[0]} has shape {tuple(state[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
+        raise InputError(f"{path}: is not a checkpoint of {what}: {why}; name the architecture it was trained with")
+    net.load_state_dict({name: state.get(name, own[name]) for name in own})
+
+
+def write_file(content: dict, path) -> None:
+    """Write `content` with ``torch.save`` beside `path`, then rename: a reader finds the old file or the new one."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    with open(beside, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def to_cpu(state: dict) -> dict:
+    """A state dict with detached CPU copies, so that a file of a CUDA run opens where there is no CUDA."""
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` beside `path`, then rename: whoever reads finds the old file or the new one."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """A CSV file with a column per name that some row has, empty where a row lacks it or has no value; 6 digits of a float."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
+                     if value is not None} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def file_hash(path) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def make_folder(path: Path, option: str) -> None:
+    """Make the folder `path` and see that files can be written in it; InputError names `option` where they cannot."""
+    probe = path / ".write-test"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink(missing_ok=True)  # another process may look at the same moment
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror}); name a folder that can") from None

@@ -1,0 +1,34 @@
+"""Learning-rate schedules against their definitions."""
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from utils.settings.options import Training
+from utils.training.schedules import learning_rate
+
+EPOCHS, STEPS = 10, 7
+EVERY = [(epoch, index) for epoch in range(EPOCHS) for index in range(STEPS)]
+
+
+def rates(schedule):
+    training = Training(epochs=EPOCHS, lr=0.2, schedule=schedule)
+    return [learning_rate(training, epoch, index, STEPS) for epoch, index in EVERY]
+
+
+def test_steps_fall_at_the_milestones_alone():
+    """0.75 and 0.9 of 10 epochs: 7.5, which Python rounds to 8, and 9."""
+    assert rates("steps") == [0.2 * 0.1 ** ((epoch >= 8) + (epoch >= 9)) for epoch, _ in EVERY]
+
+
+def test_cosine_falls_from_lr_to_nothing():
+    found = rates("cosine")
+    assert found == pytest.approx([0.2 * math.cos(math.pi * i / (2 * EPOCHS * STEPS)) ** 2 for i in range(EPOCHS * STEPS)], rel=1e-12)
+    assert found[0] == 0.2 and all(later < earlier for earlier, later in itertools.pairwise(found)) and found[-1] < 0.2 / 500
+
+
+def test_cyclic_is_a_triangle_with_its_top_at_two_fifths():
+    t = [epoch + index / STEPS for epoch, index in EVERY]
+    assert rates("cyclic") == pytest.approx(np.interp(t, [0, 0.4 * EPOCHS, EPOCHS], [0, 0.2, 0]), rel=1e-12)
+    assert max(rates("cyclic")) == 0.2 and EVERY[int(np.argmax(rates("cyclic")))] == (4, 0)

@@ -1,0 +1,212 @@
+"""One run in several processes, one for each device: torchrun --nproc_per_node=G train_MIAT.py ...
+
+Nothing of what is computed depends on the number of processes, except for rounding: the batch is the global one and each process
+takes a part of it, batch norm takes its statistics over all parts, the MI bounds see the negatives of all, the losses are taken
+over gathered outputs, and the weights' gradients are averaged. With one process nothing happens here.
+
+A run of R processes computes what one process would. Each holds some rows of every batch; what depends on all rows is computed
+by each of them, from gathered rows, to the same value. The backward passes here add up the gradients of all processes, so
+that the mean over processes of a weight's gradients is that of the common loss.
+
+The gradients are averaged in one reduction after the backward pass and not by DistributedDataParallel, which hides a reduction
+behind one backward pass of one `forward`: here a dozen passes come before the one that has gradients to send, PGD and the
+estimators run networks in other ways than by one `forward`, and the same few lines serve every stage.
+"""
+import contextlib
+import datetime
+import os
+import sys
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from common.errors import InputError
+
+PATIENCE = datetime.timedelta(minutes=10)  # then a process that waits for a dead one gives up
+
+
+def start(device: torch.device) -> torch.device:
+    """Join the other processes where torchrun started this one; this process's device. Only the first process prints."""
+    if int(os.environ.get("WORLD_SIZE", 1)) < 2:
+        return device
+    if device.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise InputError(f"--nproc_per_node: process {local} has no device of its own, there are "
+                             f"{torch.cuda.device_count()}; start one process for each device")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        if rank() > 0:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+    return device
+
+
+def refuse(script: str) -> None:
+    """InputError where torchrun started several processes of a script that is for one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(f"torchrun: {script} runs in one process; start it with python alone")
+
+
+def stop() -> None:
+    """Leave the other distributed, when all have come to the end."""
+    if dist.is_available() and dist.is_initialized():
+        wait()
+        dist.destroy_process_group()
+
+
+def first() -> bool:
+    """Whether this is the process that writes files."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if count() > 1:
+        dist.barrier()
+
+
+def together(value):
+    """`value` of each process, plain data, in their order."""
+    if count() == 1:
+        return [value]
+    values = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def any_number(number: int | None) -> int | None:
+    """A number that some process has, the same for all; None where none has one."""
+    if count() == 1:
+        return number
+    found = torch.tensor([number or 0])
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found) or None
+
+
+def average(tensors: list[torch.Tensor]) -> None:
+    """Replace each tensor, a gradient, by its mean over the processes."""
+    if count() == 1:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= count()
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def normal(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Standard normal numbers (n, ...) for this process's rows `like`: those that one process would draw for all rows."""
+    lengths = sizes(len(like))
+    noise = torch.randn(sum(lengths), *like.shape[1:], dtype=like.dtype, device=like.device, generator=generator)
+    return noise[sum(lengths[:rank()]):][:len(like)]
+
+
+def synchronised(net: nn.Module) -> nn.Module:
+    """`net` with batch norm over the samples of all processes: PyTorch's own on CUDA, which is all that it is for."""
+    if count() == 1:
+        return net
+    if next(net.parameters()).is_cuda:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for module in net.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm
+    return net
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm with the mean and variance over the samples of all processes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or count() == 1:
+            return super().forward(x)
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        sums = add(torch.cat([values.sum((0, 2, 3)), values.new_tensor([values[:, 0].numel()])]))
+        n = sums[-1].detach()
+        mean = sums[:-1] / n
+        centred = values - mean[:, None, None]
+        variance = add(centred.square().sum((0, 2, 3))) / n
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+_alone = False
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process computes for itself, on batches that the others do not share."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def count() -> int:
+    """The number of processes that share a batch."""
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def sizes(n: int) -> list[int]:
+    """How many rows each process holds, where this one holds n. Asked over the CPU: nobody waits for an accelerator."""
+    if count() == 1:
+        return [n]
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(count())]
+    dist.all_gather(lengths, torch.tensor([n]))
+    return [int(length) for length in lengths]
+
+
+def gather(x: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in their order, (N, ...) of this one's `x` (n, ...); with gradient."""
+    return x if count() == 1 else torch.compiler.disable(_Gather.apply)(x)
+
+
+def add(x: torch.Tensor) -> torch.Tensor:
+    """The sum over processes of a tensor that has one shape in all of them; with gradient."""
+    return x if count() == 1 else torch.compiler.disable(_Add.apply)(x)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        lengths = sizes(len(x))
+        ctx.part = slice(sum(lengths[:rank()]), sum(lengths[:rank() + 1]))
+        padded = x.new_zeros(max(lengths), *x.shape[1:])
+        padded[:len(x)] = x
+        rows = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(rows, padded)
+        return torch.cat([row[:length] for row, length in zip(rows, lengths)])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _sum(gradient)[ctx.part]
+
+
+class _Add(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return _sum(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _sum(gradient)
+
+
+def _sum(x: torch.Tensor) -> torch.Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

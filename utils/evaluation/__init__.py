@@ -1,0 +1,1 @@
+"""Robust accuracy: counting, warnings, and where a network comes from."""

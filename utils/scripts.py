@@ -1,0 +1,30 @@
+"""How a script ends: its exit status, and one line for what went wrong."""
+import os
+import sys
+from collections.abc import Callable
+
+from common.errors import Diverged, InputError, Interrupted
+from utils import distributed
+from utils.settings.command_line import exit_with
+
+
+def run_script(main: Callable, settings) -> None:
+    """Run a script's main and turn how it ended into its exit status: 0 done; 2 bad input, one line on stderr; 3
+    diverged; 130 or 143 interrupted, state saved."""
+    try:
+        main(settings)
+        sys.stdout.flush()
+        distributed.stop()
+    except InputError as error:
+        exit_with(error)
+    except Diverged as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        raise SystemExit(3) from None
+    except Interrupted as end:
+        raise SystemExit(end.status) from None
+    except KeyboardInterrupt:
+        print("interrupted; what was written stays, and the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -1,0 +1,1 @@
+"""The command line: options, presets, and how they are read."""
