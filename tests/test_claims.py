@@ -1,6 +1,7 @@
-"""Figures that the documents state of one seed follow from the stored outcomes of each image."""
+"""Figures and statements of the documents follow from stored outcomes, or from sums over all cases."""
 import json
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -62,3 +63,35 @@ def test_what_is_said_of_namid_t_is_in_its_outcomes_and_in_the_papers_table():
     printed = json.loads((ROOT / "reproduction/paper.json").read_text())["white_box_linf"]["cifar10"]
     gap = printed["namid_t"]["none"][0] - printed["trades"]["none"][0]
     assert round(gap, 2) == -0.03 and "prints a difference of 0.03 points with the same sign" in README
+
+
+def entropy(p: np.ndarray) -> float:
+    """Compute the entropy of a table of probabilities in nats."""
+    p = p[p > 0]
+    return -float((p * np.log(p)).sum())
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_theorem_1_holds_for_any_joint_distribution(network):
+    """As docs/analyze_MI.md states it, summed over tables of p(x, n, z) with x~ = x + n. network: z depends
+    on x~ alone, and both conditional entropies are equal; else H(z|x,n) <= H(z|x~)."""
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        a, b, c = random.integers(2, 6, 3)
+        p = random.dirichlet(np.full(a * b * c, 0.5)).reshape(a, b, c)
+        if network:
+            given = random.dirichlet(np.ones(c), a + b - 1)
+            p = p.sum(2, keepdims=True) * given[np.add.outer(np.arange(a), np.arange(b))]
+        moved = np.zeros((a + b - 1, c))
+        for i in range(a):
+            moved[i:i + b] += p[i]
+        x, n, z = (entropy(p.sum(axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+        xn, xz, nz, xnz = entropy(p.sum(2)), entropy(p.sum(1)), entropy(p.sum(0)), entropy(p)
+        given_both, given_moved = xnz - xn, entropy(moved) - entropy(moved.sum(1))
+        triple = (x + n - xn) - (xz + nz - xnz - z)  # I(x;n) - I(x;n|z)
+        right = (x + z - xz) + (n + z - nz) - triple + given_both - given_moved
+        assert z - given_moved == pytest.approx(right, abs=1e-12)
+        if network:
+            assert given_both == pytest.approx(given_moved, abs=1e-12)
+        else:
+            assert given_both <= given_moved + 1e-12

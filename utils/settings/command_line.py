@@ -9,8 +9,7 @@ from pathlib import Path
 import tyro
 
 from common.errors import InputError
-from utils.settings import presets
-from utils.settings.options import StageSettings
+from utils.settings.options import StageSettings, presets
 
 
 def flat(settings) -> dict:

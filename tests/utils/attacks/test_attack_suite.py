@@ -57,7 +57,7 @@ def settings(name):
 
 def test_registry_is_read_without_torch():
     code = "import sys, utils.attacks.registry as s; s.parse('pgd-40x5'); print({'torch', 'numpy'} & set(sys.modules))"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
 

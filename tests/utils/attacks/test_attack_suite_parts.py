@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import convolve, map_coordinates
 
-from utils.attacks import spatial
 from utils.attacks.iterative import _Enlarged, _smooth
+from utils.attacks.projected_gradient import spatial
 from utils.attacks.registry import attack
 from utils.attacks.spatial import roughness, warp
 
