@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import InputError
-from utils.attacks.projected_gradient import registry
+from utils.attacks import registry
 from utils.settings.command_line import parse
 from utils.settings.options import EPSILON, Arch, Count, Dataset, Fraction, fraction, need
 
@@ -143,12 +143,12 @@ from common.locks import held
 from data.sets import DataSet, holdout_size, split_holdout
 from utils import devices, distributed, provenance
 from utils.attacks.projected_gradient import frozen
+from utils.evaluation import checks
 from utils.evaluation.counting import ABOUT, SWEPT, TOLD, Evaluation, read_about, read_adversarial, unfinished
 from utils.evaluation.factories import from_factory, state_hash, try_out
 from utils.plots import plot_examples, plot_sweep, table
 from utils.provenance import git_commit
 from utils.scripts import run_script
-from utils.training.held_out import checks
 from utils.training.run_folder import read_settings
 from utils.training.stages import check_classes
 

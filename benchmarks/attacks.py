@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.attacks.projected_gradient import registry
+from utils.attacks import registry
 from utils.settings.command_line import parse
 from utils.settings.options import Arch, Count, need
 

@@ -18,7 +18,7 @@ from reproduction import finished, question
 from reproduction.scales import EPSILON, SCALES
 from utils.attacks.registry import COLUMNS
 from utils.mi.names import estimator_files
-from utils.settings.options import options
+from utils.settings import options
 
 ROOT = Path(__file__).parent.parent
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text())

@@ -13,7 +13,7 @@ import shlex
 from pathlib import Path
 
 from reproduction.now import data_of, file_hash, inputs, options, read
-from utils.attacks.projected_gradient import registry
+from utils.attacks import registry
 from utils.mi.names import estimator_files
 from utils.settings.options import EPSILON, fraction
 

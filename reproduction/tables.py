@@ -12,7 +12,7 @@ from reproduction.plan import DEFENSES, PAPER, TABLES, Graph, budget
 from reproduction.provenance import facts, listed, said_of_rows
 from reproduction.scales import SCALES
 from reproduction.warned import Note, Warned
-from utils.attacks.projected_gradient import registry
+from utils.attacks import registry
 
 LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
           "pgd-10": "PGD-10", "fwa-10": "FWA-10"}

@@ -28,7 +28,7 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
     """
     words = [str(word) for word in words]
     out, err = io.StringIO(), io.StringIO()
-    from utils.attacks.projected_gradient import projected_gradient
+    from utils.attacks import projected_gradient
     true_pgd, calls = projected_gradient.pgd, 0
 
     def stopping_pgd(*args, **settings):

@@ -14,11 +14,12 @@ from torch import nn
 import data
 import models
 from common.locks import held
-from utils.attacks.projected_gradient import l2_norm, registry
+from utils.attacks import registry
+from utils.attacks.projected_gradient import l2_norm
 from utils.devices import Compute, mix
+from utils.evaluation import checks
 from utils.evaluation.counting import TOLERANCE, Counted, Evaluation, to_levels, wilson
 from utils.evaluation.factories import state_hash
-from utils.training.held_out import checks
 
 CPU = Compute(torch.device("cpu"), "fp32")
 

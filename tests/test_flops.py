@@ -12,7 +12,7 @@ import train_MI_estimator
 import train_MIAT
 import train_standard
 from models import mi
-from utils.attacks.projected_gradient import projected_gradient
+from utils.attacks import projected_gradient
 from utils.devices import Compute
 from utils.mi import estimators
 from utils.mi.estimator import MIEstimator

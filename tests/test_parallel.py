@@ -22,7 +22,7 @@ import train_standard
 from data.batches import Batches
 from models import mi
 from utils import distributed
-from utils.attacks.projected_gradient import projected_gradient
+from utils.attacks import projected_gradient
 from utils.devices import Compute
 from utils.mi import bounds, estimators, losses
 from utils.mi.estimator import MIEstimator

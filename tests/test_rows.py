@@ -8,7 +8,8 @@ from conftest import run_script, succeed
 
 import data
 import models
-from utils.attacks.projected_gradient import registry, to_levels
+from utils.attacks import registry
+from utils.attacks.projected_gradient import to_levels
 from utils.devices import Compute, mix
 
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -202,7 +203,7 @@ def test_settings_are_those_that_the_attack_runs_with():
 
 def test_tidim_smooths_with_the_published_kernel():
     """The gradient of one pixel spreads as gkern(15, 3) does: a Gaussian over 15 points from -3 to 3 deviations."""
-    from utils.attacks.projected_gradient import iterative
+    from utils.attacks import iterative
 
     class OnePixel(torch.nn.Module):
         def forward(self, x):

@@ -8,7 +8,7 @@ from reproduction import now, question
 from reproduction.now import data_of, file_hash, inputs, options
 from reproduction.plan import Experiment, Graph, plan
 from reproduction.question import expected
-from utils.attacks.projected_gradient import registry
+from utils.attacks import registry
 
 SETTINGS = {"options": {"epochs": 5}, "hardware": "an abacus", "date": "2026-01-02 03:04:05 +0000", "git_commit": "c0ffee" * 6}
 MADE = {"date": "2026-01-02 04:05:06 +0000", "git_commit": "c0ffee" * 6, "hardware": "an abacus", "versions": {}}

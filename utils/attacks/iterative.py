@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import InputError
+from utils.attacks import projected_gradient
 from utils.attacks.common import precise
-from utils.attacks.projected_gradient import projected_gradient
 
 
 def pgd(model, x, y, norm, epsilon, steps=40, step_size=None, restarts=1, seed=0, generator=None, rounded=False,

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from data.batches import in_order
-from utils.attacks.projected_gradient import frozen, l2_norm, registry
+from utils.attacks import registry
+from utils.attacks.projected_gradient import frozen, l2_norm
 from utils.attacks.registry import Spec
 from utils.evaluation.counting import UNSEEN, Evaluation
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.files import write_text
 from data.batches import in_order
-from utils.attacks.projected_gradient import TOLERANCE, at_least_float32, l2_norm, registry, to_levels
+from utils.attacks import registry
+from utils.attacks.projected_gradient import TOLERANCE, at_least_float32, l2_norm, to_levels
 from utils.attacks.registry import Spec
 from utils.devices import Compute, mix
 

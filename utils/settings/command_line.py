@@ -9,7 +9,8 @@ from pathlib import Path
 import tyro
 
 from common.errors import InputError
-from utils.settings.options import StageSettings, presets
+from utils.settings import presets
+from utils.settings.options import StageSettings
 
 
 def flat(settings) -> dict:

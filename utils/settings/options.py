@@ -16,7 +16,7 @@ import models
 from common.errors import InputError
 from models import REPRESENTATIONS
 from utils.mi.names import BOUNDS, SELECTIONS
-from utils.settings.options import presets
+from utils.settings import presets
 
 # Before torch is imported: a thread that waits for another spins 1,000 times, then sleeps. PGD on two cores, images/s
 # (ResNet-18 of width 16, 16x16, bf16), alone and beside a busy process: 772 and 336 so; 896 and 7 when it spins on; 443 to

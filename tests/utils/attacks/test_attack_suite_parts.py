@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import convolve, map_coordinates
 
+from utils.attacks import spatial
 from utils.attacks.iterative import _Enlarged, _smooth
-from utils.attacks.projected_gradient import spatial
 from utils.attacks.registry import attack
 from utils.attacks.spatial import roughness, warp
 
@@ -92,9 +92,9 @@ class Curved(torch.nn.Module):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name, decay", [("mim-6", 0.0), ("mim-6", 0.5), ("mim-6", 1.0), ("tidim-6", 1.0)])
 def test_momentum_by_the_definition(name, norm, decay):
-    """TI-DIM without diverse inputs is MIM with gradients smoothed by a 15x15 Gaussian of standard deviation 3."""
+    """TI-DIM without diverse inputs is MIM with gradients smoothed by a 15x15 Gaussian of standard deviation 7/3."""
     square = np.arange(-7, 8) ** 2
-    gaussian = np.exp(-(square[:, None] + square) / (2 * 3 ** 2))
+    gaussian = np.exp(-(square[:, None] + square) / (2 * (7 / 3) ** 2))
     more = {"probability": 0.0} if name == "tidim-6" else {}
     x = 0.3 + 0.4 * torch.rand(3, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     model, epsilon = Curved(x), 0.1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.optimize import brentq, linprog
 
-from utils.attacks.projected_gradient import wasserstein
+from utils.attacks import wasserstein
 from utils.attacks.registry import attack
 from utils.attacks.wasserstein import Transport
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from utils.attacks.projected_gradient import bim, fgsm, frozen, l2_norm, pgd, project, projected_gradient, random_start, steepest
+from utils.attacks import projected_gradient
+from utils.attacks.projected_gradient import bim, fgsm, frozen, l2_norm, pgd, project, random_start, steepest
 
 SHAPE = (3, 4, 4)
 

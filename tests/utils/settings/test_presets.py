@@ -5,8 +5,8 @@ import train_MI_estimator
 import train_MI_estimator_only_max
 import train_MIAT
 import train_standard
+from utils.settings import presets
 from utils.settings.command_line import flat, origin, parse
-from utils.settings.options import presets
 
 SCRIPTS = {script.__name__: script for script in (train_standard, train_MI_estimator, train_MI_estimator_only_max, train_MIAT)}
 CASES = [(name, key) for name, stages in presets.PRESETS.items() for key in stages]
