@@ -137,12 +137,12 @@ from common.files import file_hash, make_folder, write_csv, write_text
 from utils import devices, distributed, provenance
 from utils.evaluation.counting import wilson
 from utils.mi.diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
-from utils.mi.estimators import load_estimators
 from utils.mi.gaussians import CRITICS, Study, plot_study, theorem1_cases
 from utils.mi.names import BOUNDS, estimator_files
 from utils.plots import table
 from utils.provenance import git_commit
 from utils.scripts import run_script
+from utils.training.estimators import load_estimators
 from utils.training.held_out import PAIRS, examples
 from utils.training.stages import check_classes
 

@@ -125,11 +125,11 @@ from utils import distributed
 from utils.attacks.projected_gradient import at_least_float32, pgd
 from utils.distributed import gather
 from utils.mi import patterns
-from utils.mi.estimators import load_estimators
 from utils.mi.losses import namid_parts, wmim
 from utils.scripts import run_script
+from utils.training.estimators import load_estimators
 from utils.training.held_out import examples, held_out
-from utils.training.loop import fit
+from utils.training.loop import Loop
 from utils.training.losses import LOSSES
 from utils.training.optimisation import optimisation
 from utils.training.stages import Stage, check_classes, check_split, check_threat_model, need_files, open_stage
@@ -287,11 +287,15 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
                     defense=f"{settings.mi_loss}-{settings.adv_loss}", dataset=settings.data.dataset, **stage.split,
                     **settings.attack.threat_model)
 
-    fit(stage.folder, settings, compute, stage.batches,
-        lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
-                            adversarial_mi=estimators.get("adversarial"), settings=settings, compute=compute,
-                            steps_per_epoch=len(stage.batches), perturbation=perturbation),
-        evaluate, optimizer, nets, keep, settings.mi_loss.upper(), warnings)
+    natural_mi, adversarial_mi = estimators["natural"], estimators.get("adversarial")
+    with Loop(stage, nets, optimizer, settings.training, keep, settings.mi_loss.upper()) as loop:
+        for epoch in loop.epochs():
+            for x, y in loop.batches(epoch):
+                loss, log = step(x, y, epoch, loop.index, loop.generator, target=target, natural_mi=natural_mi,
+                                 adversarial_mi=adversarial_mi, settings=settings, compute=compute,
+                                 steps_per_epoch=len(stage.batches), perturbation=perturbation)
+                loop.step(loss, log)
+            loop.end_of_epoch(evaluate(epoch), warnings)
     print(f"done: {stage.folder.path}/target_model.pth and last_model.pth, metrics.csv, curves.png")
 
 

@@ -30,8 +30,10 @@ if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
 from utils.mi import losses
-from utils.mi.estimators import train
 from utils.scripts import run_script
+from utils.training import estimators
+from utils.training.loop import Loop
+from utils.training.stages import Stage, need_files, open_stage
 
 OBJECTIVES = {
     "cosine": {"natural": losses.cosine_natural, "adversarial": losses.cosine_adversarial},
@@ -40,7 +42,30 @@ OBJECTIVES = {
 
 
 def main(settings: Settings) -> None:
-    train(settings, OBJECTIVES[settings.objective])
+    inputs = {"pre_target": settings.pre_target}
+    need_files(inputs)
+    with open_stage(settings.stage, settings, inputs) as stage:
+        train(stage, settings)
+
+
+def train(stage: Stage, settings: Settings) -> None:
+    target, nets, optimizer = estimators.build(stage, settings)
+    evaluate = estimators.evaluation(stage, settings, target, nets)
+
+    def keep(which):
+        if which == "last":
+            estimators.save(stage, settings, nets)
+
+    with Loop(stage, nets, optimizer, settings.training, keep, "MI estimators") as loop:
+        for epoch in loop.epochs():
+            for x, y in loop.batches(epoch):
+                loss, log = estimators.step(
+                    x, y, epoch, loop.index, loop.generator, target=target, natural_mi=nets["natural"],
+                    adversarial_mi=nets["adversarial"], objectives=OBJECTIVES[settings.objective], settings=settings,
+                    compute=stage.compute)
+                loop.step(loss, log)
+            loop.end_of_epoch(evaluate())
+    print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
 
 
 if __name__ == "__main__":

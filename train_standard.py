@@ -51,7 +51,7 @@ from utils.attacks.projected_gradient import at_least_float32, pgd
 from utils.distributed import gather
 from utils.scripts import run_script
 from utils.training.held_out import examples, held_out
-from utils.training.loop import fit
+from utils.training.loop import Loop
 from utils.training.losses import LOSSES
 from utils.training.optimisation import optimisation
 from utils.training.stages import Stage, open_stage
@@ -93,7 +93,7 @@ def train(stage: Stage, settings: Settings) -> None:
     target = compute.compiled(compute.prepare(target)).train()
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
-    def evaluate(epoch):
+    def evaluate():
         return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute))
 
     def keep(which):
@@ -101,9 +101,13 @@ def train(stage: Stage, settings: Settings) -> None:
         models.save(kept, stage.folder.path / f"{which}_model.pth", defense=settings.defense, dataset=settings.data.dataset,
                     **stage.split, **threat_model)
 
-    fit(stage.folder, settings, compute, stage.batches,
-        lambda *batch: step(*batch, target=target, settings=settings, compute=compute, perturbation=perturbation),
-        evaluate, optimizer, nets, keep, f"{settings.defense} training")
+    with Loop(stage, nets, optimizer, settings.training, keep, f"{settings.defense} training") as loop:
+        for epoch in loop.epochs():
+            for x, y in loop.batches(epoch):
+                loss, log = step(x, y, epoch, loop.index, loop.generator, target=target, settings=settings, compute=compute,
+                                 perturbation=perturbation)
+                loop.step(loss, log)
+            loop.end_of_epoch(evaluate())
     print(f"done: {stage.folder.path}/best_model.pth and last_model.pth, metrics.csv, curves.png")
 
 

@@ -1,6 +1,6 @@
 """The losses of stages 2 and 3 arranged as the code released with the paper arranges them: the baseline to divide by.
 
-Value and gradient are those of `train_MIAT.step` and `utils.mi.estimators.step`; what differs is what they cost. Every use of an
+Value and gradient are those of `train_MIAT.step` and `estimators.step`; what differs is what they cost. Every use of an
 output of the target is a forward pass of its own and every MI value encodes its pattern anew: 7 target passes and 4 local passes
 for NAMID where 2 and 2 suffice, 16 and 16 in stage 2 where 2 and 2 suffice. Networks that are frozen in a stage still take weight
 gradients, which nothing clears (docs/differences.md, point 19). The released code's tensors are contiguous, so these steps are
@@ -34,7 +34,7 @@ def namid_step(x, y, epoch, index, generator, *, target, natural_mi, adversarial
 
 
 def stage2_step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, objectives, settings, compute):
-    """`utils.mi.estimators.step` in 16 target passes. Each objective is the mean of REPEATS equal ones, each of which has its own
+    """`estimators.step` in 16 target passes. Each objective is the mean of REPEATS equal ones, each of which has its own
     passes: the same loss, and every pass takes its part in the backward."""
     attack = settings.attack
     losses = {"natural": 0, "adversarial": 0}

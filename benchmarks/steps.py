@@ -19,10 +19,10 @@ from data.batches import Batches, to_float
 from models.mi import GlobalNet, LocalNet
 from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.mi import estimators
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import check
 from utils.settings.options import Training
+from utils.training import estimators
 from utils.training.held_out import examples
 
 LOADER_BATCHES = 49  # an epoch of 50,000 images in batches of 1024

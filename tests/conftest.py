@@ -42,7 +42,7 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
     with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", [script, *words]),
           mock.patch("utils.attacks.projected_gradient.pgd", stopping_pgd) if stop_at else contextlib.nullcontext()):
         # the modules that hold a step took their pgd when they were imported
-        held = [module for name, module in list(sys.modules.items()) if name in ("utils.mi.estimators",) and stop_at]
+        held = [module for name, module in list(sys.modules.items()) if name in ("utils.training.estimators",) and stop_at]
         with contextlib.ExitStack() as stack:
             for module in held:
                 stack.enter_context(mock.patch.object(module, "pgd", stopping_pgd))

@@ -31,7 +31,7 @@ for words in json.loads(sys.argv[1]):
 def edited(tmp_path_factory):
     """A copy of the code after the page's edits and commands, and what the commands said."""
     copy = tmp_path_factory.mktemp("ablations")
-    for name in ("data", "models", "utils"):
+    for name in ("common", "data", "models", "utils"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.glob("*.py"):
         shutil.copy(path, copy)

@@ -19,9 +19,10 @@ import train_MIAT
 from benchmarks import PARTS, bench, growth, measure, naive, report, steps
 from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.mi import estimators, patterns
+from utils.mi import patterns
 from utils.settings.command_line import check, parse
 from utils.settings.options import Attack
+from utils.training import estimators
 
 SMALL = steps.Sizes("resnet18", width=4, size=16, batch=8, n_units=16)
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ import train_standard
 from models import mi
 from utils.attacks import projected_gradient
 from utils.devices import Compute
-from utils.mi import estimators
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
+from utils.training import estimators
 
 BATCH, UNITS = 32, 2048
 COMPUTE = Compute(torch.device("cpu"), "fp32")

@@ -15,9 +15,10 @@ from common.locks import held
 from models import mi
 from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.mi import estimators, patterns
+from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
+from utils.training import estimators
 
 
 def everything_in(folder) -> dict[str, str]:
@@ -171,8 +172,15 @@ def test_estimators_by_eq_4_see_their_own_kind_of_sample_alone(chain):
             torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_the_script_of_eq_4_does_not_compare(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(script, "train", lambda settings, objectives, **more: seen.update(more))
-    script.main(None)
-    assert seen == {"compare": False}
+def test_the_script_of_eq_4_does_not_compare(chain, tmp_path, monkeypatch):
+    true, seen = estimators.step, set()
+
+    def noting(*batch, **settings):
+        seen.add(settings.get("compare", True))
+        return true(*batch, **settings)
+    monkeypatch.setattr(estimators, "step", noting)
+    words = [*ESTIMATOR, "--epochs", 1, "--pre-target", chain / "standard/best_model.pth", "--model-dir"]
+    succeed("train_MI_estimator_only_max.py", *words, tmp_path / "max")
+    assert seen == {False}
+    succeed("train_MI_estimator.py", *words, tmp_path / "cosine")
+    assert seen == {False, True}

@@ -249,10 +249,10 @@ def test_stopped_in_two_processes_goes_on_in_one(tmp_path):
     until((tmp_path / "metrics.csv").exists)
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=120)
-    assert running.returncode != 0 and said.count("the same command goes on") == 1
+    assert running.returncode != 0 and said.count("the same command resumes") == 1
     before = rows(tmp_path)
     again = succeed(*words)
-    assert "going on after epoch" in again.out and 1 <= len(before) < len(rows(tmp_path)) == 8
+    assert "resumed after epoch" in again.out and 1 <= len(before) < len(rows(tmp_path)) == 8
     assert rows(tmp_path)[:len(before)] == before
 
 

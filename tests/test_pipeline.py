@@ -20,8 +20,8 @@ import train_MIAT
 from common.locks import held
 from models import mi
 from utils.attacks.projected_gradient import pgd
-from utils.mi.estimators import load_estimators
 from utils.settings.command_line import parse
+from utils.training.estimators import load_estimators
 
 FOUR = ["local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth"]
 MI_COLUMNS = {f"{kind}_mi_of_{sample}_{chosen}" for kind in ("natural", "adversarial") for sample in ("natural", "adversarial")
@@ -131,10 +131,10 @@ def test_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(script, numbe
     succeed(script, *words, "--model-dir", through)
     first = run_script(script, *words, "--model-dir", stopped, stop_at=7, number=number)
     assert first.status == status, first.err + first.out
-    assert "the same command goes on" in first.err and (stopped / "last.ckpt").exists()
+    assert "the same command resumes" in first.err and (stopped / "last.ckpt").exists()
     assert torch.load(stopped / "last.ckpt", weights_only=True)["index"] > 0  # it was inside an epoch
     again = succeed(script, *words, "--model-dir", stopped)
-    assert "going on after epoch" in again.out
+    assert "resumed after epoch" in again.out
     names = [path.name for path in through.glob("*.pth")]
     assert names and all(same_bits(through / name, stopped / name) for name in names)
     told = [[{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in metrics(folder)]

@@ -14,9 +14,9 @@ import train_MIAT
 import train_standard
 from models import mi
 from utils.devices import Compute
-from utils.mi import estimators
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
+from utils.training import estimators
 
 COMPUTE = Compute(torch.device("cpu"), "fp32")
 N, UNITS, STEP = 8, 6, 0.007

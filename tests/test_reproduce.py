@@ -129,7 +129,7 @@ def test_stopped_by_a_signal_it_goes_on(tmp_path):
             break
         assert time.monotonic() - began < 100
     process.communicate(timeout=100)
-    assert any("going on" in line for line in seen) and (folder / "last_model.pth").exists()
+    assert any("resumed after epoch" in line for line in seen) and (folder / "last_model.pth").exists()
 
 
 def test_the_documented_commands_are_read():

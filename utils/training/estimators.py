@@ -1,6 +1,6 @@
 """The natural and the adversarial MI estimator: trained against a frozen target (stage 2), and loaded again (stage 3).
 
-Both scripts of stage 2 call `train`; what differs between them is the objective.
+Both scripts of stage 2 build, step, evaluate and save with these functions; what differs between them is the objective.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +15,17 @@ from utils.distributed import gather
 from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
 from utils.training.held_out import examples, held_out
-from utils.training.loop import fit
-from utils.training.stages import Stage, check_classes, check_threat_model, need_files, open_stage
+from utils.training.stages import Stage, check_classes, check_threat_model
 
 FILES = {"natural": "n", "adversarial": "a"}  # local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth
 
 
 def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, objectives, settings, compute, compare=True):
-    """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,).
+    """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and what the log shows of it.
+
+    objectives: {"natural", "adversarial": (a, b, masks) -> scalar} (utils/mi/losses.py). a: an estimator's value on its own kind
+    of sample, b: on the other, both (N,); masks: C, R, W and "fooled". compare=False: the objectives do not use b, the
+    estimators do not see the other kind of sample, and b is None.
 
     The target runs without gradients, once per distinct input; each estimator network runs once per distinct input, the
     natural and the adversarial outputs in passes of their own, for its batch norm is in train mode.
@@ -52,55 +55,46 @@ def own_and_other(estimator, pattern, own, other):
     return estimator.mi(local, encoded).chunk(2)  # one call: the patterns are copied to float32 once
 
 
-def train(settings, objectives: dict[str, Callable], compare: bool = True) -> None:
-    """Train both estimators with objectives["natural"] and objectives["adversarial"], each (a, b, masks) -> scalar, where
-    a is the estimator's value on its own kind of sample, b on the other (utils/mi/losses.py), both (N,); masks are C, R, W
-    and "fooled" = {argmax h(x~) != y}. compare=False: the objectives do not use b, the estimators do not see the other kind of
-    sample, and b is None."""
-    need_files({"pre_target": settings.pre_target})
-    with open_stage(settings.stage, settings, {"pre_target": settings.pre_target}) as stage:
-        _train(stage, settings, objectives, compare)
-
-
-def _train(stage: Stage, settings, objectives: dict[str, Callable], compare: bool) -> None:
-    compute, training, estimation = stage.compute, settings.training, settings.estimation
-
+def build(stage: Stage, settings) -> tuple[torch.nn.Module, dict[str, MIEstimator], torch.optim.Optimizer]:
+    """Build what stage 2 trains: the frozen target of --pre-target, {"natural": E_n, "adversarial": E_a}, and their Adam."""
+    compute, estimation = stage.compute, settings.estimation
     target = compute.prepare(models.load(settings.pre_target, settings.arch))
     check_threat_model(f"--pre-target {settings.pre_target}", target.about, settings)
     check_classes(target, stage.dataset, f"--pre-target {settings.pre_target}")
-    estimators = {}
+    channels, nets = target.tap_channels[estimation.representation], {}
     for kind in FILES:
-        global_net = mi.global_net(estimation.representation, target.tap_channels[estimation.representation], estimation.n_units)
-        estimators[kind] = compute.prepare(MIEstimator(mi.LocalNet(estimation.n_units), global_net, estimation.bound,
-                                                           estimation.scale_scores)).train()
+        global_net = mi.global_net(estimation.representation, channels, estimation.n_units)
+        estimator = MIEstimator(mi.LocalNet(estimation.n_units), global_net, estimation.bound, estimation.scale_scores)
+        nets[kind] = compute.prepare(estimator).train()
     compute.compiled(target)
-    parameters = [parameter for estimator in estimators.values() for parameter in estimator.parameters()]
-    optimizer = torch.optim.Adam(parameters, training.lr, fused=True)
+    parameters = [parameter for net in nets.values() for parameter in net.parameters()]
+    return target, nets, torch.optim.Adam(parameters, settings.training.lr, fused=True)
 
-    held = []  # the target is frozen: its held-out adversarial images are made once
 
-    def evaluate(epoch):
+def evaluation(stage: Stage, settings, target: torch.nn.Module, nets: dict[str, MIEstimator]) -> Callable[[], dict]:
+    """Return a function that measures accuracies and MI on the held-out images. The target is frozen: its adversarial images are
+    made once."""
+    held = []
+
+    def evaluate():
         if not held:
-            held.extend(examples(target, stage.held_images, stage.held_labels, settings, compute, estimation.representation))
-        values = held_out(held, estimators)
+            held.extend(examples(target, stage.held_images, stage.held_labels, settings, stage.compute,
+                                 settings.estimation.representation))
+        values = held_out(held, nets)
         values.pop("score", None)  # no epoch of the estimators is better than another: the last is kept
         return values
 
-    def keep(which):
-        if which == "last":
-            for kind, letter in FILES.items():
-                about = {"pattern": kind, "bound": estimation.bound, "scaled": estimation.scale_scores,
-                         "representation": estimation.representation, "dataset": settings.data.dataset,
-                         **settings.attack.threat_model}
-                mi.save_net(estimators[kind].local_net, stage.folder.path / f"local_{letter}_model.pth", **about)
-                mi.save_net(estimators[kind].global_net, stage.folder.path / f"global_{letter}_model.pth", **about)
+    return evaluate
 
-    fit(stage.folder, settings, compute, stage.batches,
-        lambda *batch: step(*batch, target=target, natural_mi=estimators["natural"],
-                            adversarial_mi=estimators["adversarial"], objectives=objectives, compare=compare,
-                            settings=settings, compute=compute),
-        evaluate, optimizer, estimators, keep, "MI estimators")
-    print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
+
+def save(stage: Stage, settings, nets: dict[str, MIEstimator]) -> None:
+    """Write the four files of both estimators into the run's folder."""
+    estimation = settings.estimation
+    for kind, letter in FILES.items():
+        about = {"pattern": kind, "bound": estimation.bound, "scaled": estimation.scale_scores,
+                 "representation": estimation.representation, "dataset": settings.data.dataset, **settings.attack.threat_model}
+        mi.save_net(nets[kind].local_net, stage.folder.path / f"local_{letter}_model.pth", **about)
+        mi.save_net(nets[kind].global_net, stage.folder.path / f"global_{letter}_model.pth", **about)
 
 
 def check_make(nets: dict[Path, torch.nn.Module], bound: str | None) -> None:
