@@ -52,7 +52,7 @@ def refuse(script: str) -> None:
 
 
 def stop() -> None:
-    """Leave the other distributed, when all have come to the end."""
+    """Leave the other processes, when all have come to the end."""
     if dist.is_available() and dist.is_initialized():
         wait()
         dist.destroy_process_group()

@@ -77,7 +77,7 @@ class _Reduction(NamedTuple):
 
     within(u, diagonal): of scores (M, L, n), which it changes where they are positives, as `diagonal` (M, 1, n) says; (M, L).
     gradient(u, reduced, weight): of sum(weight * reduced) in the scores so changed, (M, L, n), anything at positives; ends u.
-    between: (R, N, L), the sums over the patterns of each of R distributed, -> (N, L).
+    between: (R, N, L), the sums over the patterns of each of R processes, -> (N, L).
     """
 
     within: Callable
@@ -173,7 +173,7 @@ class _WithGradient(torch.autograd.Function):
 
 def _exchanged(positives: torch.Tensor, reduced: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Gather positives (K, m, L), of which each process has some rows, and the reduced negatives of
-    R distributed, (R, M, L)."""
+    R processes, (R, M, L)."""
     if distributed.count() == 1:
         return positives, reduced.unsqueeze(0)
     rows = distributed.gather(positives.transpose(0, 1).contiguous())

@@ -35,7 +35,7 @@ class Examples:
 def examples(target: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, settings, compute: Compute,
              representation: str = "logits") -> Iterable[Examples]:
     """Attack held-out images (uint8) batch by batch with PGD of --eval-steps steps, in float32, the target in eval mode. Where
-    there are several distributed, each takes batches of its own."""
+    there are several processes, each takes batches of its own."""
     attack = settings.attack
     for number, (x, y) in enumerate(in_order(images, labels, settings.training.batch_size, compute.device)):
         if number % distributed.count() != distributed.rank():
