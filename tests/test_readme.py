@@ -132,8 +132,11 @@ def test_the_links_and_files_of_a_page_exist(page):
     text = read(page)
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link
+    if page == "docs/ablations.md":
+        return  # it names files that its reader makes
     for path in re.findall(r"`((?:docs|tests|models|utils|data|results)/[\w./-]*)`", text):
-        assert page == "docs/ablations.md" or (ROOT / path).exists(), path
+        pattern = re.sub("SETTING|SEED", "*", path)
+        assert list(ROOT.glob(pattern)), path
 
 
 def test_the_readme_is_one_page_and_every_page_is_in_the_index():
