@@ -12,13 +12,16 @@ run made of other data or by other settings is set aside and made again. What is
 table says "not run", and a training that diverged says so. docs/reproduce.md explains the scales,
 what makes a run stale, and how the tables are to be read.
 """
+
 import importlib.util
 import os
 import shlex
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and importlib.util.find_spec("torch") is None:  # called with a Python that has nothing installed
+if (
+    __name__ == "__main__" and importlib.util.find_spec("torch") is None
+):  # called with a Python that has nothing installed
     python = Path(__file__).resolve().parent / ".venv/bin/python"
     if not python.exists():
         sys.exit("reproduce.py: no .venv here yet; ./run setup makes it")
@@ -30,7 +33,19 @@ from typing import Literal
 from tyro.conf import Positional
 
 from common.errors import InputError
-from reproduction.plan import DEFENSES, FIGURES, NORMS, ROOT, STABILITY, TABLES, Experiment, Graph, interpreter, plan, remember
+from reproduction.plan import (
+    DEFENSES,
+    FIGURES,
+    NORMS,
+    ROOT,
+    STABILITY,
+    TABLES,
+    Experiment,
+    Graph,
+    interpreter,
+    plan,
+    remember,
+)
 from reproduction.scales import SCALES
 from utils.settings.command_line import parse
 from utils.settings.options import Dataset, Fraction, need
@@ -71,12 +86,31 @@ class Settings:
         need(self.jobs > 0, "jobs", self.jobs, "give 1 or more")
         need(self.alpha is None or self.alpha >= 0, "alpha", self.alpha, "give 0 or more")
         for name in self.defenses.split(","):
-            need(name in DEFENSES, "defenses", name, f"is unknown; choose from {', '.join(DEFENSES)}")
+            need(
+                name in DEFENSES, "defenses", name, f"is unknown; choose from {', '.join(DEFENSES)}"
+            )
         if self.target == STABILITY:
-            need(self.norm != "l2", "norm", self.norm, "stability is about linf alone; leave --norm out")
-            need(self.alpha is None, "alpha", self.alpha, "stability has its own; leave --alpha out")
-            need(self.defenses == ",".join(DEFENSES), "defenses", self.defenses, "stability has rows of its own; leave it out")
-        need(not (self.plan and self.target == "report"), "plan", "", "report runs nothing; leave --plan out")
+            need(
+                self.norm != "l2",
+                "norm",
+                self.norm,
+                "stability is about linf alone; leave --norm out",
+            )
+            need(
+                self.alpha is None, "alpha", self.alpha, "stability has its own; leave --alpha out"
+            )
+            need(
+                self.defenses == ",".join(DEFENSES),
+                "defenses",
+                self.defenses,
+                "stability has rows of its own; leave it out",
+            )
+        need(
+            not (self.plan and self.target == "report"),
+            "plan",
+            "",
+            "report runs nothing; leave --plan out",
+        )
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -92,23 +126,45 @@ def show(graph: Graph, settings: Settings) -> None:
     for name, node in graph.nodes.items():
         state, seconds = graph.state(name), costs.seconds(name)
         left += seconds if state in ("not run", "stale") else 0.0
-        after = f", after {', '.join(str(numbers[each]) for each in node.needs)}" if node.needs else ""
+        after = (
+            f", after {', '.join(str(numbers[each]) for each in node.needs)}" if node.needs else ""
+        )
         cost = state if state in ("finished", "diverged") else f"about {duration(seconds)}"
         lines += [f"# {numbers[name]}. {node.purpose}{after}: {cost}"]
         if state == "stale":
-            lines += [f"#    stale: {graph.why(name)}",
-                      "#    reproduce.py sets it aside; before a queue, move it"]
+            lines += [
+                f"#    stale: {graph.why(name)}",
+                "#    reproduce.py sets it aside; before a queue, move it",
+            ]
         lines += [node.command]
-    print(f"# {settings.target} at scale {settings.scale}: {len(graph.nodes)} runs in {graph.experiment.root}, about "
-          f"{duration(left)} for those that are missing, one after another")
-    print(f"# {HOW}\n# Run the lines in {ROOT}; a line whose run is finished says so and ends.", *lines, sep="\n")
+    print(
+        f"# {settings.target} at scale {settings.scale}: {len(graph.nodes)} runs in {graph.experiment.root}, about "
+        f"{duration(left)} for those that are missing, one after another"
+    )
+    print(
+        f"# {HOW}\n# Run the lines in {ROOT}; a line whose run is finished says so and ends.",
+        *lines,
+        sep="\n",
+    )
     print(f"# the tables, figures and report\n{again(settings)}")
 
 
 def again(settings: Settings) -> str:
     """This command as a shell line, without --plan."""
-    given = {name: getattr(settings, name) for name in ("scale", "dataset", "data_dir", "data_note", "norm", "seeds", "defenses",
-                                                        "alpha", "out")}
+    given = {
+        name: getattr(settings, name)
+        for name in (
+            "scale",
+            "dataset",
+            "data_dir",
+            "data_note",
+            "norm",
+            "seeds",
+            "defenses",
+            "alpha",
+            "out",
+        )
+    }
     words = [interpreter(), "reproduce.py", settings.target]
     for name, value in given.items():
         words += [f"--{name.replace('_', '-')}", str(value)] if value not in (None, "") else []
@@ -128,7 +184,9 @@ def write(graph: Graph, settings: Settings) -> None:
 
     path = report(settings.out)
     if path is None:
-        raise InputError(f"--out {settings.out}: holds no results yet; run a table or a figure first")
+        raise InputError(
+            f"--out {settings.out}: holds no results yet; run a table or a figure first"
+        )
     if graph:
         for folder, suffix in (("tables", "md"), ("figures", "png")):
             for each in sorted((graph.experiment.root / folder).glob(f"*.{suffix}")):
@@ -144,8 +202,15 @@ def main(settings: Settings) -> None:
         write(None, settings)
         return
     dataset = settings.dataset or SCALES[settings.scale].dataset
-    experiment = Experiment(settings.out, dataset, settings.scale, settings.seeds, settings.data_dir, settings.alpha,
-                            settings.data_note)
+    experiment = Experiment(
+        settings.out,
+        dataset,
+        settings.scale,
+        settings.seeds,
+        settings.data_dir,
+        settings.alpha,
+        settings.data_note,
+    )
     asked = settings.target, settings.norms, settings.defenses.split(",")
     graph = plan(experiment, *asked)  # a mistake is said before anything is written
     if settings.plan:
@@ -155,7 +220,10 @@ def main(settings: Settings) -> None:
     try:
         run(graph, settings.jobs)
     except Stopped as end:
-        print(f"reproduce.py: {end}; what was made stays, and the same command goes on", file=sys.stderr)
+        print(
+            f"reproduce.py: {end}; what was made stays, and the same command goes on",
+            file=sys.stderr,
+        )
         raise SystemExit(end.status) from None
     write(graph, settings)
 

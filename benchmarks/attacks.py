@@ -7,6 +7,7 @@ Each attack is run, then replayed: as many passes, forwards or forwards and back
 order, with nothing between. overhead = time of the attack / time of the replay - 1, the median over rounds of that within a
 round. No image leaves early, and the network is an untrained one: neither changes what a pass costs.
 """
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,9 @@ class Recorded(torch.nn.Module):
         return logits
 
 
-def replay(network: torch.nn.Module, passes: list[tuple[tuple[int, ...], int]], device: torch.device) -> None:
+def replay(
+    network: torch.nn.Module, passes: list[tuple[tuple[int, ...], int]], device: torch.device
+) -> None:
     """The passes alone."""
     images = {shape: torch.rand(shape, device=device) for shape, _ in passes}
     for shape, back in passes:
@@ -91,7 +94,11 @@ def main(settings: Settings) -> None:
     compute = devices.compute(settings.device)
     make_folder(settings.output.parent, "--output: the folder")
     torch.manual_seed(1)
-    network = compute.prepare(models.build(settings.arch, width=settings.width)).eval().requires_grad_(False)
+    network = (
+        compute.prepare(models.build(settings.arch, width=settings.width))
+        .eval()
+        .requires_grad_(False)
+    )
     x = torch.rand(settings.batch_size, 3, settings.size, settings.size, device=compute.device)
     y = network(x).argmax(1)
     rows = []
@@ -104,26 +111,69 @@ def main(settings: Settings) -> None:
             registry.attack(spec.name, model, x, y, norm, epsilon)
 
         attack(model=recorded)
-        ready = {"attack": lambda attack=attack: attack,
-                 "replay": lambda passes=recorded.passes: lambda: replay(network, passes, compute.device)}
+        ready = {
+            "attack": lambda attack=attack: attack,
+            "replay": lambda passes=recorded.passes: (
+                lambda: replay(network, passes, compute.device)
+            ),
+        }
         seconds, failed = measure.in_turn(ready, settings.runs, 1, compute.device)
         if failed:
             print(f"{name}: not measured: {'; '.join(failed.values())}")
             continue
         taken = [one / other - 1 for one, other in zip(seconds["attack"], seconds["replay"])]
-        rows.append({"attack": spec.name, "norm": norm, "passes": len(recorded.passes),
-                     "backward": sum(back for _, back in recorded.passes), "seconds": measure.summary(seconds["attack"]),
-                     "replay_seconds": measure.summary(seconds["replay"]), "overhead": measure.summary(taken)})
-    facts = {"arch": settings.arch, "width": network.options["width"], "size": settings.size, "batch": settings.batch_size,
-             "runs": settings.runs, "hardware": provenance.hardware(compute.device), "versions": provenance.versions(),
-             "git_commit": git_commit(), "rows": rows}
+        rows.append(
+            {
+                "attack": spec.name,
+                "norm": norm,
+                "passes": len(recorded.passes),
+                "backward": sum(back for _, back in recorded.passes),
+                "seconds": measure.summary(seconds["attack"]),
+                "replay_seconds": measure.summary(seconds["replay"]),
+                "overhead": measure.summary(taken),
+            }
+        )
+    facts = {
+        "arch": settings.arch,
+        "width": network.options["width"],
+        "size": settings.size,
+        "batch": settings.batch_size,
+        "runs": settings.runs,
+        "hardware": provenance.hardware(compute.device),
+        "versions": provenance.versions(),
+        "git_commit": git_commit(),
+        "rows": rows,
+    }
     write_text(settings.output, json.dumps(facts, indent=1) + "\n")
-    print(table(["attack", "passes", "of them back", "seconds", "passes alone", "overhead %", "quartiles"], [
-        [row["attack"], str(row["passes"]), str(row["backward"]), f"{row['seconds']['median']:.2f}",
-         f"{row['replay_seconds']['median']:.2f}", f"{100 * row['overhead']['median']:.1f}",
-         f"{100 * row['overhead']['q1']:.1f} to {100 * row['overhead']['q3']:.1f}"] for row in rows]))
-    print(f"{settings.arch}, width {network.options['width']}, batch {settings.batch_size}, {settings.size}x{settings.size}, "
-          f"float32; {facts['hardware']}; written: {settings.output}")
+    print(
+        table(
+            [
+                "attack",
+                "passes",
+                "of them back",
+                "seconds",
+                "passes alone",
+                "overhead %",
+                "quartiles",
+            ],
+            [
+                [
+                    row["attack"],
+                    str(row["passes"]),
+                    str(row["backward"]),
+                    f"{row['seconds']['median']:.2f}",
+                    f"{row['replay_seconds']['median']:.2f}",
+                    f"{100 * row['overhead']['median']:.1f}",
+                    f"{100 * row['overhead']['q1']:.1f} to {100 * row['overhead']['q3']:.1f}",
+                ]
+                for row in rows
+            ],
+        )
+    )
+    print(
+        f"{settings.arch}, width {network.options['width']}, batch {settings.batch_size}, {settings.size}x{settings.size}, "
+        f"float32; {facts['hardware']}; written: {settings.output}"
+    )
 
 
 if __name__ == "__main__":

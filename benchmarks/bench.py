@@ -10,6 +10,7 @@ rounds of the quotient within a round. Timed are the steps of the training scrip
 random images (benchmarks/steps.py). The first batch size takes every precision and layout and the naive steps, the others the
 last precision in the first layout. Written to --output: bench.json and bench.csv, or growth.csv and growth.png.
 """
+
 import os
 import time
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from benchmarks import PARTS
 from utils.settings.command_line import flat, parse
 from utils.settings.options import Arch, Count, need
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is imported: the profiler, which measures memory, is silent
+os.environ.setdefault(
+    "KINETO_LOG_LEVEL", "99"
+)  # before torch is imported: the profiler, which measures memory, is silent
 
 SMALL = {"arch": ("resnet18",), "width": 16, "size": 16, "batch_size": (128, 32), "n_units": 256}
 FULL = {"arch": ("resnet18", "wrn34-10"), "size": 32, "batch_size": (1024, 256), "n_units": 2048}
@@ -66,7 +69,12 @@ class Settings:
             if getattr(self, option) in (None, ()):
                 setattr(self, option, value)
         need(self.width is None or self.width > 0, "width", self.width, "give 1 or more channels")
-        need(self.size >= 16 and self.size % 4 == 0, "size", self.size, "give a multiple of 4 from 16 up")
+        need(
+            self.size >= 16 and self.size % 4 == 0,
+            "size",
+            self.size,
+            "give a multiple of 4 from 16 up",
+        )
         need(min(self.batch_size) > 1, "batch_size", min(self.batch_size), "give 2 or more images")
         need(self.n_units > 0, "n_units", self.n_units, "give 1 or more")
         need(self.runs > 1, "runs", self.runs, "give 2 or more: one run has no spread")
@@ -90,7 +98,11 @@ from utils import devices, provenance
 from utils.provenance import git_commit
 from utils.scripts import run_script
 
-COMPILED = ("pgd", "at", "namid")  # with --compile auto: on a CPU a network takes a minute to compile
+COMPILED = (
+    "pgd",
+    "at",
+    "namid",
+)  # with --compile auto: on a CPU a network takes a minute to compile
 
 
 def plan(settings: Settings) -> list[tuple[Sizes, list[tuple[Variant, str]]]]:
@@ -100,10 +112,18 @@ def plan(settings: Settings) -> list[tuple[Sizes, list[tuple[Variant, str]]]]:
     for arch in settings.arch:
         for number, batch in enumerate(settings.batch_size):
             if number == 0:
-                variants = [Variant(precision, layout) for precision in settings.precision for layout in layouts]
+                variants = [
+                    Variant(precision, layout)
+                    for precision in settings.precision
+                    for layout in layouts
+                ]
                 cases = [(variant, part) for variant in variants for part in settings.parts]
-                cases += [(replace(variant, compile=True), part) for variant, part in cases if settings.compile == "on"
-                          or (settings.compile == "auto" and variant == best and part in COMPILED)]
+                cases += [
+                    (replace(variant, compile=True), part)
+                    for variant, part in cases
+                    if settings.compile == "on"
+                    or (settings.compile == "auto" and variant == best and part in COMPILED)
+                ]
             else:
                 cases = [(best, part) for part in settings.parts if "naive" not in part]
             sizes = Sizes(arch, settings.width, settings.size, batch, settings.n_units)
@@ -124,15 +144,24 @@ def as_it_is(case: tuple[Variant, str]) -> tuple[Variant, str]:
     return variant, part
 
 
-def bench(sizes: Sizes, cases: list[tuple[Variant, str]], settings: Settings, device: torch.device
-          ) -> tuple[list[dict], list[str]]:
+def bench(
+    sizes: Sizes, cases: list[tuple[Variant, str]], settings: Settings, device: torch.device
+) -> tuple[list[dict], list[str]]:
     """A row for each case, and a line for each that failed."""
     torch.manual_seed(SEED)
     images = made_up(sizes, device)
-    benches = {variant: Workbench(sizes, variant, *images) for variant in dict.fromkeys(variant for variant, _ in cases)}
+    benches = {
+        variant: Workbench(sizes, variant, *images)
+        for variant in dict.fromkeys(variant for variant, _ in cases)
+    }
     flops = count_flops(sizes, list(dict.fromkeys(part for _, part in cases)))
-    ready = {(variant, part): (lambda bench=benches[variant], part=part: bench.part(part)) for variant, part in cases}
-    with torch._dynamo.config.patch(recompile_limit=64):  # the limit is per architecture, not per network
+    ready = {
+        (variant, part): (lambda bench=benches[variant], part=part: bench.part(part))
+        for variant, part in cases
+    }
+    with torch._dynamo.config.patch(
+        recompile_limit=64
+    ):  # the limit is per architecture, not per network
         seconds, failed = measure.in_turn(ready, settings.runs, settings.warmup, device)
         rows = []
         for (variant, part), runs in seconds.items():
@@ -145,21 +174,40 @@ def bench(sizes: Sizes, cases: list[tuple[Variant, str]], settings: Settings, de
             runs = [taken / units for taken in runs]
             took = measure.summary(runs)
             work = flops[part] / units if part in flops else None
-            rows.append({"part": part, **asdict(sizes), **asdict(variant), "seconds": took, "runs": runs,
-                         "images_per_second": sizes.batch / took["median"], "flops": work,
-                         "flop_per_second": work and work / took["median"], "peak_bytes": peak})
+            rows.append(
+                {
+                    "part": part,
+                    **asdict(sizes),
+                    **asdict(variant),
+                    "seconds": took,
+                    "runs": runs,
+                    "images_per_second": sizes.batch / took["median"],
+                    "flops": work,
+                    "flop_per_second": work and work / took["median"],
+                    "peak_bytes": peak,
+                }
+            )
     report.add_ratios(rows)
-    return rows, [f"{PARTS[part]}, {sizes.arch}, batch {sizes.batch}, {variant.precision}{', compiled' * variant.compile}: {why}"
-                  for (variant, part), why in failed.items()]
+    return rows, [
+        f"{PARTS[part]}, {sizes.arch}, batch {sizes.batch}, {variant.precision}{', compiled' * variant.compile}: {why}"
+        for (variant, part), why in failed.items()
+    ]
 
 
 def machine(device: torch.device) -> dict:
     """What the numbers hold for."""
-    return {"hardware": provenance.hardware(device), "device": device.type, "threads": torch.get_num_threads(),
-            "versions": provenance.versions(), "git_commit": git_commit(), "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "matmul_tf32": torch.backends.cuda.matmul.allow_tf32, "cudnn_tf32": torch.backends.cudnn.allow_tf32,
-            "cudnn_benchmark": torch.backends.cudnn.benchmark}
+    return {
+        "hardware": provenance.hardware(device),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "versions": provenance.versions(),
+        "git_commit": git_commit(),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
 
 
 def main(settings: Settings) -> None:
@@ -167,8 +215,11 @@ def main(settings: Settings) -> None:
     settings.precision = settings.precision or tuple(dict.fromkeys(("fp32", compute.precision)))
     make_folder(settings.output, "--output")
     about = machine(compute.device)
-    print(f"{about['hardware']}; torch {about['versions']['torch']}, TF32 {'on' if about['matmul_tf32'] else 'off'}; "
-          f"{about['date']}; commit {about['git_commit']}", flush=True)
+    print(
+        f"{about['hardware']}; torch {about['versions']['torch']}, TF32 {'on' if about['matmul_tf32'] else 'off'}; "
+        f"{about['date']}; commit {about['git_commit']}",
+        flush=True,
+    )
     if settings.growth:
         growth.run(settings, compute.device, about)
         return
@@ -179,8 +230,11 @@ def main(settings: Settings) -> None:
         measure.release()
         rows, failed = rows + more, failed + wrong
         if more:
-            print(f"\n{sizes.arch} of width {sizes.width or 'its own'}, {sizes.size}x{sizes.size} images, {sizes.n_units} units; "
-                  f"median of {settings.runs} rounds, per step or batch:\n\n{report.show(more)}", flush=True)
+            print(
+                f"\n{sizes.arch} of width {sizes.width or 'its own'}, {sizes.size}x{sizes.size} images, {sizes.n_units} units; "
+                f"median of {settings.runs} rounds, per step or batch:\n\n{report.show(more)}",
+                flush=True,
+            )
         report.write(settings.output, about, flat(settings), rows, failed)
     for line in failed:
         print(f"warning: not measured: {line}")

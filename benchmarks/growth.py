@@ -2,6 +2,7 @@
 
 Growth as a power shows as a straight line on logarithmic axes; its slope is the power.
 """
+
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,12 @@ BATCHES = (0.25, 0.5, 1, 2, 4)  # of the bench's batch
 SIDES = (16, 32, 64)  # pixels
 UNITS = (256, 512, 1024, 2048)
 IMAGES = (1, 2, 4, 8, 16)  # times LOADER_BATCHES batches
-AXES = {"batch": "images in a batch", "pixels": "pixels of an image", "units": "units of the estimators",
-        "images": "images of the set"}
+AXES = {
+    "batch": "images in a batch",
+    "pixels": "pixels of an image",
+    "units": "units of the estimators",
+    "images": "images of the set",
+}
 MEASURES = {"median": "seconds", "peak_bytes": "peak memory (MiB)"}
 STEPS = {"namid": "NAMID step", "mi": "its MI part alone", "loader": "loader, an epoch"}
 
@@ -49,7 +54,9 @@ def sweeps(base: Sizes) -> dict[tuple[str, int], Sizes]:
     return points | {("units", units): replace(base, n_units=units) for units in UNITS}
 
 
-def cases(base: Sizes, variant: Variant, device: torch.device) -> dict[tuple[str, int, str], tuple[Workbench, Callable]]:
+def cases(
+    base: Sizes, variant: Variant, device: torch.device
+) -> dict[tuple[str, int, str], tuple[Workbench, Callable]]:
     """{(axis, value, step): (its networks, what brings them into the step's state and returns the step)}."""
     found = {}
     for (axis, value), sizes in sweeps(base).items():
@@ -59,7 +66,9 @@ def cases(base: Sizes, variant: Variant, device: torch.device) -> dict[tuple[str
             found[axis, value, step] = bench, bench.namid
     images, labels = made_up(base, device)
     for times in IMAGES:
-        bench = Workbench(base, variant, images.repeat(times, 1, 1, 1), labels.repeat(times), MeanColour)
+        bench = Workbench(
+            base, variant, images.repeat(times, 1, 1, 1), labels.repeat(times), MeanColour
+        )
         found["images", times * LOADER_BATCHES * base.batch, "loader"] = bench, bench.loader
     return found
 
@@ -72,27 +81,50 @@ def slope(values: list[float], measured: list[float]) -> float:
 def run(settings, device: torch.device, about: dict) -> None:
     """Measure, and write growth.csv and growth.png."""
     torch.manual_seed(SEED)
-    base = Sizes(settings.arch[0], settings.width, settings.size, settings.batch_size[0], settings.n_units)
+    base = Sizes(
+        settings.arch[0], settings.width, settings.size, settings.batch_size[0], settings.n_units
+    )
     variant = Variant(settings.precision[-1], settings.layout[0] == "channels-last")
     found = cases(base, variant, device)
-    seconds, failed = measure.in_turn({key: ready for key, (_, ready) in found.items()}, settings.runs, settings.warmup, device)
+    seconds, failed = measure.in_turn(
+        {key: ready for key, (_, ready) in found.items()}, settings.runs, settings.warmup, device
+    )
     rows = []
     for key, runs in seconds.items():
         axis, value, step = key
         bench, ready = found[key]
         timed = ready()
         bench.clear()
-        rows.append({"axis": axis, "value": value, "step": step, **measure.summary(runs),
-                     "peak_bytes": measure.peak_memory(timed, device)})
+        rows.append(
+            {
+                "axis": axis,
+                "value": value,
+                "step": step,
+                **measure.summary(runs),
+                "peak_bytes": measure.peak_memory(timed, device),
+            }
+        )
         bench.clear()
     write_csv(settings.output / "growth.csv", rows)
-    title = (f"{base.arch} of width {base.width or 'its own'}; where not varied: batch {base.batch}, {base.size}x{base.size} "
-             f"pixels, {base.n_units} units; {variant.precision}; {about['hardware']}, torch {about['versions']['torch']}")
+    title = (
+        f"{base.arch} of width {base.width or 'its own'}; where not varied: batch {base.batch}, {base.size}x{base.size} "
+        f"pixels, {base.n_units} units; {variant.precision}; {about['hardware']}, torch {about['versions']['torch']}"
+    )
     lines = curves(rows)
     plot(lines, settings.output / "growth.png", title)
-    print(f"\n{title}\nSlopes on logarithmic axes:\n\n" + table(["", *MEASURES.values()], [
-        [f"{STEPS[step]} against {AXES[axis]}", *(f"{slope(values, measured[name]):.2f}" for name in MEASURES)]
-        for (axis, step), (values, measured) in lines.items()]))
+    print(
+        f"\n{title}\nSlopes on logarithmic axes:\n\n"
+        + table(
+            ["", *MEASURES.values()],
+            [
+                [
+                    f"{STEPS[step]} against {AXES[axis]}",
+                    *(f"{slope(values, measured[name]):.2f}" for name in MEASURES),
+                ]
+                for (axis, step), (values, measured) in lines.items()
+            ],
+        )
+    )
     for (axis, value, step), why in failed.items():
         print(f"warning: not measured: {STEPS[step]} at {value} {AXES[axis]}: {why}")
     print(f"done: {settings.output}/growth.csv and growth.png")
@@ -102,7 +134,9 @@ def curves(rows: list[dict]) -> dict[tuple[str, str], tuple[list, dict[str, list
     """{(axis, step): (values on the axis, {measure: what was measured there})}, of two points or more."""
     lines = {}
     for row in rows:
-        values, measured = lines.setdefault((row["axis"], row["step"]), ([], {name: [] for name in MEASURES}))
+        values, measured = lines.setdefault(
+            (row["axis"], row["step"]), ([], {name: [] for name in MEASURES})
+        )
         values.append(row["value"])
         for name in MEASURES:
             measured[name].append(row[name] / 2**20 if name == "peak_bytes" else row[name])
@@ -112,13 +146,24 @@ def curves(rows: list[dict]) -> dict[tuple[str, str], tuple[list, dict[str, list
 def plot(lines: dict, path: Path, title: str) -> None:
     """What `curves` returns, a panel for each measure and axis, slopes in the legends, as a PNG file."""
     columns = list(dict.fromkeys(axis for axis, _ in lines))
-    figure, panels = plt.subplots(len(MEASURES), len(columns), figsize=(3.6 * len(columns), 3.2 * len(MEASURES)), squeeze=False,
-                                  layout="constrained")
+    figure, panels = plt.subplots(
+        len(MEASURES),
+        len(columns),
+        figsize=(3.6 * len(columns), 3.2 * len(MEASURES)),
+        squeeze=False,
+        layout="constrained",
+    )
     for (axis, step), (values, measured) in lines.items():
         style = list(STEPS).index(step)
         for panel, (name, label) in zip(panels[:, columns.index(axis)], MEASURES.items()):
-            panel.loglog(values, measured[name], color=COLOURS[style], linestyle=STYLES[style], marker="o^s"[style],
-                         label=f"{STEPS[step]}, slope {slope(values, measured[name]):.2f}")
+            panel.loglog(
+                values,
+                measured[name],
+                color=COLOURS[style],
+                linestyle=STYLES[style],
+                marker="o^s"[style],
+                label=f"{STEPS[step]}, slope {slope(values, measured[name]):.2f}",
+            )
             panel.set_xticks(values, [f"{value:g}" for value in values], fontsize=7)
             panel.set_xticks([], minor=True)
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,5 @@
 """Time, arithmetic and memory of a function without arguments, and what is said of repeated times."""
+
 import gc
 import json
 import statistics
@@ -40,12 +41,18 @@ def peak_memory(run: Run, device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as record:
         run()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         record.export_chrome_trace(str(path))
-        events = [event for event in json.loads(path.read_text())["traceEvents"] if event.get("name") == "[memory]"]
+        events = [
+            event
+            for event in json.loads(path.read_text())["traceEvents"]
+            if event.get("name") == "[memory]"
+        ]
     live, now, peak = {}, 0, 0
     for event in sorted(events, key=lambda event: event["ts"]):
         size, address = event["args"]["Bytes"], event["args"]["Addr"]
@@ -71,8 +78,9 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
-def in_turn(cases: dict[object, Callable[[], Run]], runs: int, warmup: int, device: torch.device
-            ) -> tuple[dict[object, list[float]], dict[object, str]]:
+def in_turn(
+    cases: dict[object, Callable[[], Run]], runs: int, warmup: int, device: torch.device
+) -> tuple[dict[object, list[float]], dict[object, str]]:
     """Time `runs` rounds of all cases after `warmup` untimed ones, each case once a round, so that a machine that
     drifts slows all of them alike.
 
@@ -81,7 +89,9 @@ def in_turn(cases: dict[object, Callable[[], Run]], runs: int, warmup: int, devi
     RuntimeError, is left out from there on.
     """
     seconds, failed = {key: [] for key in cases}, {}
-    with tqdm(total=(warmup + runs) * len(cases), unit="run", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(
+        total=(warmup + runs) * len(cases), unit="run", disable=not sys.stderr.isatty(), leave=False
+    ) as bar:
         for turn in range(warmup + runs):
             for key, ready in cases.items():
                 bar.update()
@@ -90,7 +100,9 @@ def in_turn(cases: dict[object, Callable[[], Run]], runs: int, warmup: int, devi
                 try:
                     taken = clock(ready(), device)
                 except RuntimeError as error:
-                    failed[key] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                    failed[key] = (
+                        f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                    )
                 else:
                     if turn >= warmup:
                         seconds[key].append(taken)

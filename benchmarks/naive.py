@@ -6,6 +6,7 @@ for NAMID where 2 and 2 suffice, 16 and 16 in stage 2 where 2 and 2 suffice. Net
 gradients, which nothing clears (docs/differences.md, point 19). The released code's tensors are contiguous, so these steps are
 timed on contiguous networks. The estimators look at the logits.
 """
+
 import torch
 
 from utils.attacks.projected_gradient import pgd
@@ -16,32 +17,80 @@ from utils.training.losses import ce
 REPEATS = 4  # passes per MI value in stage 2: two estimators x two kinds of sample x REPEATS = 16
 
 
-def namid_step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, settings, compute, steps_per_epoch):
+def namid_step(
+    x,
+    y,
+    epoch,
+    index,
+    generator,
+    *,
+    target,
+    natural_mi,
+    adversarial_mi,
+    settings,
+    compute,
+    steps_per_epoch,
+):
     """`train_MIAT.step` with --adv-loss ce after the warm-up, in 7 target passes: two that only select, one for L_adv, one
     for each MI value."""
     attack = settings.attack
     with compute.autocast():
-        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, generator=generator)
+        x_adv = pgd(
+            target,
+            x,
+            y,
+            attack.norm,
+            attack.epsilon,
+            attack.num_steps,
+            attack.step_size,
+            generator=generator,
+        )
         with torch.no_grad():
             selected = patterns.select(target(x), target(x_adv), y)["W"]
         adv_loss = ce(None, target(x_adv), y)
-        natural = natural_mi(patterns.natural(x, x_adv), target(x))                        # E_n(x; h(x))
-        natural_adv = natural_mi(patterns.natural(x, x_adv), target(x_adv))                # E_n(x; h(x~))
-        adversarial = adversarial_mi(patterns.adversarial(x, x_adv), target(x))            # E_a(n; h(x))
-        adversarial_adv = adversarial_mi(patterns.adversarial(x, x_adv), target(x_adv))    # E_a(n; h(x~))
+        natural = natural_mi(patterns.natural(x, x_adv), target(x))  # E_n(x; h(x))
+        natural_adv = natural_mi(patterns.natural(x, x_adv), target(x_adv))  # E_n(x; h(x~))
+        adversarial = adversarial_mi(patterns.adversarial(x, x_adv), target(x))  # E_a(n; h(x))
+        adversarial_adv = adversarial_mi(
+            patterns.adversarial(x, x_adv), target(x_adv)
+        )  # E_a(n; h(x~))
     mi_loss = namid(natural, natural_adv, adversarial, adversarial_adv, selected, settings.lam)
     return adv_loss + settings.alpha * mi_loss, {"adv_loss": adv_loss, "mi_loss": mi_loss}
 
 
-def stage2_step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, objectives, settings, compute):
+def stage2_step(
+    x,
+    y,
+    epoch,
+    index,
+    generator,
+    *,
+    target,
+    natural_mi,
+    adversarial_mi,
+    objectives,
+    settings,
+    compute,
+):
     """`estimators.step` in 16 target passes. Each objective is the mean of REPEATS equal ones, each of which has its own
     passes: the same loss, and every pass takes its part in the backward."""
     attack = settings.attack
     losses = {"natural": 0, "adversarial": 0}
     with compute.autocast():
-        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, generator=generator)
-    sides = {"natural": (natural_mi, patterns.natural(x, x_adv), x, x_adv),
-             "adversarial": (adversarial_mi, patterns.adversarial(x, x_adv), x_adv, x)}
+        x_adv = pgd(
+            target,
+            x,
+            y,
+            attack.norm,
+            attack.epsilon,
+            attack.num_steps,
+            attack.step_size,
+            generator=generator,
+        )
+    sides = {
+        "natural": (natural_mi, patterns.natural(x, x_adv), x, x_adv),
+        "adversarial": (adversarial_mi, patterns.adversarial(x, x_adv), x_adv, x),
+    }
     for kind, (estimator, pattern, own, other) in sides.items():
         for _ in range(REPEATS):
             with compute.autocast():

@@ -1,4 +1,5 @@
 """What a plan will take: seconds recorded where a run of the kind was made before, a count of passes where none was."""
+
 import importlib
 import re
 import subprocess
@@ -14,8 +15,15 @@ from reproduction.run import recorded
 from utils.settings.command_line import parse
 
 # Images to train on and to test on, where the whole set is read.
-SIZES = {"digits": (1400, 397), "mnist": (60000, 10000), "cifar10": (50000, 10000), "cifar100": (50000, 10000),
-         "svhn": (73257, 26032), "fashion-mnist": (60000, 10000), "tiny-imagenet": (100000, 10000)}
+SIZES = {
+    "digits": (1400, 397),
+    "mnist": (60000, 10000),
+    "cifar10": (50000, 10000),
+    "cifar100": (50000, 10000),
+    "svhn": (73257, 26032),
+    "fashion-mnist": (60000, 10000),
+    "tiny-imagenet": (100000, 10000),
+}
 # A pass is one of an attack: forward and gradient in the input. A training step's, with gradients in the weights, costs half as
 # much again, a forward pass alone half of it (tests/test_flops.py counts them).
 TRAIN, FORWARD = 1.5, 0.5
@@ -25,8 +33,10 @@ STANDING = 0.4  # the share of the images that an attack has to work on to its e
 PASSES = {"none": FORWARD, "aa": 2000 + 6000 * FORWARD, "tidim": 40}
 FACTORS = {"pgd": 1, "ddn": 1, "cw": 4, "fwa": 3}
 
-HOW = ("Estimates: the mean of recorded times where the same run was made for another seed or before; else images x passes x "
-       f"the time of one pass, measured just now on this machine, with {STANDING:.0%} of the images standing to an attack's end.")
+HOW = (
+    "Estimates: the mean of recorded times where the same run was made for another seed or before; else images x passes x "
+    f"the time of one pass, measured just now on this machine, with {STANDING:.0%} of the images standing to an attack's end."
+)
 
 
 def passes(attack: str) -> float:
@@ -41,7 +51,9 @@ def sizes(dataset: str, directory) -> tuple[int, int]:
         train, test = arrays.read(directory, dataset)
         return len(train[0]), len(test[0])
     if dataset not in SIZES:
-        raise InputError(f"--dataset {dataset}: its four .npy files are needed; name their folder with --data-dir")
+        raise InputError(
+            f"--dataset {dataset}: its four .npy files are needed; name their folder with --data-dir"
+        )
     return SIZES[dataset]
 
 
@@ -81,23 +93,36 @@ class Costs:
 
     def _training(self, node: Node) -> float:
         settings = self.settings(node)
-        epochs, steps, batch = settings.training.epochs, settings.attack.num_steps, settings.training.batch_size
+        epochs, steps, batch = (
+            settings.training.epochs,
+            settings.attack.num_steps,
+            settings.training.batch_size,
+        )
         images = min(settings.data.limit_train or self.train_size, self.train_size)
         held = min(settings.data.holdout, images // 5)
         images, watching = images - held, held * settings.attack.eval_steps
-        if hasattr(settings, "estimation"):  # stage 2: the target is frozen, and the held-out images are attacked once
+        if hasattr(
+            settings, "estimation"
+        ):  # stage 2: the target is frozen, and the held-out images are attacked once
             target = self.settings(self.graph.nodes[node.needs[0]]).network
-            per_image = epochs * ((steps + 2 * FORWARD) * self.pass_seconds(target, batch)
-                                  + self.estimator_seconds(settings.estimation.n_units, batch))
+            per_image = epochs * (
+                (steps + 2 * FORWARD) * self.pass_seconds(target, batch)
+                + self.estimator_seconds(settings.estimation.n_units, batch)
+            )
             return images * per_image + watching * self.pass_seconds(target, batch)
-        pass_, stage_3 = self.pass_seconds(settings.network, batch), hasattr(settings, "warmup_epochs")
+        pass_, stage_3 = (
+            self.pass_seconds(settings.network, batch),
+            hasattr(settings, "warmup_epochs"),
+        )
         if stage_3:
             natural, defense = settings.warmup_epochs, "namid"
         else:
             defense = settings.defense
             natural = epochs if defense == "natural" else 0
         of_a_step = steps + TRAIN * (1 if defense == "standard" else 2)
-        seconds = pass_ * (images * (natural * TRAIN + (epochs - natural) * of_a_step) + epochs * watching)
+        seconds = pass_ * (
+            images * (natural * TRAIN + (epochs - natural) * of_a_step) + epochs * watching
+        )
         if stage_3:  # frozen estimators take no gradients in their weights
             units = self.settings(self.graph.nodes[node.needs[0]]).estimation.n_units
             seconds += images * (epochs - natural) * self.estimator_seconds(units, batch) / TRAIN
@@ -106,7 +131,9 @@ class Costs:
     def _evaluation(self, node: Node) -> float:
         options = dict(zip(node.words, node.words[1:]))
         images = min(int(options.get("--limit-test", self.test_size)), self.test_size)
-        source = self.settings(self.graph.nodes[node.needs[1 if "--surrogate" in options else 0]]).network
+        source = self.settings(
+            self.graph.nodes[node.needs[1 if "--surrogate" in options else 0]]
+        ).network
         per_image = FORWARD + sum(STANDING * passes(attack) for attack in node.attacks)
         return images * per_image * self.pass_seconds(source, int(options.get("--batch-size", 256)))
 
@@ -119,8 +146,13 @@ class Costs:
 
         key = (network.arch, network.width, min(batch, 64))
         if key not in self.measured:
-            net = self.compute.prepare(models.build(network.arch, self.spec.num_classes or 10, width=network.width))
-            x, y = self._images(key[2]), torch.zeros(key[2], dtype=torch.int64, device=self.compute.device)
+            net = self.compute.prepare(
+                models.build(network.arch, self.spec.num_classes or 10, width=network.width)
+            )
+            x, y = (
+                self._images(key[2]),
+                torch.zeros(key[2], dtype=torch.int64, device=self.compute.device),
+            )
             self.measured[key] = self._time(lambda: pgd(net, x, y, steps=1)) / key[2]
         return self.measured[key]
 
@@ -133,9 +165,13 @@ class Costs:
 
         key = (units, min(batch, 64))
         if key not in self.measured:
-            estimator = self.compute.prepare(MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train())
+            estimator = self.compute.prepare(
+                MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train()
+            )
             x, output = self._images(key[1]), torch.rand(key[1], 10, device=self.compute.device)
-            self.measured[key] = 2 * self._time(lambda: estimator(x, output).sum().backward()) / key[1]
+            self.measured[key] = (
+                2 * self._time(lambda: estimator(x, output).sum().backward()) / key[1]
+            )
         return self.measured[key]
 
     def _images(self, number: int):

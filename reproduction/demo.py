@@ -7,6 +7,7 @@
 Runs the commands that a user runs, and prints each: natural training, stage 1, stage 2, stage 3, and the evaluation. All of it
 lands in runs/demo. The network is a narrow ResNet-18, the images are scikit-learn's digits at 16x16, the budget is Linf 0.12.
 """
+
 import csv
 import json
 import shlex
@@ -25,7 +26,12 @@ ESTIMATORS = {  # name: what it adds to the command of stage 2
     "cosine-dv": "--objective cosine --bound dv",
     "cosine-nce": "--objective cosine --bound nce",
 }
-CANDIDATES = [("cosine-dv", 0.1), ("cosine-dv", 0.5), ("cosine-nce", 0.1), ("cosine-nce", 1.0)]  # estimators, alpha
+CANDIDATES = [
+    ("cosine-dv", 0.1),
+    ("cosine-dv", 0.5),
+    ("cosine-nce", 0.1),
+    ("cosine-nce", 1.0),
+]  # estimators, alpha
 CHOSEN = ("cosine-dv", 0.1)  # --choose; see docs/demo.md
 ATTACKS = {"none": "no attack", "fgsm": "FGSM", "pgd-40": "PGD-40"}
 
@@ -52,19 +58,30 @@ def command(script: str, options: str, restart: bool = False) -> None:
 
 
 def train_estimators(name: str, restart: bool) -> None:
-    command("train_MI_estimator.py", f"{DATA} --pre-target {OUT}/standard/best_model.pth {ESTIMATORS[name]} --n-units 256 "
-            f"--epochs {EPOCHS['estimators']} --batch-size 125 --model-dir {OUT}/estimators-{name}", restart)
+    command(
+        "train_MI_estimator.py",
+        f"{DATA} --pre-target {OUT}/standard/best_model.pth {ESTIMATORS[name]} --n-units 256 "
+        f"--epochs {EPOCHS['estimators']} --batch-size 125 --model-dir {OUT}/estimators-{name}",
+        restart,
+    )
 
 
 def train_namid(estimators: str, alpha: float, folder: Path, restart: bool) -> None:
-    command("train_MIAT.py", f"{DATA} {TRAINING} --epochs {EPOCHS['namid']} --estimator-dir {OUT}/estimators-{estimators} "
-            f"--alpha {alpha} --model-dir {folder}", restart)
+    command(
+        "train_MIAT.py",
+        f"{DATA} {TRAINING} --epochs {EPOCHS['namid']} --estimator-dir {OUT}/estimators-{estimators} "
+        f"--alpha {alpha} --model-dir {folder}",
+        restart,
+    )
 
 
 def best_score(folder: Path) -> dict:
     """The row of a run's metrics.csv with the best (natural + PGD)/2 accuracy on held-out training images."""
     with open(folder / "metrics.csv", newline="") as file:
-        return max((row for row in csv.DictReader(file) if row["score"]), key=lambda row: float(row["score"]))
+        return max(
+            (row for row in csv.DictReader(file) if row["score"]),
+            key=lambda row: float(row["score"]),
+        )
 
 
 def choose(restart: bool) -> None:
@@ -76,11 +93,24 @@ def choose(restart: bool) -> None:
         folder = OUT / f"namid-{name}-{alpha}"
         train_namid(name, alpha, folder, restart)
         best = best_score(folder)
-        rows.append([f"{name}, alpha {alpha}", best["epoch"], *(f"{float(best[k]):.1f}" for k in
-                                                                ("natural_accuracy", "robust_accuracy", "score"))])
+        rows.append(
+            [
+                f"{name}, alpha {alpha}",
+                best["epoch"],
+                *(
+                    f"{float(best[k]):.1f}"
+                    for k in ("natural_accuracy", "robust_accuracy", "score")
+                ),
+            ]
+        )
     best = best_score(OUT / "standard")
-    rows.append(["standard AT, for comparison", best["epoch"],
-                 *(f"{float(best[k]):.1f}" for k in ("natural_accuracy", "robust_accuracy", "score"))])
+    rows.append(
+        [
+            "standard AT, for comparison",
+            best["epoch"],
+            *(f"{float(best[k]):.1f}" for k in ("natural_accuracy", "robust_accuracy", "score")),
+        ]
+    )
     from utils.plots import table
 
     print("\nOn 200 held-out training images, in percent:\n")
@@ -99,39 +129,68 @@ def show() -> None:
 
     names = {"natural": "natural training", "standard": "standard AT", "namid": "NAMID"}
     results = {run: json.loads((OUT / run / "results.json").read_text()) for run in names}
-    print(f"\nAccuracy in percent on {results['namid']['n']} test images, Linf {EPSILON}, one seed:\n")
-    print(table(["network", *ATTACKS.values()], [
-        [text, *(f"{results[run]['attacks'][attack]['accuracy']:.1f}" for attack in ATTACKS)] for run, text in names.items()]))
-    print(f"\nNAMID: {CHOSEN[0]} estimators, alpha {CHOSEN[1]}, chosen on held-out training images (docs/demo.md).")
+    print(
+        f"\nAccuracy in percent on {results['namid']['n']} test images, Linf {EPSILON}, one seed:\n"
+    )
+    print(
+        table(
+            ["network", *ATTACKS.values()],
+            [
+                [
+                    text,
+                    *(f"{results[run]['attacks'][attack]['accuracy']:.1f}" for attack in ATTACKS),
+                ]
+                for run, text in names.items()
+            ],
+        )
+    )
+    print(
+        f"\nNAMID: {CHOSEN[0]} estimators, alpha {CHOSEN[1]}, chosen on held-out training images (docs/demo.md)."
+    )
 
     devices.compute("cpu")
     digits = data.load("digits")
     x, y = digits.test_images[:6].float() / 255, digits.test_labels[:6]
     pictures = []
     for run, text in names.items():
-        target = models.load(OUT / run / ("target_model.pth" if run == "namid" else "best_model.pth"))
+        target = models.load(
+            OUT / run / ("target_model.pth" if run == "namid" else "best_model.pth")
+        )
         x_adv = pgd(target, x, y, "linf", EPSILON, 40, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             said, said_adv = target(x).argmax(1), target(x_adv).argmax(1)
         path = OUT / f"examples-{run}.png"
         plot_examples(x, x_adv, y, said, said_adv, path, f"{text}: PGD-40, Linf {EPSILON}")
         pictures.append(path)
-    pictures += [OUT / run / "curves.png" for run in ("natural", "standard", f"estimators-{CHOSEN[0]}", "namid")]
+    pictures += [
+        OUT / run / "curves.png"
+        for run in ("natural", "standard", f"estimators-{CHOSEN[0]}", "namid")
+    ]
     print("\nPictures:\n" + "\n".join(f"  {path}" for path in pictures))
 
 
 def main(settings: Settings) -> None:
     restart = settings.restart
-    command("train_standard.py", f"{DATA} {TRAINING} --epochs {EPOCHS['natural']} --defense natural --model-dir {OUT}/natural",
-            restart)
-    command("train_standard.py", f"{DATA} {TRAINING} --epochs {EPOCHS['standard']} --model-dir {OUT}/standard", restart)
+    command(
+        "train_standard.py",
+        f"{DATA} {TRAINING} --epochs {EPOCHS['natural']} --defense natural --model-dir {OUT}/natural",
+        restart,
+    )
+    command(
+        "train_standard.py",
+        f"{DATA} {TRAINING} --epochs {EPOCHS['standard']} --model-dir {OUT}/standard",
+        restart,
+    )
     if settings.choose:
         choose(restart)
         return
     train_estimators(CHOSEN[0], restart)
     train_namid(*CHOSEN, OUT / "namid", restart)
     for run in ("natural", "standard", "namid"):
-        command("test_comparison.py", f"--model-dir {OUT}/{run} --epsilon {EPSILON} --attacks {','.join(ATTACKS)}")
+        command(
+            "test_comparison.py",
+            f"--model-dir {OUT}/{run} --epsilon {EPSILON} --attacks {','.join(ATTACKS)}",
+        )
     show()
 
 

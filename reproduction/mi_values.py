@@ -9,6 +9,7 @@ right without the attack and wrong under it (paper, Equation 6), in float32; the
 values compare at one --batch-size only. Standard MI is the natural estimator's of the whole adversarial image, E_n(x~; h(x~)):
 trained by Equation 4 on natural images, it is the estimator of MI between whole inputs and outputs.
 """
+
 import json
 import shlex
 import sys
@@ -49,9 +50,18 @@ class Settings:
 
     def check(self) -> None:
         self.epsilon = EPSILON[self.norm] if self.epsilon is None else self.epsilon
-        need(self.limit_test is None or self.limit_test > 1, "limit_test", self.limit_test,
-             "2 or more images are needed: MI bounds compare them")
-        need(self.batch_size > 1, "batch_size", self.batch_size, "2 or more images are needed: MI bounds compare them")
+        need(
+            self.limit_test is None or self.limit_test > 1,
+            "limit_test",
+            self.limit_test,
+            "2 or more images are needed: MI bounds compare them",
+        )
+        need(
+            self.batch_size > 1,
+            "batch_size",
+            self.batch_size,
+            "2 or more images are needed: MI bounds compare them",
+        )
 
 
 if __name__ == "__main__":
@@ -77,8 +87,10 @@ from utils.training.stages import need_files
 def batches(target, dataset, x_adv, batch_size, representation):
     """The network's view of the test images and of x_adv (N,3,H,W), as --save-adv writes them, batch by batch as Examples."""
     first = 0
-    for x, y in in_order(dataset.test_images, dataset.test_labels, batch_size, next(target.parameters()).device):
-        part = as_images(x_adv[first:first + len(y)]).to(x.device)
+    for x, y in in_order(
+        dataset.test_images, dataset.test_labels, batch_size, next(target.parameters()).device
+    ):
+        part = as_images(x_adv[first : first + len(y)]).to(x.device)
         first += len(y)
         with torch.no_grad():
             logits, output = target(x, tap=representation)
@@ -95,9 +107,15 @@ def measure(examples: list[Examples], estimators: dict) -> dict:
     """The MI values over W, named as in a run's record, with their number "n"; None where W is empty."""
     values = held_out(examples, estimators)
     standard = held_out(map(whole, examples), {"natural": estimators["natural"]})
-    fooled = sum(patterns.select(batch.logits, batch.logits_adv, batch.y)["W"].sum().item() for batch in examples)
-    return {"n": fooled, "standard_mi_of_adversarial": standard["natural_mi_of_adversarial_W"],
-            **{name.removesuffix("_W"): value for name, value in values.items() if name.endswith("_W")}}
+    fooled = sum(
+        patterns.select(batch.logits, batch.logits_adv, batch.y)["W"].sum().item()
+        for batch in examples
+    )
+    return {
+        "n": fooled,
+        "standard_mi_of_adversarial": standard["natural_mi_of_adversarial_W"],
+        **{name.removesuffix("_W"): value for name, value in values.items() if name.endswith("_W")},
+    }
 
 
 def main(settings: Settings) -> None:
@@ -108,24 +126,51 @@ def main(settings: Settings) -> None:
     dataset = data.load(settings.dataset, settings.data_dir, limit_test=settings.limit_test)
     target = compute.prepare(models.load(settings.model))
     threat_model = {"norm": settings.norm, "epsilon": settings.epsilon}
-    estimators = load_estimators(files, SimpleNamespace(attack=SimpleNamespace(threat_model=threat_model),
-                                                        data=SimpleNamespace(dataset=settings.dataset)), target, None)
+    estimators = load_estimators(
+        files,
+        SimpleNamespace(
+            attack=SimpleNamespace(threat_model=threat_model),
+            data=SimpleNamespace(dataset=settings.dataset),
+        ),
+        target,
+        None,
+    )
     for estimator in estimators.values():
         compute.prepare(estimator)
     images, values = read_adversarial(settings.adv, dataset.test_images, dataset.test_labels), {}
     for attack, x_adv in images.items():
-        examples = list(batches(target, dataset, x_adv, settings.batch_size, estimators["natural"].representation))
+        examples = list(
+            batches(
+                target, dataset, x_adv, settings.batch_size, estimators["natural"].representation
+            )
+        )
         values[attack] = measure(examples, estimators)
         print(f"{attack}: {values[attack]}", flush=True)
-    write_text(settings.output, json.dumps({
-        "model": str(settings.model), "model_hash": file_hash(settings.model), "dataset": settings.dataset,
-        "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
-        "adv_hash": file_hash(settings.adv),
-        "data_fingerprint": dataset.fingerprint, "n": len(dataset.test_labels), "batch_size": settings.batch_size,
-        "bound": estimators["natural"].bound, **threat_model, "hardware": provenance.hardware(compute.device),
-        "versions": provenance.versions(), "git_commit": git_commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "values": values}, indent=1) + "\n")
+    write_text(
+        settings.output,
+        json.dumps(
+            {
+                "model": str(settings.model),
+                "model_hash": file_hash(settings.model),
+                "dataset": settings.dataset,
+                "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
+                "adv_hash": file_hash(settings.adv),
+                "data_fingerprint": dataset.fingerprint,
+                "n": len(dataset.test_labels),
+                "batch_size": settings.batch_size,
+                "bound": estimators["natural"].bound,
+                **threat_model,
+                "hardware": provenance.hardware(compute.device),
+                "versions": provenance.versions(),
+                "git_commit": git_commit(),
+                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+                "values": values,
+            },
+            indent=1,
+        )
+        + "\n",
+    )
     print(f"written: {settings.output}")
 
 

@@ -43,7 +43,9 @@ def file_hash(path: Path) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _hash(path: Path, *status) -> str | None:
-    from utils.training import run_folder  # torch is imported once something is finished, not for a first plan
+    from utils.training import (
+        run_folder,
+    )  # torch is imported once something is finished, not for a first plan
 
     return run_folder.file_hash(path) if path.is_file() else None
 

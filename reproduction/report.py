@@ -3,6 +3,7 @@
 Everything is in the page: pictures are data URIs, there is no script, and nothing is fetched. Wide tables scroll in boxes of
 their own, so that the page itself never does.
 """
+
 import base64
 import io
 import shlex
@@ -55,19 +56,26 @@ def report(out: Path) -> Path | None:
         graph, sweep = plan(recall(path), "all"), plan(recall(path), STABILITY)
         tables, figures = write_tables(graph), write_figures(graph)
         # Where both evaluate a network the tables' node asks for more attacks: the sweep's is done when those that it needs are.
-        graph.nodes |= {name: node for name, node in sweep.nodes.items()
-                        if name not in graph.nodes or graph.state(name) != "finished"}
+        graph.nodes |= {
+            name: node
+            for name, node in sweep.nodes.items()
+            if name not in graph.nodes or graph.state(name) != "finished"
+        }
         sections.append(section(graph, tables, figures, stability.write(sweep)))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
         return None
     made = f"Written {time.strftime('%Y-%m-%d %H:%M %z')} at commit {(git_commit() or '(no checkout)')[:12]}."
-    page = ['<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>NAMID: results</title>\n<style>{STYLE}</style>\n</head>\n<body>",
-            f"<h1>NAMID: the paper's tables and figures, measured</h1>\n<p>{escape(made)} Each number is from a file beside this "
-            "page; the name of a row leads to the commands that made it.</p>",
-            f"<nav><ul>{''.join(f'<li>{each}</li>' for each in contents)}</ul></nav>", *sections, "</body>\n</html>\n"]
+    page = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>NAMID: results</title>\n<style>{STYLE}</style>\n</head>\n<body>",
+        f"<h1>NAMID: the paper's tables and figures, measured</h1>\n<p>{escape(made)} Each number is from a file beside this "
+        "page; the name of a row leads to the commands that made it.</p>",
+        f"<nav><ul>{''.join(f'<li>{each}</li>' for each in contents)}</ul></nav>",
+        *sections,
+        "</body>\n</html>\n",
+    ]
     write_text(out / "report.html", "\n".join(page))
     return out / "report.html"
 
@@ -84,19 +92,41 @@ def section(graph: Graph, tables: list[dict], figures: list[dict], sweep: dict |
         parts.append(html_table(graph, content, first))
     for content in figures:
         made_by = ", ".join(link(anchor(graph, source), source) for source in content["sources"])
-        parts.append(f"<h3>{escape(content['title'])}</h3>\n<figure>"
-                     + scrolling(picture(root / "figures" / f"{content['name']}.png", content["title"])) +
-                     f'<figcaption class="caption">{escape(content["caption"])} Made by {made_by}.</figcaption></figure>')
+        parts.append(
+            f"<h3>{escape(content['title'])}</h3>\n<figure>"
+            + scrolling(picture(root / "figures" / f"{content['name']}.png", content["title"]))
+            + f'<figcaption class="caption">{escape(content["caption"])} Made by {made_by}.</figcaption></figure>'
+        )
     if sweep:
-        rows = [[link(anchor(graph, sweep["sources"][first][0]), first) if sweep["sources"][first] else escape(first),
-                 *map(escape, rest)] for first, *rest in sweep["rows"]]
-        parts.append(f'<h3>{escape(sweep["title"])}</h3>\n<p class="caption">{escape(sweep["caption"])}</p>\n'
-                     + grid(sweep["header"], rows) + notes_below(sweep["notes"])
-                     + f"<figure>{scrolling(picture(root / 'figures/stability.png', sweep['title']))}</figure>")
-    trainings = {node.purpose: node.folder / "curves.png" for node in graph.nodes.values() if node.trains}
-    others = {str(path.relative_to(root)): path for folder in dict.fromkeys(node.folder for node in graph.nodes.values())
-              for path in sorted(folder.glob("*.png")) if path.name != "curves.png"}
-    parts += [folded("Training curves", trainings, colours=64), folded("Adversarial images", others), origins(graph)]
+        rows = [
+            [
+                link(anchor(graph, sweep["sources"][first][0]), first)
+                if sweep["sources"][first]
+                else escape(first),
+                *map(escape, rest),
+            ]
+            for first, *rest in sweep["rows"]
+        ]
+        parts.append(
+            f'<h3>{escape(sweep["title"])}</h3>\n<p class="caption">{escape(sweep["caption"])}</p>\n'
+            + grid(sweep["header"], rows)
+            + notes_below(sweep["notes"])
+            + f"<figure>{scrolling(picture(root / 'figures/stability.png', sweep['title']))}</figure>"
+        )
+    trainings = {
+        node.purpose: node.folder / "curves.png" for node in graph.nodes.values() if node.trains
+    }
+    others = {
+        str(path.relative_to(root)): path
+        for folder in dict.fromkeys(node.folder for node in graph.nodes.values())
+        for path in sorted(folder.glob("*.png"))
+        if path.name != "curves.png"
+    }
+    parts += [
+        folded("Training curves", trainings, colours=64),
+        folded("Adversarial images", others),
+        origins(graph),
+    ]
     return "\n".join(parts)
 
 
@@ -111,13 +141,24 @@ def html_table(graph: Graph, content: dict, shown: dict) -> str:
     parts = [f'{heading}\n<p class="caption">{escape(content["caption"])}</p>']
     for part in content["halves"]:
         sources = {row["label"]: row["sources"] for row in part["rows"]}
-        rows = [[link(anchor(graph, sources[first][0]), first) if sources.get(first) else escape(first), *map(escape, rest)]
-                for first, *rest in body(part)]
-        parts += [f"<h4>{escape(part['title'])}</h4>",
-                  grid(["defense", "", *part["columns"]], rows),
-                  notes_below([note["line"] for note in part["notes"]])]
+        rows = [
+            [
+                link(anchor(graph, sources[first][0]), first)
+                if sources.get(first)
+                else escape(first),
+                *map(escape, rest),
+            ]
+            for first, *rest in body(part)
+        ]
+        parts += [
+            f"<h4>{escape(part['title'])}</h4>",
+            grid(["defense", "", *part["columns"]], rows),
+            notes_below([note["line"] for note in part["notes"]]),
+        ]
         header, comparisons = orders(part)
-        parts += [grid(header, [list(map(escape, row)) for row in comparisons])] if comparisons else []
+        parts += (
+            [grid(header, [list(map(escape, row)) for row in comparisons])] if comparisons else []
+        )
     return "\n".join(parts)
 
 
@@ -131,9 +172,15 @@ def grid(header: list[str], rows: list[list[str]], ids: list[str] | None = None)
     """A table that scrolls in a box of its own; cells are HTML. A row whose first cell is filled begins a group; `ids` are
     anchors of the rows."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    lines = [f'<tr{" class=first" * bool(row[0])}{f" id={chr(34)}{escape(id_)}{chr(34)}" if id_ else ""}>'
-             + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row, id_ in zip(rows, ids or [""] * len(rows))]
-    return scrolling(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(lines) + "</tbody></table>")
+    lines = [
+        f"<tr{' class=first' * bool(row[0])}{f' id={chr(34)}{escape(id_)}{chr(34)}' if id_ else ''}>"
+        + "".join(f"<td>{cell}</td>" for cell in row)
+        + "</tr>"
+        for row, id_ in zip(rows, ids or [""] * len(rows))
+    ]
+    return scrolling(
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(lines) + "</tbody></table>"
+    )
 
 
 def scrolling(content: str) -> str:
@@ -143,8 +190,11 @@ def scrolling(content: str) -> str:
 
 def folded(title: str, pictures: dict[str, Path], colours: int | None = None) -> str:
     """A heading and the pictures that there are, {text: file}, each to be unfolded."""
-    shown = [f"<details><summary>{escape(text)}</summary>{scrolling(picture(path, text, colours))}</details>"
-             for text, path in pictures.items() if path.is_file()]
+    shown = [
+        f"<details><summary>{escape(text)}</summary>{scrolling(picture(path, text, colours))}</details>"
+        for text, path in pictures.items()
+        if path.is_file()
+    ]
     return f"<h3>{title}</h3>\n" + ("\n".join(shown) or "<p>None.</p>")
 
 
@@ -155,10 +205,16 @@ def origins(graph: Graph) -> str:
         state = graph.state(name)
         if state == "not run":
             continue
-        made = provenance(graph, name) if state == "finished" else {"command": shlex.join(node.words)}
+        made = (
+            provenance(graph, name) if state == "finished" else {"command": shlex.join(node.words)}
+        )
         when = listed(_ends(made["dates"])) if state == "finished" else graph.why(name) or state
-        cells = [name, when, f"{seconds[name]:.0f}" if name in seconds else "",
-                 listed(made.get("hardwares", [])).replace("none", "")]
+        cells = [
+            name,
+            when,
+            f"{seconds[name]:.0f}" if name in seconds else "",
+            listed(made.get("hardwares", [])).replace("none", ""),
+        ]
         commits = "<br>".join(f"<code>{escape(each)}</code>" for each in made.get("commits", []))
         rows.append([*map(escape, cells), commits, f"<code>{escape(made['command'])}</code>"])
         ids.append(anchor(graph, name))

@@ -1,4 +1,5 @@
 """Run what is missing of a graph, one command at a time or several, and go on from wherever it was stopped."""
+
 import contextlib
 import json
 import os
@@ -20,7 +21,10 @@ class Stopped(Exception):
     """A command ended with the exit status `status`."""
 
     def __init__(self, node: Node, status: int, log: Path | None = None):
-        super().__init__(f"{node.name} ended with status {status}: {node.command}" + (f"; {log} says why" if log else ""))
+        super().__init__(
+            f"{node.name} ended with status {status}: {node.command}"
+            + (f"; {log} says why" if log else "")
+        )
         self.status = status
 
 
@@ -28,16 +32,29 @@ def alone(experiment: Experiment):
     """Inside `with`, no other process runs commands of this experiment; yields the lock, which each command holds as well: one
     that outlives the process that started it still keeps the next from starting a second beside it."""
     experiment.root.mkdir(parents=True, exist_ok=True)
-    return held(experiment.root, lambda: print(f"waiting: another command works in {experiment.root}", flush=True))
+    return held(
+        experiment.root,
+        lambda: print(f"waiting: another command works in {experiment.root}", flush=True),
+    )
 
 
-def launch(words: list[str], lock: int | None, log: Path | None, threads: int | None) -> subprocess.Popen:
+def launch(
+    words: list[str], lock: int | None, log: Path | None, threads: int | None
+) -> subprocess.Popen:
     """`python words`, started in the repository's folder, in a process group of its own, so that the terminal's Ctrl-C reaches it
     once, through us. log: the file that has what it says, None: the terminal; threads: None leaves their number to it."""
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     with open(log, "a") if log else contextlib.nullcontext() as said:
-        return subprocess.Popen([sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                                env=environment, process_group=0, pass_fds=() if lock is None else (lock,))
+        return subprocess.Popen(
+            [sys.executable, *words],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            process_group=0,
+            pass_fds=() if lock is None else (lock,),
+        )
 
 
 class Commands:
@@ -50,7 +67,10 @@ class Commands:
         self.threads = max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 and own else None
 
     def __enter__(self):
-        self.before = {number: signal.signal(number, self._forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {
+            number: signal.signal(number, self._forward)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *error):
@@ -97,10 +117,15 @@ def run(graph: Graph, jobs: int = 1) -> None:
             again = any(each in missing for each in node.needs)
             if state in ("not run", "stale") or (state == "finished" and again):
                 missing[name] = len(missing) + 1
-        print(f"{experiment.root}: {total} runs, {total - len(missing)} of them finished", flush=True)
+        print(
+            f"{experiment.root}: {total} runs, {total - len(missing)} of them finished", flush=True
+        )
         if len(missing) < total and not now.is_here(experiment):
-            print("The data cannot be read without a download: what is finished was not compared "
-                  "with them", flush=True)
+            print(
+                "The data cannot be read without a download: what is finished was not compared "
+                "with them",
+                flush=True,
+            )
         waiting, began = dict(missing), {}
         while True:
             for name in list(waiting):
@@ -116,14 +141,19 @@ def run(graph: Graph, jobs: int = 1) -> None:
                         place = set_aside(graph, name)
                         print(f"\n{name}: {reason}; set aside in {place}", flush=True)
                     log = _log(experiment, name) if jobs > 1 else None
-                    print(f"\n[{missing[name]}/{len(missing)}] {node.purpose}\n$ {node.command}"
-                          + (f"  # says: {log}" if log else ""), flush=True)
+                    print(
+                        f"\n[{missing[name]}/{len(missing)}] {node.purpose}\n$ {node.command}"
+                        + (f"  # says: {log}" if log else ""),
+                        flush=True,
+                    )
                     began[name] = time.time()
                     commands.start(name, node.words, log)
             if not commands.running:
                 break
             name, status = commands.wait()
-            failure = _ended(graph, name, began[name], status, _log(experiment, name) if jobs > 1 else None)
+            failure = _ended(
+                graph, name, began[name], status, _log(experiment, name) if jobs > 1 else None
+            )
             if failure and not stopped:
                 stopped = failure
                 commands.stop()
@@ -133,13 +163,17 @@ def run(graph: Graph, jobs: int = 1) -> None:
         raise SystemExit(128 + commands.received[0])
 
 
-def _ended(graph: Graph, name: str, began: float, status: int, log: Path | None) -> Exception | None:
+def _ended(
+    graph: Graph, name: str, began: float, status: int, log: Path | None
+) -> Exception | None:
     """Note how the command of a node ended; what is to be raised where that was no success."""
     node = graph.nodes[name]
     _note(graph.experiment, node, began, status)
     if status == DIVERGED and node.trains:
-        node.diverged_note.write_text(f"{node.command}\nended with status {status}: training diverged. Delete this "
-                                      "folder to have it made anew.\n")
+        node.diverged_note.write_text(
+            f"{node.command}\nended with status {status}: training diverged. Delete this "
+            "folder to have it made anew.\n"
+        )
         print(f"{name}: diverged; the rest goes on", flush=True)
     elif status:
         return Stopped(node, status, log)
@@ -150,8 +184,10 @@ def _ended(graph: Graph, name: str, began: float, status: int, log: Path | None)
         files = ", ".join(path.name for path in node.outputs)
         if reason := graph.why(name):
             return InputError(f"{name}: its command ended well but what it left is stale: {reason}")
-        return InputError(f"{name}: its command ended well but left {files} in {node.folder} missing or incomplete; "
-                          "delete what is there and start again")
+        return InputError(
+            f"{name}: its command ended well but left {files} in {node.folder} missing or incomplete; "
+            "delete what is there and start again"
+        )
     return None
 
 
@@ -193,9 +229,12 @@ def set_aside(graph: Graph, name: str) -> Path:
         return place
     place.mkdir(parents=True)
     stem = node.outputs[-1].stem
-    beside = [*node.outputs, *node.folder.glob(f"{stem}-*.png"),
-              node.outputs[0].with_name(f"{node.outputs[0].name}.parts"),
-              node.outputs[-1].with_name(f".{node.outputs[-1].name}.unfinished.npz")]
+    beside = [
+        *node.outputs,
+        *node.folder.glob(f"{stem}-*.png"),
+        node.outputs[0].with_name(f"{node.outputs[0].name}.parts"),
+        node.outputs[-1].with_name(f".{node.outputs[-1].name}.unfinished.npz"),
+    ]
     for path in beside:
         if path.exists():
             path.rename(place / path.name)
@@ -211,8 +250,13 @@ def _log(experiment: Experiment, name: str) -> Path:
 
 def _note(experiment: Experiment, node: Node, began: float, status: int) -> None:
     """A line in the experiment's journal."""
-    line = {"node": node.name, "date": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(began)),
-            "seconds": round(time.time() - began, 1), "status": status, "command": node.command}
+    line = {
+        "node": node.name,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(began)),
+        "seconds": round(time.time() - began, 1),
+        "status": status,
+        "command": node.command,
+    }
     with open(experiment.root / "journal.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
 

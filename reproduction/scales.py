@@ -1,4 +1,5 @@
 """Every setting that --scale changes, in one table. What is not named here keeps the scripts' defaults, which are the paper's."""
+
 from dataclasses import dataclass
 
 
@@ -51,7 +52,7 @@ SCALES = {
         autoattack="--limit-test 100 --batch-size 100",
         mi="--batch-size 125",
         shows="Handwritten digits and a network an eighth as wide as the paper's, trained for an eighth of its epochs: what it "
-              "shows of a setting holds for runs of this kind.",
+        "shows of a setting holds for runs of this kind.",
     ),
     "small": Scale(
         dataset="cifar10",
@@ -67,7 +68,7 @@ SCALES = {
         autoattack="--limit-test 250 --batch-size 250",
         mi="--limit-test 1000 --batch-size 125",
         shows="A tenth of the images, a quarter of the width, a fifth of the epochs: it shows a defense that fails to train and "
-              "gaps of several points, not the paper's gaps of one or two, and no accuracy here compares with the paper's.",
+        "gaps of several points, not the paper's gaps of one or two, and no accuracy here compares with the paper's.",
     ),
     "full": Scale(
         dataset="cifar10",

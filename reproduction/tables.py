@@ -1,4 +1,5 @@
 """The paper's tables, measured: each cell beside the printed value, and whether the printed order of the defenses holds."""
+
 import csv
 import io
 import itertools
@@ -17,9 +18,16 @@ from utils.attacks import registry
 LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
           "pgd-10": "PGD-10", "fwa-10": "FWA-10"}
 NORMS = {"linf": "Linf", "l2": "L2"}
-COVERS = ("An interval over one seed covers other test images, not other trainings; one over "
-          "several seeds covers both.")
-BASELINES = {"wmim": "standard", "namid": "standard", "namid_t": "trades", "namid_m": "mart"}  # what each adds MI to
+COVERS = (
+    "An interval over one seed covers other test images, not other trainings; one over "
+    "several seeds covers both."
+)
+BASELINES = {
+    "wmim": "standard",
+    "namid": "standard",
+    "namid_t": "trades",
+    "namid_m": "mart",
+}  # what each adds MI to
 TITLES = {"white": "white box", "black": "black box, crafted on a VGG-19"}
 
 
@@ -92,7 +100,9 @@ def cell(graph: Graph, run: str, box: str, attack: str, anywhere: bool = False) 
             results = json.loads(graph.product(node).read_text())
             row = results["attacks"][attack]
             found.warned += [Warned(text, run, seed) for text in warned.of_row(results, attack)]
-            found.outcomes[seed] = [mark == "r" or (mark == "o" and not anywhere) for mark in row["standing"]]
+            found.outcomes[seed] = [
+                mark == "r" or (mark == "o" and not anywhere) for mark in row["standing"]
+            ]
             found.sources += [*graph.nodes[node].needs, node]
     return found
 
@@ -112,7 +122,10 @@ class Half:
     def heading(self, number: int, epsilon: float) -> str:
         """Of a column: the attack, how it is counted, and the number of images."""
         attack, anywhere = self.columns[number]
-        text, images = LABELS[attack], sorted({n for each in self.column(number).values() for n in each.images})
+        text, images = (
+            LABELS[attack],
+            sorted({n for each in self.column(number).values() for n in each.images}),
+        )
         if registry.parse(attack).kind == "minimum-norm":
             text += ", any norm" if anywhere else f", within {epsilon:g}"
         return text + (f" (n = {listed(images)})" if images else "")
@@ -128,7 +141,9 @@ def half(graph: Graph, box: str, norm: str) -> Half:
         columns.append((attack, False))
     rows = {}
     for name in printed:
-        rows[name] = [cell(graph, f"seed{{seed}}/{norm}/{name}", box, *column) for column in columns]
+        rows[name] = [
+            cell(graph, f"seed{{seed}}/{norm}/{name}", box, *column) for column in columns
+        ]
         for each in rows[name]:
             if each.anywhere or (each.attack, True) not in columns:
                 each.printed = tuple(printed[name][each.attack])
@@ -137,8 +152,11 @@ def half(graph: Graph, box: str, norm: str) -> Half:
 
 def paired(one: Cell, other: Cell) -> list[tuple[list[bool], list[bool]]]:
     """The outcomes of two networks on the same images, for each seed that has both."""
-    return [(one.outcomes[seed], other.outcomes[seed]) for seed in one.outcomes if seed in other.outcomes
-            and len(one.outcomes[seed]) == len(other.outcomes[seed])]
+    return [
+        (one.outcomes[seed], other.outcomes[seed])
+        for seed in one.outcomes
+        if seed in other.outcomes and len(one.outcomes[seed]) == len(other.outcomes[seed])
+    ]
 
 
 def compare(cells: dict[str, Cell]) -> list[dict]:
@@ -151,13 +169,23 @@ def compare(cells: dict[str, Cell]) -> list[dict]:
         one, other = cells[name], cells[baseline]
         printed = one.printed[0] - other.printed[0]
         pairs = paired(one, other)
-        row = {"defense": name, "baseline": baseline, "printed": round(printed, 2), "seeds": len(pairs), "difference": None,
-               "interval": None, "verdict": "not run"}
+        row = {
+            "defense": name,
+            "baseline": baseline,
+            "printed": round(printed, 2),
+            "seeds": len(pairs),
+            "difference": None,
+            "interval": None,
+            "verdict": "not run",
+        }
         if pairs:
             difference, (low, high) = intervals.of_a_difference(pairs)
             least, most = (low, high) if printed > 0 else (-high, -low)  # in the printed direction
-            row |= {"difference": difference, "interval": (low, high),
-                    "verdict": "holds" if least > 0 else "reversed" if most < 0 else "not decided"}
+            row |= {
+                "difference": difference,
+                "interval": (low, high),
+                "verdict": "holds" if least > 0 else "reversed" if most < 0 else "not decided",
+            }
         elif "diverged" in (one.state, other.state):
             row["verdict"] = "diverged"
         found.append(row)
@@ -167,26 +195,42 @@ def compare(cells: dict[str, Cell]) -> list[dict]:
 def in_order(cells: dict[str, Cell]) -> tuple[int, int]:
     """Of the pairs of defenses of a column that were both measured, how many the means put in the printed order, and how many
     there are. A tie is not the printed order."""
-    pairs = [(a, b) for a, b in itertools.combinations(cells.values(), 2) if a.outcomes and b.outcomes and a.printed]
+    pairs = [
+        (a, b)
+        for a, b in itertools.combinations(cells.values(), 2)
+        if a.outcomes and b.outcomes and a.printed
+    ]
     return sum((a.mean - b.mean) * (a.printed[0] - b.printed[0]) > 0 for a, b in pairs), len(pairs)
 
 
-def caption(graph: Graph, what: str, sources: list[str], images: list[int], norms: list[str]) -> str:
+def caption(
+    graph: Graph, what: str, sources: list[str], images: list[int], norms: list[str]
+) -> str:
     """What a reader must know beside the numbers: data, n, seeds, scale, budgets, epochs, alpha, hardware and date."""
     experiment, known = graph.experiment, facts(graph, sources)
     scale = SCALES[experiment.scale]
     alpha = scale.alpha if experiment.alpha is None else experiment.alpha
     budgets = listed([f"{NORMS[norm]} {budget(experiment, norm):.4g}" for norm in norms])
-    settings = [f"{experiment.dataset}, scale {experiment.scale}", f"n = {listed(images)} test images",
-                f"{experiment.seeds} seed{'s' * (experiment.seeds > 1)}", f"budget {budgets}",
-                f"{listed(known['target'])} epochs"]
-    settings += [f"{kind} {listed(known[kind])} epochs" for kind in ("estimators", "surrogate") if known[kind]]
+    settings = [
+        f"{experiment.dataset}, scale {experiment.scale}",
+        f"n = {listed(images)} test images",
+        f"{experiment.seeds} seed{'s' * (experiment.seeds > 1)}",
+        f"budget {budgets}",
+        f"{listed(known['target'])} epochs",
+    ]
+    settings += [
+        f"{kind} {listed(known[kind])} epochs"
+        for kind in ("estimators", "surrogate")
+        if known[kind]
+    ]
     if alpha not in (None, 5) and any("/namid" in source for source in sources):
         settings.append(f"NAMID with alpha {alpha:g} in place of the paper's 5")
     texts = [what, "; ".join(settings) + "."]
     if known["surrogate accuracy"]:
-        texts.append(f"The surrogate gets {listed([f'{share:.0f} %' for share in known['surrogate accuracy']])} of its held-out "
-                     "images right without an attack.")
+        texts.append(
+            f"The surrogate gets {listed([f'{share:.0f} %' for share in known['surrogate accuracy']])} of its held-out "
+            "images right without an attack."
+        )
     texts += [scale.shows] if experiment.scale != "full" else []
     texts += [experiment.data_note.rstrip(".") + "."] if experiment.data_note else []
     texts += [f"{listed(known['hardware'])}; {listed(known['dates'])}."]
@@ -198,35 +242,66 @@ def table(graph: Graph, name: str) -> dict | None:
     """A table as plain values, for JSON, Markdown, CSV and HTML; None where nothing of it was run."""
     experiment = graph.experiment
     halves = [half(graph, *each) for each in TABLES[name]]
-    measured = [each for one in halves for cells in one.rows.values() for each in cells if each.outcomes]
+    measured = [
+        each for one in halves for cells in one.rows.values() for each in cells if each.outcomes
+    ]
     if not measured:
         return None
     sources = [source for each in measured for source in each.sources]
     same_data = experiment.nearest == experiment.dataset
-    what = ("Accuracy in percent, mean ± deviation over the seeds (one seed: Wilson's 95 % "
-            "interval over the images). Printed: the paper's, on "
-            f"{experiment.nearest} with ResNet-18.")
+    what = (
+        "Accuracy in percent, mean ± deviation over the seeds (one seed: Wilson's 95 % "
+        "interval over the images). Printed: the paper's, on "
+        f"{experiment.nearest} with ResNet-18."
+    )
     what += "" if same_data else " That is another data set, so no difference is taken."
-    what += (" The printed order of a defense and its baseline holds, or is reversed, where the 95 % interval of their "
-             "difference, paired by seed and image, leaves 0 out. " + COVERS)
+    what += (
+        " The printed order of a defense and its baseline holds, or is reversed, where the 95 % interval of their "
+        "difference, paired by seed and image, leaves 0 out. " + COVERS
+    )
     parts = []
     for one in halves:
         epsilon, below = budget(experiment, one.norm), notes_of(one)
-        rows = [{"defense": defense, "label": DEFENSES[defense].label,
-                 "sources": list(dict.fromkeys(source for each in cells for source in each.sources)),
-                 "cells": [_plain(each, experiment.seeds, same_data, below) for each in cells]}
-                for defense, cells in one.rows.items()]
-        orders = [{"attack": attack, "anywhere": anywhere, "comparisons": compare(one.column(number)),
-                   "in_printed_order": in_order(one.column(number))}
-                  for number, (attack, anywhere) in enumerate(one.columns) if anywhere or (attack, True) not in one.columns]
+        rows = [
+            {
+                "defense": defense,
+                "label": DEFENSES[defense].label,
+                "sources": list(dict.fromkeys(source for each in cells for source in each.sources)),
+                "cells": [_plain(each, experiment.seeds, same_data, below) for each in cells],
+            }
+            for defense, cells in one.rows.items()
+        ]
+        orders = [
+            {
+                "attack": attack,
+                "anywhere": anywhere,
+                "comparisons": compare(one.column(number)),
+                "in_printed_order": in_order(one.column(number)),
+            }
+            for number, (attack, anywhere) in enumerate(one.columns)
+            if anywhere or (attack, True) not in one.columns
+        ]
         columns = [one.heading(number, epsilon) for number in range(len(one.columns))]
-        parts.append({"box": one.box, "norm": one.norm, "title": f"{NORMS[one.norm]}, {TITLES[one.box]}", "columns": columns,
-                      "rows": rows, "orders": orders,
-                      "notes": [asdict(note) | {"line": note.line()} for note in below]})
+        parts.append(
+            {
+                "box": one.box,
+                "norm": one.norm,
+                "title": f"{NORMS[one.norm]}, {TITLES[one.box]}",
+                "columns": columns,
+                "rows": rows,
+                "orders": orders,
+                "notes": [asdict(note) | {"line": note.line()} for note in below],
+            }
+        )
     images = sorted({n for each in measured for n in each.images})
     norms = list(dict.fromkeys(one.norm for one in halves))
-    return {"name": name, "title": f"Table {name[-1]}: {TITLES[halves[0].box]}, {listed([NORMS[norm] for norm in norms])}",
-            "caption": caption(graph, what, sources, images, norms), "seeds": experiment.seeds, "halves": parts}
+    return {
+        "name": name,
+        "title": f"Table {name[-1]}: {TITLES[halves[0].box]}, {listed([NORMS[norm] for norm in norms])}",
+        "caption": caption(graph, what, sources, images, norms),
+        "seeds": experiment.seeds,
+        "halves": parts,
+    }
 
 
 def notes_of(one: Half) -> list[Note]:
@@ -237,11 +312,23 @@ def notes_of(one: Half) -> list[Note]:
 
 def _plain(each: Cell, seeds: int, same_data: bool, below: list[Note]) -> dict:
     comparable = each.outcomes and each.printed and same_data
-    return {"attack": each.attack, "anywhere": each.anywhere, "state": each.state, "text": each.text(seeds),
-            "images": each.images, "seeds": list(each.outcomes), "diverged": each.diverged, "values": each.values,
-            "mean": each.mean, "deviation": each.deviation, "interval": each.interval, "printed": each.printed,
-            "difference": each.mean - each.printed[0] if comparable else None,
-            "warnings": warned.seeds_of(each.warned), "marks": warned.marks(each.warned, below)}
+    return {
+        "attack": each.attack,
+        "anywhere": each.anywhere,
+        "state": each.state,
+        "text": each.text(seeds),
+        "images": each.images,
+        "seeds": list(each.outcomes),
+        "diverged": each.diverged,
+        "values": each.values,
+        "mean": each.mean,
+        "deviation": each.deviation,
+        "interval": each.interval,
+        "printed": each.printed,
+        "difference": each.mean - each.printed[0] if comparable else None,
+        "warnings": warned.seeds_of(each.warned),
+        "marks": warned.marks(each.warned, below),
+    }
 
 
 def marked(each: dict) -> str:
@@ -255,21 +342,49 @@ def body(part: dict) -> list[list[str]]:
     for row in part["rows"]:
         cells = row["cells"]
         rows.append([row["label"], "measured", *map(marked, cells)])
-        rows.append(["", "printed", *("{:.2f} ± {:.2f}".format(*each["printed"]) if each["printed"] else "" for each in cells)])
+        rows.append(
+            [
+                "",
+                "printed",
+                *(
+                    "{:.2f} ± {:.2f}".format(*each["printed"]) if each["printed"] else ""
+                    for each in cells
+                ),
+            ]
+        )
         if any(each["difference"] is not None for each in cells):
-            rows.append(["", "difference",
-                         *("" if each["difference"] is None else f"{each['difference']:+.1f}" for each in cells)])
+            rows.append(
+                [
+                    "",
+                    "difference",
+                    *(
+                        "" if each["difference"] is None else f"{each['difference']:+.1f}"
+                        for each in cells
+                    ),
+                ]
+            )
     return rows
 
 
 def orders(part: dict) -> tuple[list[str], list[list[str]]]:
     """The order of the defenses as (header, rows) of texts: for each defense and its baseline the difference that was measured,
     the printed one and the verdict, a column for each attack. No rows where no pair was measured."""
-    def text(each):
-        return each["verdict"] if each["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(
-            each["difference"], *each["interval"])
 
-    header = ["comparison", "", *(LABELS[column["attack"]] + ", any norm" * column["anywhere"] for column in part["orders"])]
+    def text(each):
+        return (
+            each["verdict"]
+            if each["difference"] is None
+            else "{:+.1f} ({:+.1f} to {:+.1f})".format(each["difference"], *each["interval"])
+        )
+
+    header = [
+        "comparison",
+        "",
+        *(
+            LABELS[column["attack"]] + ", any norm" * column["anywhere"]
+            for column in part["orders"]
+        ),
+    ]
     rows = []
     for comparisons in zip(*(column["comparisons"] for column in part["orders"])):
         if any(each["difference"] is not None for each in comparisons):
@@ -298,7 +413,12 @@ def markdown(content: dict) -> str:
     """The page of a table."""
     page = [f"# {content['title']}", "", content["caption"], ""]
     for part in content["halves"]:
-        page += [f"## {part['title']}", "", *markdown_lines(["defense", "", *part["columns"]], body(part)), ""]
+        page += [
+            f"## {part['title']}",
+            "",
+            *markdown_lines(["defense", "", *part["columns"]], body(part)),
+            "",
+        ]
         page += notes_below([note["line"] for note in part["notes"]])
         header, rows = orders(part)
         page += [*markdown_lines(header, rows), ""] if rows else []
@@ -309,18 +429,52 @@ def comma_separated(content: dict) -> str:
     """A line for each cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "box", "norm", "defense", "attack", "counted", "state", "seeds", "images", "mean", "deviation",
-                     "low", "high", "printed_mean", "printed_deviation", "difference", "warnings"])
+    writer.writerow(
+        [
+            "table",
+            "box",
+            "norm",
+            "defense",
+            "attack",
+            "counted",
+            "state",
+            "seeds",
+            "images",
+            "mean",
+            "deviation",
+            "low",
+            "high",
+            "printed_mean",
+            "printed_deviation",
+            "difference",
+            "warnings",
+        ]
+    )
     for part in content["halves"]:
         for row in part["rows"]:
             for each in row["cells"]:
-                numbers = [each["mean"], each["deviation"], *(each["interval"] or (None, None)),
-                           *(each["printed"] or (None, None)), each["difference"]]
-                writer.writerow([content["name"], part["box"], part["norm"], row["defense"], each["attack"],
-                                 "any norm" if each["anywhere"] else "within the budget", each["state"], len(each["seeds"]),
-                                 listed(each["images"]),
-                                 *("" if number is None else f"{number:.4f}" for number in numbers),
-                                 "; ".join(each["warnings"])])
+                numbers = [
+                    each["mean"],
+                    each["deviation"],
+                    *(each["interval"] or (None, None)),
+                    *(each["printed"] or (None, None)),
+                    each["difference"],
+                ]
+                writer.writerow(
+                    [
+                        content["name"],
+                        part["box"],
+                        part["norm"],
+                        row["defense"],
+                        each["attack"],
+                        "any norm" if each["anywhere"] else "within the budget",
+                        each["state"],
+                        len(each["seeds"]),
+                        listed(each["images"]),
+                        *("" if number is None else f"{number:.4f}" for number in numbers),
+                        "; ".join(each["warnings"]),
+                    ]
+                )
     return text.getvalue()
 
 
