@@ -33,19 +33,10 @@ from typing import Literal
 from tyro.conf import Positional
 
 from common.errors import InputError
-from reproduction.plan import (
-    DEFENSES,
-    FIGURES,
-    NORMS,
-    ROOT,
-    STABILITY,
-    TABLES,
-    Experiment,
-    Graph,
-    interpreter,
-    plan,
-    remember,
-)
+from reproduction.experiment import Experiment, remember
+from reproduction.graph import ROOT, Graph, interpreter
+from reproduction.paper import DEFENSES, FIGURES, NORMS, TABLES
+from reproduction.plan import STABILITY, plan
 from reproduction.scales import SCALES
 from utils.settings.command_line import parse
 from utils.settings.options import Dataset, Fraction, need

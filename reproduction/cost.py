@@ -10,7 +10,7 @@ from functools import cached_property
 import data
 from common.errors import InputError
 from data import arrays
-from reproduction.plan import ROOT, Graph, Node
+from reproduction.graph import ROOT, Graph, Node
 from reproduction.run import recorded
 from utils.settings.command_line import parse
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from common.files import write_text
 from reproduction import intervals, warned
-from reproduction.plan import DEFENSES, RADAR, VARIANTS, Graph
+from reproduction.cells import Cell, cell
+from reproduction.graph import Graph
+from reproduction.paper import DEFENSES, RADAR, VARIANTS
 from reproduction.provenance import listed
-from reproduction.tables import LABELS, Cell, caption, cell
+from reproduction.tables import LABELS, caption
 from reproduction.warned import Warned
 from utils.plots import COLOURS, STYLES, plt
 

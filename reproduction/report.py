@@ -14,11 +14,14 @@ from pathlib import Path
 from PIL import Image
 
 from common.files import write_text
-from reproduction import stability
-from reproduction.plan import FIGURES, STABILITY, TABLES, Graph, plan, recall
+from reproduction import stability_table
+from reproduction.experiment import recall
+from reproduction.graph import Graph
+from reproduction.paper import FIGURES, TABLES
+from reproduction.plan import STABILITY, plan
 from reproduction.provenance import listed, provenance
 from reproduction.run import recorded
-from reproduction.tables import body, orders, write_tables
+from reproduction.table_files import body, orders, write_tables
 from utils.provenance import git_commit
 
 STYLE = """
@@ -61,7 +64,7 @@ def report(out: Path) -> Path | None:
             for name, node in sweep.nodes.items()
             if name not in graph.nodes or graph.state(name) != "finished"
         }
-        sections.append(section(graph, tables, figures, stability.write(sweep)))
+        sections.append(section(graph, tables, figures, stability_table.write(sweep)))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
         return None

@@ -12,7 +12,8 @@ from pathlib import Path
 from common.errors import InputError
 from common.locks import held
 from reproduction import now, question
-from reproduction.plan import ROOT, Experiment, Graph, Node
+from reproduction.experiment import Experiment
+from reproduction.graph import ROOT, Graph, Node
 
 DIVERGED = 3  # the stages' exit status
 

@@ -1,18 +1,15 @@
-"""The paper's tables, measured: each cell beside the printed value, and whether the printed order of the defenses holds."""
+"""The paper's tables, measured: each cell beside the printed value, as plain values."""
 
-import csv
-import io
-import itertools
-import json
-import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
-from common.files import write_text
-from reproduction import intervals, warned
-from reproduction.plan import DEFENSES, PAPER, TABLES, Graph, budget
+from reproduction import warned
+from reproduction.cells import Cell, cell, compare, in_order
+from reproduction.experiment import budget
+from reproduction.graph import Graph
+from reproduction.paper import DEFENSES, PAPER, TABLES
 from reproduction.provenance import facts, listed, said_of_rows
 from reproduction.scales import SCALES
-from reproduction.warned import Note, Warned
+from reproduction.warned import Note
 from utils.attacks import registry
 
 LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
@@ -22,94 +19,16 @@ COVERS = (
     "An interval over one seed covers other test images, not other trainings; one over "
     "several seeds covers both."
 )
-BASELINES = {
-    "wmim": "standard",
-    "namid": "standard",
-    "namid_t": "trades",
-    "namid_m": "mart",
-}  # what each adds MI to
 TITLES = {"white": "white box", "black": "black box, crafted on a VGG-19"}
 
 
 @dataclass
-class Cell:
-    """What was measured of one network under one attack, over the seeds. Accuracies in percent.
-
-    anywhere: counted at any norm, as the paper counts CW and DDN. outcomes: {seed: right or not for each image}. sources: the
-    nodes of the graph behind it. state: "measured", "diverged" (every seed that was run) or "not run".
-    """
-
-    attack: str
-    anywhere: bool
-    outcomes: dict[int, list[bool]] = field(default_factory=dict)
-    diverged: list[int] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    printed: tuple[float, float] | None = None
-    warned: list[Warned] = field(default_factory=list)
-
-    @property
-    def state(self) -> str:
-        return "measured" if self.outcomes else "diverged" if self.diverged else "not run"
-
-    @property
-    def values(self) -> list[float]:
-        return [100 * sum(right) / len(right) for right in self.outcomes.values()]
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.mean(self.values) if self.outcomes else None
-
-    @property
-    def deviation(self) -> float | None:
-        return intervals.deviation(self.values)
-
-    @property
-    def images(self) -> list[int]:
-        """The numbers of images, one where the seeds agree."""
-        return sorted({len(right) for right in self.outcomes.values()})
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Return the mean's: over the images for one seed, over seeds and images for several."""
-        return intervals.of_a_mean(list(self.outcomes.values())) if self.outcomes else None
-
-    def text(self, seeds: int) -> str:
-        """For a table of `seeds` seeds."""
-        if not self.outcomes:
-            return self.state
-        if len(self.outcomes) == 1:
-            low, high = self.interval
-            text = f"{self.mean:.1f} ({low:.1f} to {high:.1f})"
-        else:
-            text = f"{self.mean:.1f} ± {self.deviation:.1f}"
-        lacking = [f"{len(self.outcomes)} of {seeds} seeds"] * (len(self.outcomes) < seeds)
-        lacking += [f"{len(self.diverged)} diverged"] * bool(self.diverged)
-        return text + (f" [{', '.join(lacking)}]" if lacking else "")
-
-
-def cell(graph: Graph, run: str, box: str, attack: str, anywhere: bool = False) -> Cell:
-    """The cell of the network `run`, a node's name with "{seed}" in it."""
-    found = Cell(attack, anywhere)
-    for seed in range(1, graph.experiment.seeds + 1):
-        name = run.format(seed=seed)
-        node = f"{name}/{box}{'-aa' if attack == 'aa' else ''}.json"
-        state = graph.state(node) if node in graph.nodes else "not run"
-        if state == "diverged":
-            found.diverged.append(seed)
-        elif state == "finished":
-            results = json.loads(graph.product(node).read_text())
-            row = results["attacks"][attack]
-            found.warned += [Warned(text, run, seed) for text in warned.of_row(results, attack)]
-            found.outcomes[seed] = [
-                mark == "r" or (mark == "o" and not anywhere) for mark in row["standing"]
-            ]
-            found.sources += [*graph.nodes[node].needs, node]
-    return found
-
-
-@dataclass
 class Half:
-    """One box and norm of a table: {defense: its cells, in the order of `columns`}; a column is (attack, at any norm)."""
+    """One box and norm of a table.
+
+    columns: (attack, whether it counts at any norm). rows: {defense: its cells, in the order of
+    the columns}.
+    """
 
     box: str
     norm: str
@@ -117,10 +36,11 @@ class Half:
     rows: dict[str, list[Cell]]
 
     def column(self, number: int) -> dict[str, Cell]:
+        """Return {defense: its cell} of a column."""
         return {name: cells[number] for name, cells in self.rows.items()}
 
     def heading(self, number: int, epsilon: float) -> str:
-        """Of a column: the attack, how it is counted, and the number of images."""
+        """Return a column's heading: the attack, how it is counted, and the number of images."""
         attack, anywhere = self.columns[number]
         text, images = (
             LABELS[attack],
@@ -132,7 +52,10 @@ class Half:
 
 
 def half(graph: Graph, box: str, norm: str) -> Half:
-    """What there is of one half of a table. The printed CW and DDN stand by the count at any norm."""
+    """Collect the cells of one half of a table.
+
+    The printed CW and DDN belong to the count at any norm.
+    """
     printed = PAPER[f"{box}_box_{norm}"][graph.experiment.nearest]
     columns = []
     for attack in registry.COLUMNS[norm]:
@@ -150,63 +73,20 @@ def half(graph: Graph, box: str, norm: str) -> Half:
     return Half(box, norm, columns, rows)
 
 
-def paired(one: Cell, other: Cell) -> list[tuple[list[bool], list[bool]]]:
-    """The outcomes of two networks on the same images, for each seed that has both."""
-    return [
-        (one.outcomes[seed], other.outcomes[seed])
-        for seed in one.outcomes
-        if seed in other.outcomes and len(one.outcomes[seed]) == len(other.outcomes[seed])
-    ]
-
-
-def compare(cells: dict[str, Cell]) -> list[dict]:
-    """Of each defense with MI and its baseline in one column: the measured difference in points with its interval, paired by
-    seed and image, the printed one, and whether the interval puts the sign beyond doubt."""
-    found = []
-    for name, baseline in BASELINES.items():
-        if name not in cells or cells[name].printed is None:
-            continue
-        one, other = cells[name], cells[baseline]
-        printed = one.printed[0] - other.printed[0]
-        pairs = paired(one, other)
-        row = {
-            "defense": name,
-            "baseline": baseline,
-            "printed": round(printed, 2),
-            "seeds": len(pairs),
-            "difference": None,
-            "interval": None,
-            "verdict": "not run",
-        }
-        if pairs:
-            difference, (low, high) = intervals.of_a_difference(pairs)
-            least, most = (low, high) if printed > 0 else (-high, -low)  # in the printed direction
-            row |= {
-                "difference": difference,
-                "interval": (low, high),
-                "verdict": "holds" if least > 0 else "reversed" if most < 0 else "not decided",
-            }
-        elif "diverged" in (one.state, other.state):
-            row["verdict"] = "diverged"
-        found.append(row)
-    return found
-
-
-def in_order(cells: dict[str, Cell]) -> tuple[int, int]:
-    """Of the pairs of defenses of a column that were both measured, how many the means put in the printed order, and how many
-    there are. A tie is not the printed order."""
-    pairs = [
-        (a, b)
-        for a, b in itertools.combinations(cells.values(), 2)
-        if a.outcomes and b.outcomes and a.printed
-    ]
-    return sum((a.mean - b.mean) * (a.printed[0] - b.printed[0]) > 0 for a, b in pairs), len(pairs)
-
-
 def caption(
     graph: Graph, what: str, sources: list[str], images: list[int], norms: list[str]
 ) -> str:
-    """What a reader must know beside the numbers: data, n, seeds, scale, budgets, epochs, alpha, hardware and date."""
+    """Write what a reader must know beside the numbers.
+
+    That is data, n, seeds, scale, budgets, epochs, alpha, hardware and date.
+
+    Args:
+        graph: the experiment's runs.
+        what: the sentences that say what is shown.
+        sources: the nodes behind the numbers.
+        images: the numbers of test images.
+        norms: "linf", "l2" or both.
+    """
     experiment, known = graph.experiment, facts(graph, sources)
     scale = SCALES[experiment.scale]
     alpha = scale.alpha if experiment.alpha is None else experiment.alpha
@@ -224,7 +104,7 @@ def caption(
         if known[kind]
     ]
     if alpha not in (None, 5) and any("/namid" in source for source in sources):
-        settings.append(f"NAMID with alpha {alpha:g} in place of the paper's 5")
+        settings.append(f"NAMID with alpha {alpha:g} instead of the paper's 5")
     texts = [what, "; ".join(settings) + "."]
     if known["surrogate accuracy"]:
         texts.append(
@@ -239,7 +119,7 @@ def caption(
 
 
 def table(graph: Graph, name: str) -> dict | None:
-    """A table as plain values, for JSON, Markdown, CSV and HTML; None where nothing of it was run."""
+    """Return a table as plain values, for every format; None where nothing of it was run."""
     experiment = graph.experiment
     halves = [half(graph, *each) for each in TABLES[name]]
     measured = [
@@ -329,164 +209,3 @@ def _plain(each: Cell, seeds: int, same_data: bool, below: list[Note]) -> dict:
         "warnings": warned.seeds_of(each.warned),
         "marks": warned.marks(each.warned, below),
     }
-
-
-def marked(each: dict) -> str:
-    """Return a cell's text with the marks of its warnings."""
-    return each["text"] + "".join(f" [{mark}]" for mark in each["marks"])
-
-
-def body(part: dict) -> list[list[str]]:
-    """The rows of a half as texts: for each defense what was measured, what was printed, and the difference."""
-    rows = []
-    for row in part["rows"]:
-        cells = row["cells"]
-        rows.append([row["label"], "measured", *map(marked, cells)])
-        rows.append(
-            [
-                "",
-                "printed",
-                *(
-                    "{:.2f} ± {:.2f}".format(*each["printed"]) if each["printed"] else ""
-                    for each in cells
-                ),
-            ]
-        )
-        if any(each["difference"] is not None for each in cells):
-            rows.append(
-                [
-                    "",
-                    "difference",
-                    *(
-                        "" if each["difference"] is None else f"{each['difference']:+.1f}"
-                        for each in cells
-                    ),
-                ]
-            )
-    return rows
-
-
-def orders(part: dict) -> tuple[list[str], list[list[str]]]:
-    """The order of the defenses as (header, rows) of texts: for each defense and its baseline the difference that was measured,
-    the printed one and the verdict, a column for each attack. No rows where no pair was measured."""
-
-    def text(each):
-        return (
-            each["verdict"]
-            if each["difference"] is None
-            else "{:+.1f} ({:+.1f} to {:+.1f})".format(each["difference"], *each["interval"])
-        )
-
-    header = [
-        "comparison",
-        "",
-        *(
-            LABELS[column["attack"]] + ", any norm" * column["anywhere"]
-            for column in part["orders"]
-        ),
-    ]
-    rows = []
-    for comparisons in zip(*(column["comparisons"] for column in part["orders"])):
-        if any(each["difference"] is not None for each in comparisons):
-            names = [DEFENSES[comparisons[0][role]].label for role in ("defense", "baseline")]
-            rows.append([" less ".join(names), "measured", *map(text, comparisons)])
-            rows.append(["", "printed", *(f"{each['printed']:+.2f}" for each in comparisons)])
-            rows.append(["", "the order", *(each["verdict"] for each in comparisons)])
-    if rows:
-        counts = ("{} of {}".format(*column["in_printed_order"]) for column in part["orders"])
-        rows.append(["pairs in the printed order", "", *counts])
-    return header, rows
-
-
-def markdown_lines(header: list[str], rows: list[list[str]]) -> list[str]:
-    """A table of texts."""
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-
-
-def notes_below(lines: list[str]) -> list[str]:
-    """Return the lines of a page that say what the marks of a table mean."""
-    title = ["Warnings of the evaluations:", ""]
-    return [*title, *(f"- {line}" for line in lines), ""] if lines else []
-
-
-def markdown(content: dict) -> str:
-    """The page of a table."""
-    page = [f"# {content['title']}", "", content["caption"], ""]
-    for part in content["halves"]:
-        page += [
-            f"## {part['title']}",
-            "",
-            *markdown_lines(["defense", "", *part["columns"]], body(part)),
-            "",
-        ]
-        page += notes_below([note["line"] for note in part["notes"]])
-        header, rows = orders(part)
-        page += [*markdown_lines(header, rows), ""] if rows else []
-    return "\n".join(page)
-
-
-def comma_separated(content: dict) -> str:
-    """A line for each cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "table",
-            "box",
-            "norm",
-            "defense",
-            "attack",
-            "counted",
-            "state",
-            "seeds",
-            "images",
-            "mean",
-            "deviation",
-            "low",
-            "high",
-            "printed_mean",
-            "printed_deviation",
-            "difference",
-            "warnings",
-        ]
-    )
-    for part in content["halves"]:
-        for row in part["rows"]:
-            for each in row["cells"]:
-                numbers = [
-                    each["mean"],
-                    each["deviation"],
-                    *(each["interval"] or (None, None)),
-                    *(each["printed"] or (None, None)),
-                    each["difference"],
-                ]
-                writer.writerow(
-                    [
-                        content["name"],
-                        part["box"],
-                        part["norm"],
-                        row["defense"],
-                        each["attack"],
-                        "any norm" if each["anywhere"] else "within the budget",
-                        each["state"],
-                        len(each["seeds"]),
-                        listed(each["images"]),
-                        *("" if number is None else f"{number:.4f}" for number in numbers),
-                        "; ".join(each["warnings"]),
-                    ]
-                )
-    return text.getvalue()
-
-
-def write_tables(graph: Graph) -> list[dict]:
-    """Write every table that has a measured cell as .md, .csv and .json; the tables."""
-    folder, written = graph.experiment.root / "tables", []
-    folder.mkdir(exist_ok=True)
-    for name in TABLES:
-        content = table(graph, name)
-        if content:
-            write_text(folder / f"{name}.md", markdown(content))
-            write_text(folder / f"{name}.csv", comma_separated(content))
-            write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
-            written.append(content)
-    return written

@@ -5,8 +5,10 @@ import random
 import pytest
 
 from reproduction import now, question
+from reproduction.experiment import Experiment
+from reproduction.graph import Graph
 from reproduction.now import data_of, file_hash, inputs, options
-from reproduction.plan import Experiment, Graph, plan
+from reproduction.plan import plan
 from reproduction.question import expected
 from utils.attacks import registry
 

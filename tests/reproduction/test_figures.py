@@ -9,7 +9,8 @@ from made_up import everything, experiment, measure
 from matplotlib.container import BarContainer
 
 from reproduction import figures
-from reproduction.plan import RADAR, plan
+from reproduction.paper import RADAR
+from reproduction.plan import plan
 
 any_number_of_images = made_up.any_number_of_images
 

@@ -11,7 +11,10 @@ import pytest
 from made_up import evaluate, experiment, marks, train
 
 from common.errors import InputError
-from reproduction.plan import FIGURES, PAPER, ROOT, STABILITY, TABLES, plan, recall, remember
+from reproduction.experiment import recall, remember
+from reproduction.graph import ROOT
+from reproduction.paper import FIGURES, PAPER, TABLES
+from reproduction.plan import STABILITY, plan
 from reproduction.scales import SCALES
 from utils.settings.command_line import parse
 

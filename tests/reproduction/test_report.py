@@ -11,7 +11,8 @@ import pytest
 from made_up import everything, experiment
 from PIL import Image
 
-from reproduction.plan import PAPER, remember
+from reproduction.experiment import remember
+from reproduction.paper import PAPER
 from reproduction.report import report
 
 any_number_of_images = made_up.any_number_of_images

@@ -12,7 +12,8 @@ import pytest
 from made_up import evaluate, experiment, marks, train
 
 from reproduction import cost, run
-from reproduction.plan import ROOT, plan
+from reproduction.graph import ROOT
+from reproduction.plan import plan
 
 any_number_of_images = made_up.any_number_of_images
 
@@ -158,7 +159,7 @@ CHILD = """
 import fcntl, pathlib, sys
 sys.path.insert(0, {root!r})
 from reproduction import run
-from reproduction.plan import Experiment
+from reproduction.experiment import Experiment
 with run.alone(Experiment(pathlib.Path({out!r}), "digits", "tiny", 1)) as lock, run.Commands(lock) as commands:
     print("began", flush=True)
     commands.start("a", ["-c", {command!r}])

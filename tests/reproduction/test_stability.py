@@ -7,8 +7,9 @@ import pytest
 from made_up import evaluate, experiment, marks, train
 from test_plan import settings_of
 
-from reproduction import stability
-from reproduction.plan import STABILITY, plan, remember
+from reproduction import stability, stability_table
+from reproduction.experiment import remember
+from reproduction.plan import STABILITY, plan
 from reproduction.report import report
 
 any_number_of_images = made_up.any_number_of_images
@@ -43,26 +44,26 @@ def measured(tmp_path):
 
 
 def test_what_the_table_says(measured):
-    rows = {row["name"]: row for row in stability.rows_of(measured)}
+    rows = {row["name"]: row for row in stability_table.rows_of(measured)}
     assert list(rows) == [*stability.BASELINES, *stability.SETTINGS]
     paper = rows["paper"]
     assert paper["cells"]["pgd-40"].mean == 25 and paper["difference"] == pytest.approx(25 - (52.5 + 55) / 2) and paper["collapsed"] == (2, 2)
     assert paper["interval"][1] < 0 and rows["alpha-1"]["collapsed"] == (0, 1)
     assert paper["records"][1] | {"natural_mi": 400.0, "natural_mi_deviation": 100.0, "pull_mi": 8.0, "pull_mi_natural": 8.0, "held_out_score": 60.0,
                                   "last_score": 20.0, "largest_class": 0.95, "logit_norm": 30.0} == paper["records"][1]
-    texts = stability.texts(paper, 2)
+    texts = stability_table.texts(paper, 2)
     assert texts[:3] == ["alpha 5 (paper)", "75.0 ± 0.0", "25.0 ± 0.0"] and texts[5:] == ["2 of 2", "30", "8", "8, 0, 0", "400 ± 100", ""]
-    assert stability.texts(rows["alpha-1"], 2)[2] == "55.0 (39.8 to 69.3) [1 of 2 seeds]" and stability.texts(rows["nce"], 2)[1:3] == ["not run"] * 2
+    assert stability_table.texts(rows["alpha-1"], 2)[2] == "55.0 (39.8 to 69.3) [1 of 2 seeds]" and stability_table.texts(rows["nce"], 2)[1:3] == ["not run"] * 2
 
 
 def test_a_run_that_diverged_has_collapsed(measured):
     measured.nodes["seed2/stability/paper"].diverged_note.write_text("")
-    row = next(row for row in stability.rows_of(measured) if row["name"] == "paper")
-    assert row["collapsed"] == (2, 2) and list(row["records"]) == [1] and stability.texts(row, 2)[5] == "2 of 2"
+    row = next(row for row in stability_table.rows_of(measured) if row["name"] == "paper")
+    assert row["collapsed"] == (2, 2) and list(row["records"]) == [1] and stability_table.texts(row, 2)[5] == "2 of 2"
 
 
 def test_its_files(measured):
-    content = stability.write(measured)
+    content = stability_table.write(measured)
     root = measured.experiment.root
     assert json.loads((root / "tables/stability.json").read_text()) == content
     page = (root / "tables/stability.md").read_text()
@@ -87,13 +88,13 @@ def test_only_the_settings_own_divergence_counts(measured):
         node = measured.nodes[f"seed1/stability/{name}"]
         node.folder.mkdir(parents=True, exist_ok=True)
         node.diverged_note.write_text("")
-    rows = {row["name"]: row for row in stability.rows_of(measured)}
+    rows = {row["name"]: row for row in stability_table.rows_of(measured)}
     assert rows["nce"]["collapsed"] == rows["batch-40"]["collapsed"] == (0, 0)
 
 
 def test_nothing_run_writes_nothing(tmp_path):
     graph = plan(experiment(tmp_path), STABILITY)
-    assert stability.write(graph) is None and not graph.experiment.root.exists()
+    assert stability_table.write(graph) is None and not graph.experiment.root.exists()
 
 
 def test_each_setting_differs_from_the_papers_in_what_its_name_says(tmp_path):

@@ -9,8 +9,11 @@ import pytest
 from made_up import evaluate, everything, experiment, marks, train
 
 from reproduction import intervals
-from reproduction.plan import PAPER, plan
-from reproduction.tables import Cell, cell, comma_separated, compare, half, in_order, markdown, table, write_tables
+from reproduction.cells import Cell, cell, compare, in_order
+from reproduction.paper import PAPER
+from reproduction.plan import plan
+from reproduction.table_files import comma_separated, markdown, write_tables
+from reproduction.tables import half, table
 
 any_number_of_images = made_up.any_number_of_images
 
@@ -154,7 +157,7 @@ def test_all_tables_whole(tmp_path):
 def test_the_caption_says_what_a_reader_must_know(tmp_path):
     graph = measured(tmp_path, seeds=2, dataset="digits", data_note="Made of JPEG images.", alpha=0.25)
     said = table(graph, "table1")["caption"]
-    for text in ("n = 20 test images", "2 seeds", "scale tiny", "Linf 0.12 and L2 1", "5 epochs", "alpha 0.25 in place of the paper's 5",
+    for text in ("n = 20 test images", "2 seeds", "scale tiny", "Linf 0.12 and L2 1", "5 epochs", "alpha 0.25 instead of the paper's 5",
                  "Made of JPEG images.", "an abacus", "2026-01-02", "another data set"):
         assert text in said, said
     other = table(measured(tmp_path / "b", "standard", scale="full"), "table1")["caption"]

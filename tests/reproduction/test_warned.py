@@ -10,11 +10,13 @@ import pytest
 from made_up import MADE, evaluate, everything, experiment, marks
 from test_stability import record
 
-from reproduction import figures, stability, warned
-from reproduction.plan import STABILITY, plan, remember
+from reproduction import figures, stability_table, warned
+from reproduction.experiment import remember
+from reproduction.plan import STABILITY, plan
 from reproduction.provenance import provenance
 from reproduction.report import report
-from reproduction.tables import comma_separated, markdown, table
+from reproduction.table_files import comma_separated, markdown
+from reproduction.tables import table
 from reproduction.warned import Warned
 
 any_number_of_images = made_up.any_number_of_images
@@ -159,7 +161,7 @@ def test_the_sweep_says_warnings(tmp_path):
     evaluate(graph, name, {"none": marks(30, 40), "pgd-40": marks(10, 40)})
     record(graph, "seed1/stability/standard-batch40", (60, 0.1, 5, 1.5, 0.5, 1, 2))
     change(graph, name, "pgd-40", warnings=["pgd-40: a doubt"])
-    content = stability.write(graph)
+    content = stability_table.write(graph)
     page = (graph.experiment.root / "tables/stability.md").read_text()
     assert (
         content["rows"][1][2].endswith(" [a]")
