@@ -137,17 +137,21 @@ def compare(cells: dict[str, Cell]) -> list[dict]:
             "verdict": "not run",
         }
         if pairs:
-            difference, (low, high) = intervals.of_a_difference(pairs)
-            least, most = (low, high) if printed > 0 else (-high, -low)  # in the printed direction
-            row |= {
-                "difference": difference,
-                "interval": (low, high),
-                "verdict": "holds" if least > 0 else "reversed" if most < 0 else "not decided",
-            }
+            difference, interval = intervals.of_a_difference(pairs)
+            row |= {"difference": difference, "interval": interval}
+            row["verdict"] = verdict(printed, interval)
         elif "diverged" in (one.state, other.state):
             row["verdict"] = "diverged"
         found.append(row)
     return found
+
+
+def verdict(printed: float, interval: tuple[float, float]) -> str:
+    """Say whether the interval of a difference has the sign of the printed one throughout."""
+    low, high = interval if printed > 0 else (-interval[1], -interval[0])
+    if low > 0:
+        return "holds"
+    return "reversed" if high < 0 else "not decided"
 
 
 def in_order(cells: dict[str, Cell]) -> tuple[int, int]:
@@ -160,4 +164,5 @@ def in_order(cells: dict[str, Cell]) -> tuple[int, int]:
         for a, b in itertools.combinations(cells.values(), 2)
         if a.outcomes and b.outcomes and a.printed
     ]
-    return sum((a.mean - b.mean) * (a.printed[0] - b.printed[0]) > 0 for a, b in pairs), len(pairs)
+    agree = sum((a.mean - b.mean) * (a.printed[0] - b.printed[0]) > 0 for a, b in pairs)
+    return agree, len(pairs)

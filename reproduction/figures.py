@@ -1,105 +1,45 @@
-"""The paper's Figures 2, 4, 5 and 7 as PNG and PDF, with the numbers drawn as CSV and the caption as JSON.
+"""The paper's Figures 2, 4, 5 and 7, as PNG and PDF, with their numbers as CSV and captions as JSON.
 
-Colours are told apart with any colour vision, line styles and hatches in grey. Accuracies are in percent, MI in nats. As in the
-paper, the MI of Figures 2 and 4 is drawn with an offset, so that the smallest value of a plot is 0; the CSV has the raw values.
+Colours, line styles and hatches differ, so that the figures can be read with any colour vision and
+in grey. Accuracies are in percent, MI in nats. As in the paper, the MI of Figures 2 and 4 is drawn
+with an offset, so that the smallest value of a plot is 0; the CSV files have the raw values.
 """
 
-import csv
-import io
 import json
 import math
 import statistics
-from pathlib import Path
 
 from common.files import write_text
-from reproduction import intervals, warned
+from reproduction import warned
 from reproduction.cells import Cell, cell
+from reproduction.figure_parts import (
+    as_csv,
+    bars,
+    fooled,
+    mi_values,
+    save,
+    spread,
+    warned_images,
+    whiskers,
+)
 from reproduction.graph import Graph
 from reproduction.paper import DEFENSES, RADAR, VARIANTS
 from reproduction.provenance import listed
 from reproduction.tables import LABELS, caption
-from reproduction.warned import Warned
 from utils.plots import COLOURS, STYLES, plt
 
-HATCHES = ["", "//", "..", "xx", "--"]
 RADAR_SERIES = {
     "standard_mi_of_adversarial": r"standard MI, $E_n(\tilde{x}; h(\tilde{x}))$",
     "natural_mi_of_adversarial": r"natural MI, $E_n(x; h(\tilde{x}))$",
     "adversarial_mi_of_adversarial": r"adversarial MI, $E_a(n; h(\tilde{x}))$",
 }
-BAR_SERIES = {
-    "natural": "natural samples",
-    "adversarial": "adversarial samples",
-}  # whose output the MI is with
+# the samples whose output the MI is with
+BAR_SERIES = {"natural": "natural samples", "adversarial": "adversarial samples"}
 ESTIMATORS = {"estimators_max": "estimators by Eq. 4", "estimators": "estimators by the mechanism"}
 
 
-def warned_images(graph: Graph, sources: list[str]) -> list[Warned]:
-    """Return the warnings of the evaluations that made the images of `sources`."""
-    found = []
-    for name in dict.fromkeys(sources):
-        if name.endswith("images.json"):
-            results = json.loads(graph.nodes[name].outputs[-1].read_text())
-            seed = int(name.split("/")[0].removeprefix("seed"))
-            found += [
-                Warned(text, name, seed)
-                for attack in graph.nodes[name].attacks
-                for text in warned.of_row(results, attack)
-            ]
-    return found
-
-
-def mi_values(graph: Graph, kinds: dict[str, str]) -> tuple[dict, list[str]]:
-    """{(kind, attack, value's name): {seed: MI}} of finished measurements, and the nodes behind them. A mean over no image is
-    left out; the numbers of images have the name "n".
-
-    kinds: {the kind of estimators: the measurement's node with "{seed}" in its name}."""
-    found, sources = {}, []
-    for seed in range(1, graph.experiment.seeds + 1):
-        for kind, node in kinds.items():
-            node = node.format(seed=seed)
-            if node in graph.nodes and graph.state(node) == "finished":
-                sources += [*graph.nodes[node].needs, node]
-                for attack, row in json.loads(graph.product(node).read_text())["values"].items():
-                    for name, value in row.items():
-                        if value is not None:
-                            found.setdefault((kind, attack, name), {})[seed] = value
-    return found, sources
-
-
-def fooled(found: dict) -> str:
-    """Over how many images the means are, in words."""
-    numbers = sorted(
-        {n for (_, _, name), seeds in found.items() if name == "n" for n in seeds.values()}
-    )
-    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def lines(header: list[str], rows: list[list]) -> str:
-    """As CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()
-
-
-def spread(values: dict[int, float]) -> float:
-    """The deviation over seeds; 0 for one."""
-    return intervals.deviation(list(values.values())) or 0.0
-
-
-def whiskers(each: Cell) -> tuple[float, float]:
-    """How far a bar of accuracy reaches down and up: the deviation over seeds; for one, Wilson's interval over its images."""
-    if each.deviation is not None:
-        return each.deviation, each.deviation
-    return (
-        (each.mean - each.interval[0], each.interval[1] - each.mean)
-        if each.outcomes
-        else (0.0, 0.0)
-    )
-
-
 def figure2(graph: Graph):
-    """The radar of three kinds of MI under five attacks on a naturally trained network."""
+    """Draw the radar of three kinds of MI under five attacks on a naturally trained network."""
     kind = "estimators_max"
     found, sources = mi_values(graph, {kind: f"seed{{seed}}/natural/mi-{kind}.json"})
     means = {
@@ -117,14 +57,8 @@ def figure2(graph: Graph):
     angles = [2 * math.pi * i / len(RADAR) for i in range(len(RADAR))]
     for i, (value, label) in enumerate(RADAR_SERIES.items()):
         radii = [means[value, attack] - offset for attack in RADAR]
-        axis.plot(
-            [*angles, angles[0]],
-            [*radii, radii[0]],
-            label=label,
-            color=COLOURS[i],
-            linestyle=STYLES[i],
-            marker="os^"[i],
-        )
+        style = {"color": COLOURS[i], "linestyle": STYLES[i], "marker": "os^"[i]}
+        axis.plot([*angles, angles[0]], [*radii, radii[0]], label=label, **style)
     axis.set_theta_offset(math.pi / 2)
     axis.set_theta_direction(-1)
     axis.set_xticks(angles, [LABELS[attack] for attack in RADAR])
@@ -139,18 +73,18 @@ def figure2(graph: Graph):
         for seed, mi in found[kind, attack, value].items()
     ]
     what = (
-        "MI in nats of the outputs for adversarial images with the whole image (standard MI), with the natural and with the "
-        f"adversarial pattern: means over the {fooled(found)} images that an attack turns wrong, by estimators trained by "
-        f"Eq. 4, of a naturally trained ResNet-18. {-offset:+.3g} nats is added to every value, so that the smallest is 0; "
-        "the CSV file has the raw ones."
+        "MI in nats of the outputs for adversarial images with the whole image (standard MI), "
+        "with the natural and with the adversarial pattern: means over the "
+        f"{fooled(found)} images that an attack turns wrong, by estimators trained by Eq. 4, of a "
+        f"naturally trained ResNet-18. {-offset:+.3g} nats is added to every value, so that the "
+        "smallest is 0; the CSV file has the raw ones."
     )
-    said = warned_images(graph, sources)
     header = ["value", "attack", "seed", "mi_nats", "images"]
-    return figure, lines(header, rows), what, sources, said
+    return figure, as_csv(header, rows), what, sources, warned_images(graph, sources)
 
 
 def figure4(graph: Graph):
-    """Natural and adversarial MI of natural and adversarial samples, by either kind of estimators."""
+    """Draw natural and adversarial MI of both kinds of samples, by either kind of estimators."""
     found, sources = mi_values(
         graph, {kind: f"seed{{seed}}/linf/standard/mi-{kind}.json" for kind in ESTIMATORS}
     )
@@ -167,15 +101,9 @@ def figure4(graph: Graph):
         means = {key: statistics.mean(seeds.values()) for key, seeds in values.items() if seeds}
         offset = min(means.values(), default=0.0)
         for i, (sample, label) in enumerate(BAR_SERIES.items()):
+            heights = [means.get((mi, sample), math.nan) - offset for mi in BAR_SERIES]
             errors = [spread(values[mi, sample]) for mi in BAR_SERIES]
-            bars(
-                axis,
-                i,
-                2,
-                [means.get((mi, sample), math.nan) - offset for mi in BAR_SERIES],
-                [errors, errors],
-                label,
-            )
+            bars(axis, i, 2, heights, [errors, errors], label)
         axis.set_xticks(range(2), ["natural MI", "adversarial MI"])
         axis.set(title=title, ylabel="MI (nats), smallest value at 0")
         offsets.append(f"{-offset:+.3g} ({title})")
@@ -186,28 +114,25 @@ def figure4(graph: Graph):
         ]
     axes[0].legend(fontsize=8)
     what = (
-        "MI in nats of the outputs for natural and for adversarial images (PGD-40) with the natural and with the "
-        f"adversarial pattern: means over the {fooled(found)} images that the attack turns wrong, of a ResNet-18 by standard "
-        f"AT. Added to the values, so that the smallest is 0: {', '.join(offsets)} nats; the CSV file has the raw ones."
+        "MI in nats of the outputs for natural and for adversarial images (PGD-40) with the "
+        f"natural and with the adversarial pattern: means over the {fooled(found)} images that the "
+        "attack turns wrong, of a ResNet-18 by standard AT. Added to the values, so that the "
+        f"smallest is 0: {', '.join(offsets)} nats; the CSV file has the raw ones."
     )
     header = ["estimators", "value", "samples", "seed", "mi_nats", "images"]
-    return figure, lines(header, rows), what, sources, warned_images(graph, sources)
+    return figure, as_csv(header, rows), what, sources, warned_images(graph, sources)
 
 
 def figure5(graph: Graph):
-    """Standard AT, NAMID and its ablations under PGD and FWA."""
+    """Draw standard AT, NAMID and its ablations under PGD and FWA."""
     ablations = {name: VARIANTS[name].label for name in ("namid_i", "namid_ii", "namid_iii")}
     runs = {"standard": DEFENSES["standard"].label, **ablations, "namid": DEFENSES["namid"].label}
-    return accuracies(
-        graph,
-        runs,
-        ("pgd-40", "fwa-40"),
-        "Ablations (i) to (iii) of NAMID beside NAMID and standard AT.",
-    )
+    what = "Ablations (i) to (iii) of NAMID beside NAMID and standard AT."
+    return accuracies(graph, runs, ("pgd-40", "fwa-40"), what)
 
 
 def figure7(graph: Graph):
-    """NAMID with either kind of estimators."""
+    """Draw NAMID with either kind of estimators."""
     runs = {"namid_max": ESTIMATORS["estimators_max"], "namid": ESTIMATORS["estimators"]}
     return accuracies(
         graph, runs, ("none", "pgd-40", "aa", "tidim"), "NAMID with either kind of estimators."
@@ -215,7 +140,18 @@ def figure7(graph: Graph):
 
 
 def accuracies(graph: Graph, runs: dict[str, str], attacks: tuple[str, ...], what: str):
-    """Bars of accuracy, a group for each attack, a bar for each network of `runs`, {name: label}."""
+    """Draw bars of accuracy, a group for each attack, a bar for each network.
+
+    Args:
+        graph: the experiment's runs.
+        runs: {name: label} of the networks.
+        attacks: names of attacks.
+        what: the first sentence of the caption.
+
+    Returns:
+        The figure, its numbers as CSV, its caption, the nodes behind it and their warnings; None
+        where nothing was measured.
+    """
     cells: dict[tuple[str, str], Cell] = {
         (run, attack): cell(graph, f"seed{{seed}}/linf/{run}", "white", attack)
         for run in runs
@@ -228,15 +164,8 @@ def accuracies(graph: Graph, runs: dict[str, str], attacks: tuple[str, ...], wha
     for i, (run, label) in enumerate(runs.items()):
         chosen = [cells[run, attack] for attack in attacks]
         heights = [math.nan if each.mean is None else each.mean for each in chosen]
-        bars(
-            axis,
-            i,
-            len(runs),
-            heights,
-            [list(side) for side in zip(*map(whiskers, chosen))],
-            label,
-            [each.state for each in chosen],
-        )
+        errors = [list(side) for side in zip(*map(whiskers, chosen))]
+        bars(axis, i, len(runs), heights, errors, label, [each.state for each in chosen])
     images = {
         attack: sorted({n for run in runs for n in cells[run, attack].images}) for attack in attacks
     }
@@ -246,69 +175,26 @@ def accuracies(graph: Graph, runs: dict[str, str], attacks: tuple[str, ...], wha
     )
     axis.set(ylabel="accuracy (%)", ylim=(0, 100))
     figure.legend(loc="outside lower center", fontsize=8, ncols=2 if len(runs) > 2 else len(runs))
-    rows = []
-    for (run, attack), each in cells.items():
-        texts = warned.seeds_of(each.warned)
-        rows += [
-            [
-                run,
-                attack,
-                each.state,
-                seed,
-                value,
-                len(each.outcomes[seed]),
-                "; ".join(text for text, seeds in texts.items() if seed in seeds),
-            ]
-            for seed, value in zip(each.outcomes, each.values)
-        ]
-        rows += [] if each.outcomes else [[run, attack, each.state, *[""] * 4]]
+    rows = [row for key, each in cells.items() for row in _lines(*key, each)]
     what += (
-        " Accuracy in percent on test images; the whiskers are the deviation over the seeds, for one seed Wilson's 95 % "
-        "interval over the images."
+        " Accuracy in percent on test images; the whiskers are the deviation over the seeds, for "
+        "one seed Wilson's 95 % interval over the images."
     )
     sources = [source for each in measured for source in each.sources]
     header = ["run", "attack", "state", "seed", "accuracy", "images", "warnings"]
-    said = [text for each in measured for text in each.warned]
-    return figure, lines(header, rows), what, sources, said
+    warnings = [text for each in measured for text in each.warned]
+    return figure, as_csv(header, rows), what, sources, warnings
 
 
-def bars(
-    axis,
-    number: int,
-    of: int,
-    heights: list[float],
-    errors: list[list[float]],
-    label: str,
-    states: list[str] | None = None,
-) -> None:
-    """Draw series `number` of `of` as a bar in each group, with errors down and up; where a height is NaN, why stands there."""
-    width = 0.8 / of
-    places = [group + (number - (of - 1) / 2) * width for group in range(len(heights))]
-    axis.bar(
-        places,
-        [0 if math.isnan(h) else h for h in heights],
-        width * 0.92,
-        yerr=errors if any(map(any, errors)) else None,
-        capsize=2,
-        label=label,
-        color=COLOURS[number],
-        hatch=HATCHES[number],
-        edgecolor="black",
-        linewidth=0.6,
-        error_kw={"elinewidth": 0.8},
-    )
-    for place, height, state in zip(places, heights, states or ["no value"] * len(heights)):
-        if math.isnan(height):
-            axis.text(
-                place,
-                0.02,
-                state,
-                rotation=90,
-                ha="center",
-                va="bottom",
-                fontsize=7,
-                transform=axis.get_xaxis_transform(),
-            )
+def _lines(run: str, attack: str, each: Cell) -> list[list]:
+    """Return the lines of a cell in the CSV file, one for each seed."""
+    if not each.outcomes:
+        return [[run, attack, each.state, *[""] * 4]]
+    texts, lines = warned.seeds_of(each.warned), []
+    for seed, value in zip(each.outcomes, each.values):
+        own = "; ".join(text for text, seeds in texts.items() if seed in seeds)
+        lines.append([run, attack, each.state, seed, value, len(each.outcomes[seed]), own])
+    return lines
 
 
 TITLES = {
@@ -320,27 +206,19 @@ TITLES = {
 DRAW = {"figure2": figure2, "figure4": figure4, "figure5": figure5, "figure7": figure7}
 
 
-def save(figure, folder: Path, name: str) -> None:
-    """As .png and .pdf; without a date the same numbers give the same file."""
-    for suffix in ("png", "pdf"):
-        figure.savefig(
-            folder / f"{name}.{suffix}",
-            dpi=150,
-            metadata={"CreationDate": None} if suffix == "pdf" else None,
-        )
-    plt.close(figure)
-
-
 def write_figures(graph: Graph) -> list[dict]:
-    """Draw every figure that has something to show as .png and .pdf, with .csv and .json; their captions."""
+    """Draw every figure that has a value as .png and .pdf, with .csv and .json files.
+
+    Returns the contents of the .json files.
+    """
     folder, written = graph.experiment.root / "figures", []
     folder.mkdir(exist_ok=True)
     for name, draw in DRAW.items():
         drawn = draw(graph)
         if drawn is None:
             continue
-        figure, numbers, what, sources, said = drawn
-        below = [note.line() for note in warned.notes(said)]
+        figure, numbers, what, sources, warnings = drawn
+        below = [note.line() for note in warned.notes(warnings)]
         save(figure, folder, name)
         write_text(folder / f"{name}.csv", numbers)
         evaluated = [

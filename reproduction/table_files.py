@@ -10,6 +10,12 @@ from reproduction.paper import DEFENSES, TABLES
 from reproduction.provenance import listed
 from reproduction.tables import LABELS, table
 
+COLUMNS = (
+    *("table", "box", "norm", "defense", "attack", "counted", "state", "seeds", "images"),
+    *("mean", "deviation", "low", "high", "printed_mean", "printed_deviation", "difference"),
+    "warnings",
+)  # of the CSV file
+
 
 def marked(each: dict) -> str:
     """Return a cell's text with the marks of its warnings."""
@@ -24,28 +30,15 @@ def body(part: dict) -> list[list[str]]:
     rows = []
     for row in part["rows"]:
         cells = row["cells"]
+        printed = [
+            "{:.2f} ± {:.2f}".format(*each["printed"]) if each["printed"] else "" for each in cells
+        ]
         rows.append([row["label"], "measured", *map(marked, cells)])
-        rows.append(
-            [
-                "",
-                "printed",
-                *(
-                    "{:.2f} ± {:.2f}".format(*each["printed"]) if each["printed"] else ""
-                    for each in cells
-                ),
-            ]
-        )
-        if any(each["difference"] is not None for each in cells):
-            rows.append(
-                [
-                    "",
-                    "difference",
-                    *(
-                        "" if each["difference"] is None else f"{each['difference']:+.1f}"
-                        for each in cells
-                    ),
-                ]
-            )
+        rows.append(["", "printed", *printed])
+        differences = [each["difference"] for each in cells]
+        if any(each is not None for each in differences):
+            texts = ["" if each is None else f"{each:+.1f}" for each in differences]
+            rows.append(["", "difference", *texts])
     return rows
 
 
@@ -57,20 +50,14 @@ def orders(part: dict) -> tuple[list[str], list[list[str]]]:
     """
 
     def text(each):
-        return (
-            each["verdict"]
-            if each["difference"] is None
-            else "{:+.1f} ({:+.1f} to {:+.1f})".format(each["difference"], *each["interval"])
-        )
+        if each["difference"] is None:
+            return each["verdict"]
+        return "{:+.1f} ({:+.1f} to {:+.1f})".format(each["difference"], *each["interval"])
 
-    header = [
-        "comparison",
-        "",
-        *(
-            LABELS[column["attack"]] + ", any norm" * column["anywhere"]
-            for column in part["orders"]
-        ),
+    labels = [
+        LABELS[column["attack"]] + ", any norm" * column["anywhere"] for column in part["orders"]
     ]
+    header = ["comparison", "", *labels]
     rows = []
     for comparisons in zip(*(column["comparisons"] for column in part["orders"])):
         if any(each["difference"] is not None for each in comparisons):
@@ -99,12 +86,8 @@ def markdown(content: dict) -> str:
     """Return the page of a table."""
     page = [f"# {content['title']}", "", content["caption"], ""]
     for part in content["halves"]:
-        page += [
-            f"## {part['title']}",
-            "",
-            *markdown_lines(["defense", "", *part["columns"]], body(part)),
-            "",
-        ]
+        lines = markdown_lines(["defense", "", *part["columns"]], body(part))
+        page += [f"## {part['title']}", "", *lines, ""]
         page += notes_below([note["line"] for note in part["notes"]])
         header, rows = orders(part)
         page += [*markdown_lines(header, rows), ""] if rows else []
@@ -115,53 +98,32 @@ def comma_separated(content: dict) -> str:
     """Return a table as CSV, a line for each cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "table",
-            "box",
-            "norm",
-            "defense",
-            "attack",
-            "counted",
-            "state",
-            "seeds",
-            "images",
-            "mean",
-            "deviation",
-            "low",
-            "high",
-            "printed_mean",
-            "printed_deviation",
-            "difference",
-            "warnings",
-        ]
-    )
+    writer.writerow(COLUMNS)
     for part in content["halves"]:
         for row in part["rows"]:
-            for each in row["cells"]:
-                numbers = [
-                    each["mean"],
-                    each["deviation"],
-                    *(each["interval"] or (None, None)),
-                    *(each["printed"] or (None, None)),
-                    each["difference"],
-                ]
-                writer.writerow(
-                    [
-                        content["name"],
-                        part["box"],
-                        part["norm"],
-                        row["defense"],
-                        each["attack"],
-                        "any norm" if each["anywhere"] else "within the budget",
-                        each["state"],
-                        len(each["seeds"]),
-                        listed(each["images"]),
-                        *("" if number is None else f"{number:.4f}" for number in numbers),
-                        "; ".join(each["warnings"]),
-                    ]
-                )
+            beginning = [content["name"], part["box"], part["norm"], row["defense"]]
+            writer.writerows([*beginning, *_line(each)] for each in row["cells"])
     return text.getvalue()
+
+
+def _line(each: dict) -> list:
+    """Return the entries of a cell in a line of CSV, from "attack" on."""
+    numbers = [
+        each["mean"],
+        each["deviation"],
+        *(each["interval"] or (None, None)),
+        *(each["printed"] or (None, None)),
+        each["difference"],
+    ]
+    return [
+        each["attack"],
+        "any norm" if each["anywhere"] else "within the budget",
+        each["state"],
+        len(each["seeds"]),
+        listed(each["images"]),
+        *("" if number is None else f"{number:.4f}" for number in numbers),
+        "; ".join(each["warnings"]),
+    ]
 
 
 def write_tables(graph: Graph) -> list[dict]:

@@ -42,10 +42,8 @@ class Half:
     def heading(self, number: int, epsilon: float) -> str:
         """Return a column's heading: the attack, how it is counted, and the number of images."""
         attack, anywhere = self.columns[number]
-        text, images = (
-            LABELS[attack],
-            sorted({n for each in self.column(number).values() for n in each.images}),
-        )
+        text = LABELS[attack]
+        images = sorted({n for each in self.column(number).values() for n in each.images})
         if registry.parse(attack).kind == "minimum-norm":
             text += ", any norm" if anywhere else f", within {epsilon:g}"
         return text + (f" (n = {listed(images)})" if images else "")
@@ -107,10 +105,8 @@ def caption(
         settings.append(f"NAMID with alpha {alpha:g} instead of the paper's 5")
     texts = [what, "; ".join(settings) + "."]
     if known["surrogate accuracy"]:
-        texts.append(
-            f"The surrogate gets {listed([f'{share:.0f} %' for share in known['surrogate accuracy']])} of its held-out "
-            "images right without an attack."
-        )
+        shares = listed([f"{share:.0f} %" for share in known["surrogate accuracy"]])
+        texts.append(f"The surrogate gets {shares} of its held-out images right without an attack.")
     texts += [scale.shows] if experiment.scale != "full" else []
     texts += [experiment.data_note.rstrip(".") + "."] if experiment.data_note else []
     texts += [f"{listed(known['hardware'])}; {listed(known['dates'])}."]
@@ -136,51 +132,53 @@ def table(graph: Graph, name: str) -> dict | None:
     )
     what += "" if same_data else " That is another data set, so no difference is taken."
     what += (
-        " The printed order of a defense and its baseline holds, or is reversed, where the 95 % interval of their "
-        "difference, paired by seed and image, leaves 0 out. " + COVERS
+        " The printed order of a defense and its baseline holds, or is reversed, where the 95 % "
+        "interval of their difference, paired by seed and image, leaves 0 out. " + COVERS
     )
-    parts = []
-    for one in halves:
-        epsilon, below = budget(experiment, one.norm), notes_of(one)
-        rows = [
-            {
-                "defense": defense,
-                "label": DEFENSES[defense].label,
-                "sources": list(dict.fromkeys(source for each in cells for source in each.sources)),
-                "cells": [_plain(each, experiment.seeds, same_data, below) for each in cells],
-            }
-            for defense, cells in one.rows.items()
-        ]
-        orders = [
-            {
-                "attack": attack,
-                "anywhere": anywhere,
-                "comparisons": compare(one.column(number)),
-                "in_printed_order": in_order(one.column(number)),
-            }
-            for number, (attack, anywhere) in enumerate(one.columns)
-            if anywhere or (attack, True) not in one.columns
-        ]
-        columns = [one.heading(number, epsilon) for number in range(len(one.columns))]
-        parts.append(
-            {
-                "box": one.box,
-                "norm": one.norm,
-                "title": f"{NORMS[one.norm]}, {TITLES[one.box]}",
-                "columns": columns,
-                "rows": rows,
-                "orders": orders,
-                "notes": [asdict(note) | {"line": note.line()} for note in below],
-            }
-        )
     images = sorted({n for each in measured for n in each.images})
     norms = list(dict.fromkeys(one.norm for one in halves))
+    about = f"{TITLES[halves[0].box]}, {listed([NORMS[norm] for norm in norms])}"
     return {
         "name": name,
-        "title": f"Table {name[-1]}: {TITLES[halves[0].box]}, {listed([NORMS[norm] for norm in norms])}",
+        "title": f"Table {name[-1]}: {about}",
         "caption": caption(graph, what, sources, images, norms),
         "seeds": experiment.seeds,
-        "halves": parts,
+        "halves": [_half_values(one, graph, same_data) for one in halves],
+    }
+
+
+def _half_values(one: Half, graph: Graph, same_data: bool) -> dict:
+    """Return a half as plain values; same_data: whether the printed numbers are on its data."""
+    experiment = graph.experiment
+    epsilon, below = budget(experiment, one.norm), notes_of(one)
+    rows = []
+    for defense, cells in one.rows.items():
+        row = {
+            "defense": defense,
+            "label": DEFENSES[defense].label,
+            "sources": list(dict.fromkeys(source for each in cells for source in each.sources)),
+            "cells": [_cell_values(each, experiment.seeds, same_data, below) for each in cells],
+        }
+        rows.append(row)
+    orders = []
+    for number, (attack, anywhere) in enumerate(one.columns):
+        if anywhere or (attack, True) not in one.columns:
+            column = one.column(number)
+            order = {
+                "attack": attack,
+                "anywhere": anywhere,
+                "comparisons": compare(column),
+                "in_printed_order": in_order(column),
+            }
+            orders.append(order)
+    return {
+        "box": one.box,
+        "norm": one.norm,
+        "title": f"{NORMS[one.norm]}, {TITLES[one.box]}",
+        "columns": [one.heading(number, epsilon) for number in range(len(one.columns))],
+        "rows": rows,
+        "orders": orders,
+        "notes": [asdict(note) | {"line": note.line()} for note in below],
     }
 
 
@@ -190,7 +188,8 @@ def notes_of(one: Half) -> list[Note]:
     return warned.notes([each for cell in cells for each in cell.warned])
 
 
-def _plain(each: Cell, seeds: int, same_data: bool, below: list[Note]) -> dict:
+def _cell_values(each: Cell, seeds: int, same_data: bool, below: list[Note]) -> dict:
+    """Return a cell as plain values, for a table of `seeds` seeds with the notes `below` it."""
     comparable = each.outcomes and each.printed and same_data
     return {
         "attack": each.attack,
