@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""The paper's tables and figures, measured: train what they need, evaluate it, and put it beside what was printed.
+"""Measure the paper's tables and figures: train, evaluate, and compare with the printed values.
 
-    ./reproduce.py table1 --scale tiny                  # digits, minutes; also table2 ... table6, figure2, 4, 5 and 7
-    ./reproduce.py all --scale tiny --seeds 2           # everything, and the report
-    ./reproduce.py table1 --norm linf --scale full --seeds 3 --plan       # the commands, for a cluster's queue
-    ./reproduce.py stability --scale sweep --seeds 3    # which settings of NAMID train (docs/stability.md)
-    ./reproduce.py report                               # one HTML page of all there is in --out
+    ./reproduce.py table1 --scale tiny                # digits, minutes; also table2 ... figure7
+    ./reproduce.py all --scale tiny --seeds 2         # everything, and the report
+    ./reproduce.py table1 --scale full --seeds 3 --norm linf --plan    # commands for a cluster
+    ./reproduce.py stability --scale sweep --seeds 3  # which settings of NAMID train
+    ./reproduce.py report                             # one HTML page of all results in --out
 
-Runs the stage scripts, each command once, in order; stopped anywhere, the same command resumes. A
-run made of other data or by other settings is set aside and made again. What is missing from a
-table says "not run", and a training that diverged says so. docs/reproduce.md explains the scales,
-what makes a run stale, and how the tables are to be read.
+The script runs the commands of the stages, each once, in order. Stopped anywhere, the same command
+resumes. A run made of other data or with other settings is set aside and made again. A table says
+"not run" for what is missing and "diverged" for a training that diverged. docs/reproduce.md
+explains the scales, what makes a run stale, and how to read the tables.
 """
 
 import importlib.util
@@ -19,9 +19,8 @@ import shlex
 import sys
 from pathlib import Path
 
-if (
-    __name__ == "__main__" and importlib.util.find_spec("torch") is None
-):  # called with a Python that has nothing installed
+# A Python without PyTorch hands over to the one in .venv.
+if __name__ == "__main__" and importlib.util.find_spec("torch") is None:
     python = Path(__file__).resolve().parent / ".venv/bin/python"
     if not python.exists():
         sys.exit("reproduce.py: no .venv here yet; ./run setup makes it")
@@ -37,6 +36,7 @@ from reproduction.experiment import Experiment, remember
 from reproduction.graph import ROOT, Graph, interpreter
 from reproduction.paper import DEFENSES, FIGURES, NORMS, TABLES
 from reproduction.plan import STABILITY, plan
+from reproduction.run import Stopped, run
 from reproduction.scales import SCALES
 from utils.settings.command_line import parse
 from utils.settings.options import Dataset, Fraction, need
@@ -47,28 +47,32 @@ class Settings:
     """Options of the reproduction."""
 
     target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, "report")]]
-    """What to make: a table, a figure, all of them and the report; docs/stability.md's sweep; the report of what there is."""
+    """What to make: a table, a figure, all of them and the report; the sweep of docs/stability.md;
+    the report of the results in --out."""
     scale: Literal[tuple(SCALES)] = "full"
-    """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a narrow network, hours; full:
-    the paper's settings."""
+    """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a
+    narrow network, hours; full: the paper's settings."""
     dataset: Dataset | None = None
-    """The data set; the scale's own when not given: digits for tiny, cifar10 for small and full."""
+    """The data set; when not given the scale's own: digits for tiny and sweep, cifar10 for small and
+    full."""
     data_dir: Path | None = None
-    """Where it is; datasets when not given."""
+    """The folder of the data set; when not given datasets."""
     data_note: str = ""
-    """A remark on the data that is shown beside every table and figure, say "Images that went through JPEG compression"."""
+    """A remark on the data for the caption of every table and figure, such as "Images that went
+    through JPEG compression"."""
     norm: Literal["linf", "l2", "both"] = "both"
-    """Which budgets; the figures are about Linf alone."""
+    """The norm of the budgets; the figures are about Linf only."""
     seeds: int = 1
-    """Trainings of each network, with the seeds 1 to N."""
+    """The number of trainings of each network, with the seeds 1 to N."""
     defenses: str = ",".join(DEFENSES)
-    """The rows of the tables to run, with commas between."""
+    """The rows of the tables to run, separated by commas."""
     alpha: Fraction = None
-    """NAMID's weight of L_mi; when not given the scale's own: 0.1 for tiny and small, 5 (paper) for full."""
+    """NAMID's weight of L_mi; when not given the scale's own: 5 (the paper's) for full, else 0.1."""
     out: Path = Path("runs/reproduce")
-    """Where everything goes, in a folder for each data set and scale."""
+    """The folder for the results, with a folder for each data set and scale."""
     jobs: int = 1
-    """Commands that run at a time, each with its share of the cores: on two cores, two at a time are a fifth faster."""
+    """Commands that run at a time, each with its share of the cores; on two cores, two at a time are
+    a fifth faster."""
     plan: bool = False
     """Print the commands, in order and with their estimated cost, and run nothing."""
 
@@ -76,32 +80,18 @@ class Settings:
         need(self.seeds > 0, "seeds", self.seeds, "give 1 or more")
         need(self.jobs > 0, "jobs", self.jobs, "give 1 or more")
         need(self.alpha is None or self.alpha >= 0, "alpha", self.alpha, "give 0 or more")
+        known = ", ".join(DEFENSES)
         for name in self.defenses.split(","):
-            need(
-                name in DEFENSES, "defenses", name, f"is unknown; choose from {', '.join(DEFENSES)}"
-            )
+            need(name in DEFENSES, "defenses", name, f"is unknown; choose from {known}")
         if self.target == STABILITY:
-            need(
-                self.norm != "l2",
-                "norm",
-                self.norm,
-                "stability is about linf alone; leave --norm out",
-            )
-            need(
-                self.alpha is None, "alpha", self.alpha, "stability has its own; leave --alpha out"
-            )
-            need(
-                self.defenses == ",".join(DEFENSES),
-                "defenses",
-                self.defenses,
-                "stability has rows of its own; leave it out",
-            )
-        need(
-            not (self.plan and self.target == "report"),
-            "plan",
-            "",
-            "report runs nothing; leave --plan out",
-        )
+            right = "stability is about linf only; leave --norm out"
+            need(self.norm != "l2", "norm", self.norm, right)
+            right = "stability sets it itself; leave --alpha out"
+            need(self.alpha is None, "alpha", self.alpha, right)
+            right = "stability has rows of its own; leave --defenses out"
+            need(self.defenses == ",".join(DEFENSES), "defenses", self.defenses, right)
+        reports = self.plan and self.target == "report"
+        need(not reports, "plan", "", "report runs nothing; leave --plan out")
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -109,69 +99,66 @@ class Settings:
 
 
 def show(graph: Graph, settings: Settings) -> None:
-    """The commands, each with what it is for and its cost, and the one that writes the tables."""
-    from reproduction.cost import HOW, Costs
+    """Print the commands with their purpose and cost, and the command that writes the tables."""
+    from reproduction.cost import HOW, Costs  # here: it imports torch, which --help does without
 
-    costs, lines, left = Costs(graph), [], 0.0  # left: seconds of what is missing
-    numbers = {name: number for number, name in enumerate(graph.nodes, 1)}
+    costs, lines, missing_seconds = Costs(graph), [], 0.0
+    numbers = {name: str(number) for number, name in enumerate(graph.nodes, 1)}
     for name, node in graph.nodes.items():
         state, seconds = graph.state(name), costs.seconds(name)
-        left += seconds if state in ("not run", "stale") else 0.0
-        after = (
-            f", after {', '.join(str(numbers[each]) for each in node.needs)}" if node.needs else ""
-        )
+        missing_seconds += seconds if state in ("not run", "stale") else 0.0
+        before = ", ".join(numbers[each] for each in node.needs)
+        after = f", after {before}" if before else ""
         cost = state if state in ("finished", "diverged") else f"about {duration(seconds)}"
         lines += [f"# {numbers[name]}. {node.purpose}{after}: {cost}"]
         if state == "stale":
-            lines += [
-                f"#    stale: {graph.why(name)}",
-                "#    reproduce.py sets it aside; before a queue, move it",
-            ]
+            lines += [f"#    stale: {graph.why(name)}"]
+            lines += ["#    reproduce.py sets it aside; before a queue, move it"]
         lines += [node.command]
     print(
-        f"# {settings.target} at scale {settings.scale}: {len(graph.nodes)} runs in {graph.experiment.root}, about "
-        f"{duration(left)} for those that are missing, one after another"
+        f"# {settings.target} at scale {settings.scale}: {len(graph.nodes)} runs in "
+        f"{graph.experiment.root}, about {duration(missing_seconds)} for those that are missing, "
+        "one after another"
     )
-    print(
-        f"# {HOW}\n# Run the lines in {ROOT}; a line whose run is finished says so and ends.",
-        *lines,
-        sep="\n",
-    )
+    print(f"# {HOW}")
+    print(f"# Run the lines in {ROOT}; a line whose run is finished says so and ends.")
+    print(*lines, sep="\n")
     print(f"# the tables, figures and report\n{again(settings)}")
 
 
+# The options of `again`: all but --plan and --jobs.
+REPEATED = (
+    "scale",
+    "dataset",
+    "data_dir",
+    "data_note",
+    "norm",
+    "seeds",
+    "defenses",
+    "alpha",
+    "out",
+)
+
+
 def again(settings: Settings) -> str:
-    """This command as a shell line, without --plan."""
-    given = {
-        name: getattr(settings, name)
-        for name in (
-            "scale",
-            "dataset",
-            "data_dir",
-            "data_note",
-            "norm",
-            "seeds",
-            "defenses",
-            "alpha",
-            "out",
-        )
-    }
+    """Return this command as a shell line, without --plan."""
     words = [interpreter(), "reproduce.py", settings.target]
-    for name, value in given.items():
+    for name in REPEATED:
+        value = getattr(settings, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value not in (None, "") else []
     return shlex.join(words)
 
 
 def duration(seconds: float) -> str:
-    """In words."""
+    """Return a number of seconds in words."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def write(graph: Graph, settings: Settings) -> None:
-    """The tables and figures of the experiment, and the report; where they are."""
-    from reproduction.report import report
+def write(graph: Graph | None, settings: Settings) -> None:
+    """Write the tables, figures and report of all experiments, and print where they are."""
+    from reproduction.report import report  # here: it imports torch, which --help does without
 
     path = report(settings.out)
     if path is None:
@@ -187,23 +174,20 @@ def write(graph: Graph, settings: Settings) -> None:
 
 
 def main(settings: Settings) -> None:
-    from reproduction.run import Stopped, run
-
     if settings.target == "report":
         write(None, settings)
         return
-    dataset = settings.dataset or SCALES[settings.scale].dataset
     experiment = Experiment(
-        settings.out,
-        dataset,
-        settings.scale,
-        settings.seeds,
-        settings.data_dir,
-        settings.alpha,
-        settings.data_note,
+        out=settings.out,
+        dataset=settings.dataset or SCALES[settings.scale].dataset,
+        scale=settings.scale,
+        seeds=settings.seeds,
+        data_dir=settings.data_dir,
+        alpha=settings.alpha,
+        data_note=settings.data_note,
     )
     asked = settings.target, settings.norms, settings.defenses.split(",")
-    graph = plan(experiment, *asked)  # a mistake is said before anything is written
+    graph = plan(experiment, *asked)  # an error is reported before anything is written
     if settings.plan:
         show(graph, settings)
         return
@@ -211,10 +195,8 @@ def main(settings: Settings) -> None:
     try:
         run(graph, settings.jobs)
     except Stopped as end:
-        print(
-            f"reproduce.py: {end}; what was made stays, and the same command goes on",
-            file=sys.stderr,
-        )
+        text = f"reproduce.py: {end}; finished runs are kept, and the same command resumes"
+        print(text, file=sys.stderr)
         raise SystemExit(end.status) from None
     write(graph, settings)
 
@@ -225,6 +207,6 @@ if __name__ == "__main__":
         settings.out = settings.out.resolve()
         settings.data_dir = settings.data_dir and settings.data_dir.resolve()
         os.chdir(ROOT)
-    from utils.scripts import run_script
+    from utils.scripts import run_script  # here: it imports torch, which --help does without
 
     run_script(main, settings)

@@ -1,4 +1,8 @@
-"""What a plan will take: seconds recorded where a run of the kind was made before, a count of passes where none was."""
+"""Estimate how long the commands of a plan take.
+
+The estimate is the logged time of the same run with another seed or before; where there is none, it
+is a count of passes times the measured time of one pass.
+"""
 
 import importlib
 import re
@@ -7,14 +11,21 @@ import sys
 import time
 from functools import cached_property
 
+import torch
+
 import data
+import models
 from common.errors import InputError
 from data import arrays
+from models import mi
 from reproduction.graph import ROOT, Graph, Node
 from reproduction.run import recorded
+from utils import devices
+from utils.attacks.projected_gradient import pgd
+from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
 
-# Images to train on and to test on, where the whole set is read.
+# The numbers of training and of test images of the whole sets.
 SIZES = {
     "digits": (1400, 397),
     "mnist": (60000, 10000),
@@ -24,8 +35,9 @@ SIZES = {
     "fashion-mnist": (60000, 10000),
     "tiny-imagenet": (100000, 10000),
 }
-# A pass is one of an attack: forward and gradient in the input. A training step's, with gradients in the weights, costs half as
-# much again, a forward pass alone half of it (tests/test_flops.py counts them).
+# The unit is a pass of an attack: forward, and the gradient in the input. A pass of a training step,
+# with gradients in the weights, costs half as much again, a forward pass half as much
+# (tests/test_flops.py counts them).
 TRAIN, FORWARD = 1.5, 0.5
 STANDING = 0.4  # the share of the images that an attack has to work on to its end: assumed
 # Passes for an image that stands to the end: as many as the name says, but for AutoAttack, 2,000 and 6,000 queries more, CW, four
@@ -34,8 +46,9 @@ PASSES = {"none": FORWARD, "aa": 2000 + 6000 * FORWARD, "tidim": 40}
 FACTORS = {"pgd": 1, "ddn": 1, "cw": 4, "fwa": 3}
 
 HOW = (
-    "Estimates: the mean of recorded times where the same run was made for another seed or before; else images x passes x "
-    f"the time of one pass, measured just now on this machine, with {STANDING:.0%} of the images standing to an attack's end."
+    "Estimates: the mean of logged times where the same run was made for another seed or before; "
+    "else images x passes x the time of one pass, measured just now on this machine, with "
+    f"{STANDING:.0%} of the images robust to an attack's end."
 )
 
 
@@ -46,23 +59,26 @@ def passes(attack: str) -> float:
 
 
 def sizes(dataset: str, directory) -> tuple[int, int]:
-    """The number of training and of test images, from the headers of the files where they are arrays."""
+    """Return the numbers of training and of test images.
+
+    They are read from the headers of the .npy files where `directory` has them.
+    """
     if directory and arrays.are_in(directory):
         train, test = arrays.read(directory, dataset)
         return len(train[0]), len(test[0])
     if dataset not in SIZES:
-        raise InputError(
-            f"--dataset {dataset}: its four .npy files are needed; name their folder with --data-dir"
-        )
+        wanted = "its four .npy files are needed; name their folder with --data-dir"
+        raise InputError(f"--dataset {dataset}: {wanted}")
     return SIZES[dataset]
 
 
 class Costs:
-    """Seconds of the nodes of a graph. The first question about a network measures it."""
+    """The seconds that the nodes of a graph take.
+
+    A network is measured once, for the first node that has it.
+    """
 
     def __init__(self, graph: Graph):
-        from utils import devices
-
         self.graph, experiment = graph, graph.experiment
         self.train_size, self.test_size = sizes(experiment.dataset, experiment.data_dir)
         self.spec = data.DATASETS[experiment.dataset]
@@ -74,116 +90,100 @@ class Costs:
 
     @cached_property
     def start(self) -> float:
-        """Of a process: what its imports take."""
+        """Return the seconds that the imports of a training script take."""
         began = time.monotonic()
         subprocess.run([sys.executable, "-c", "import train_standard"], cwd=ROOT, check=True)
         return time.monotonic() - began
 
     def seconds(self, name: str) -> float:
-        """Of the node, as if nothing of it were there."""
+        """Return the seconds of a node, as if none of its files were there."""
         if known := self.known.get(_kind(name)):
             return sum(known) / len(known)
         node = self.graph.nodes[name]
         return self.start + (self._training(node) if node.trains else self._evaluation(node))
 
     def settings(self, node: Node):
-        """The options of a stage script, with the defaults that have their home there."""
+        """Return the options of a node's command, with the defaults of its script."""
+        # Imported by name: this folder imports no script, but the defaults are written only there.
         script = importlib.import_module(node.words[0].removesuffix(".py"))
         return parse(script.Settings, "", node.words[1:])
 
     def _training(self, node: Node) -> float:
         settings = self.settings(node)
-        epochs, steps, batch = (
-            settings.training.epochs,
-            settings.attack.num_steps,
-            settings.training.batch_size,
-        )
+        epochs, batch = settings.training.epochs, settings.training.batch_size
+        steps = settings.attack.num_steps
         images = min(settings.data.limit_train or self.train_size, self.train_size)
-        held = min(settings.data.holdout, images // 5)
-        images, watching = images - held, held * settings.attack.eval_steps
-        if hasattr(
-            settings, "estimation"
-        ):  # stage 2: the target is frozen, and the held-out images are attacked once
+        held_out = min(settings.data.holdout, images // 5)
+        images -= held_out
+        held_out_passes = held_out * settings.attack.eval_steps
+        if hasattr(settings, "estimation"):
+            # stage 2: the target is frozen, and the held-out images are attacked once
             target = self.settings(self.graph.nodes[node.needs[0]]).network
-            per_image = epochs * (
-                (steps + 2 * FORWARD) * self.pass_seconds(target, batch)
-                + self.estimator_seconds(settings.estimation.n_units, batch)
-            )
-            return images * per_image + watching * self.pass_seconds(target, batch)
-        pass_, stage_3 = (
-            self.pass_seconds(settings.network, batch),
-            hasattr(settings, "warmup_epochs"),
-        )
-        if stage_3:
+            per_image = (steps + 2 * FORWARD) * self.pass_seconds(target, batch)
+            per_image += self.estimator_seconds(settings.estimation.n_units, batch)
+            return images * epochs * per_image + held_out_passes * self.pass_seconds(target, batch)
+        with_estimators = hasattr(settings, "warmup_epochs")  # stage 3
+        if with_estimators:
             natural, defense = settings.warmup_epochs, "namid"
         else:
             defense = settings.defense
             natural = epochs if defense == "natural" else 0
-        of_a_step = steps + TRAIN * (1 if defense == "standard" else 2)
-        seconds = pass_ * (
-            images * (natural * TRAIN + (epochs - natural) * of_a_step) + epochs * watching
-        )
-        if stage_3:  # frozen estimators take no gradients in their weights
+        adversarial = epochs - natural
+        passes_of_a_step = steps + TRAIN * (1 if defense == "standard" else 2)
+        passes_of_all = images * (natural * TRAIN + adversarial * passes_of_a_step)
+        passes_of_all += epochs * held_out_passes
+        seconds = passes_of_all * self.pass_seconds(settings.network, batch)
+        if with_estimators:  # frozen, so without gradients in their weights
             units = self.settings(self.graph.nodes[node.needs[0]]).estimation.n_units
-            seconds += images * (epochs - natural) * self.estimator_seconds(units, batch) / TRAIN
+            seconds += images * adversarial * self.estimator_seconds(units, batch) / TRAIN
         return seconds
 
     def _evaluation(self, node: Node) -> float:
         options = dict(zip(node.words, node.words[1:]))
         images = min(int(options.get("--limit-test", self.test_size)), self.test_size)
-        source = self.settings(
-            self.graph.nodes[node.needs[1 if "--surrogate" in options else 0]]
-        ).network
+        crafted_on = node.needs[1 if "--surrogate" in options else 0]
+        source = self.settings(self.graph.nodes[crafted_on]).network
         per_image = FORWARD + sum(STANDING * passes(attack) for attack in node.attacks)
-        return images * per_image * self.pass_seconds(source, int(options.get("--batch-size", 256)))
+        batch = int(options.get("--batch-size", 256))
+        return images * per_image * self.pass_seconds(source, batch)
 
     def pass_seconds(self, network, batch: int) -> float:
-        """Of a pass over one image in a batch of at most 64 through a network of the options `network`."""
-        import torch
+        """Return the seconds of one pass over one image, in a batch of at most 64.
 
-        import models
-        from utils.attacks.projected_gradient import pgd
-
+        network: the options of the network.
+        """
         key = (network.arch, network.width, min(batch, 64))
         if key not in self.measured:
-            net = self.compute.prepare(
-                models.build(network.arch, self.spec.num_classes or 10, width=network.width)
-            )
-            x, y = (
-                self._images(key[2]),
-                torch.zeros(key[2], dtype=torch.int64, device=self.compute.device),
-            )
+            classes = self.spec.num_classes or 10
+            net = self.compute.prepare(models.build(network.arch, classes, width=network.width))
+            x = self._images(key[2])
+            y = torch.zeros(key[2], dtype=torch.int64, device=self.compute.device)
             self.measured[key] = self._time(lambda: pgd(net, x, y, steps=1)) / key[2]
         return self.measured[key]
 
     def estimator_seconds(self, units: int, batch: int) -> float:
-        """Of a training step of both estimators on one image in a batch of at most 64."""
-        import torch
+        """Return the seconds of a training step of both estimators on one image.
 
-        from models import mi
-        from utils.mi.estimator import MIEstimator
-
+        units: the width of the estimators. batch: the images of a batch, of which at most 64 count.
+        """
         key = (units, min(batch, 64))
         if key not in self.measured:
-            estimator = self.compute.prepare(
-                MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train()
-            )
+            estimator = MIEstimator(mi.LocalNet(units), mi.GlobalNet(10, units)).train()
+            estimator = self.compute.prepare(estimator)
             x, output = self._images(key[1]), torch.rand(key[1], 10, device=self.compute.device)
-            self.measured[key] = (
-                2 * self._time(lambda: estimator(x, output).sum().backward()) / key[1]
-            )
+            seconds = self._time(lambda: estimator(x, output).sum().backward())
+            self.measured[key] = 2 * seconds / key[1]
         return self.measured[key]
 
     def _images(self, number: int):
-        import torch
-
         size = self.spec.size or 32
         return torch.rand(number, 3, size, size, device=self.compute.device)
 
     def _time(self, work) -> float:
-        """Seconds that `work` takes in the precision of training, the faster of two times after one that does not count."""
-        import torch
+        """Return the seconds of `work()` in the precision of training.
 
+        It is the faster of two runs after one that does not count.
+        """
         times = []
         for _ in range(3):
             began = time.monotonic()
@@ -196,4 +196,5 @@ class Costs:
 
 
 def _kind(name: str) -> str:
+    """Return a node's name without the number of its seed."""
     return re.sub(r"^seed\d+", "seed", name)

@@ -1,4 +1,4 @@
-"""Say whether a node's files are there and whole, and not older than what made them."""
+"""Test whether a node's files are complete, and not older than the files they were made of."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from utils.mi.names import estimator_files
 
 
 def complete(node) -> bool:
-    """Return whether a node's files are all there and whole."""
+    """Return whether all files of a node exist and are complete."""
     if not all(path.is_file() for path in node.outputs):
         return False
     if node.trains:
@@ -20,22 +20,23 @@ def complete(node) -> bool:
 
 
 def _evaluated(results: dict, attacks: tuple[str, ...]) -> bool:
-    """Return whether an evaluation has all rows and the warnings, which it writes at its end."""
+    """Return whether an evaluation has all rows, and the warnings, which it writes last."""
     try:
         rows = [results["attacks"][name] for name in attacks]
         whole = all(len(row["standing"]) == results["n"] for row in rows)
-        told = isinstance(results["warnings"], list) and "worst_case" in results
-        told = told and all("warnings" in row for row in rows if "made" in row)
+        closed = isinstance(results["warnings"], list) and "worst_case" in results
+        closed = closed and all("warnings" in row for row in rows if "made" in row)
         judged = set((results["worst_case"] or {}).get("attacks", ()))
-        return whole and told and (len(attacks) == 1 or judged >= set(attacks))
+        return whole and closed and (len(attacks) == 1 or judged >= set(attacks))
     except (KeyError, TypeError, AttributeError):
         return False
 
 
 def by_date(node, graph) -> bool:
-    """Return whether a file read, without a hash in the results, is younger than they are.
+    """Return whether a file that was read is younger than the results.
 
-    Dates decide where there is no hash only."""
+    Only files without a hash in the results are compared by date.
+    """
     if not all(path.is_file() for path in node.outputs):
         return False
     made = min(path.stat().st_mtime_ns for path in node.outputs)
@@ -43,9 +44,10 @@ def by_date(node, graph) -> bool:
 
 
 def _unhashed(node, graph) -> list[Path]:
+    """Return the files that a node reads and whose hashes its results do not have."""
     if node.trains:
-        said = read(node.folder / "settings.json")
-        return [path for name, path in inputs(node).items() if not said.get(f"{name}_hash")]
+        written = read(node.folder / "settings.json")
+        return [path for name, path in inputs(node).items() if not written.get(f"{name}_hash")]
     results = read(node.outputs[-1])
     if node.attacks:
         keys = dict(zip(("model_hash", "surrogate_hash"), node.needs))

@@ -15,8 +15,8 @@ training's effect, b_i the image's, and e_si what is particular to both. Its mea
 The sample variance of the k seed means, divided by k, estimates A / k + E / (k n), with k - 1
 degrees of freedom. B / n is left, and comes from the analysis of variance: B = (MS_images - MS_E)
 / k, not below 0, with about n degrees of freedom. Neither part holds the other, and under normal
-effects the two are independent. Their degrees of freedom are far apart, so each has a quantile of its own
-(as in Graybill and Wang 1980, Confidence intervals on nonnegative linear combinations of
+effects the two are independent. Their degrees of freedom are far apart, so each has a quantile of
+its own (as in Graybill and Wang 1980, Confidence intervals on nonnegative linear combinations of
 variances):
 
     half^2 = t(k - 1)^2 s_seeds^2 / k + z^2 (B + 1 / n) / n.
@@ -39,7 +39,7 @@ Z = 1.959964  # the normal distribution's 97.5 % point
 
 
 def deviation(values: list[float]) -> float | None:
-    """Return the sample's standard deviation (n - 1 below); None for a single value."""
+    """Return the sample standard deviation (divided by n - 1); None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 

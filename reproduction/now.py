@@ -1,4 +1,4 @@
-"""Read what is there now: files and their hashes, a command's options, the data's fingerprint."""
+"""Read the present files: their hashes, a command's options, the data's fingerprint."""
 
 import functools
 import json
@@ -8,7 +8,7 @@ from common.errors import InputError
 from data import arrays
 from utils.mi.names import estimator_files
 
-# Where torchvision keeps a set: without it, reading the set would download it.
+# The file or folder in which torchvision keeps a set; without it, reading would download the set.
 DOWNLOADED = {
     "mnist": "MNIST",
     "fashion-mnist": "FashionMNIST",
@@ -19,7 +19,7 @@ DOWNLOADED = {
 
 
 def read(path: Path) -> dict:
-    """Return a JSON file's object; {} where there is none to be read."""
+    """Read the object in a JSON file; {} where there is none."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -43,9 +43,8 @@ def file_hash(path: Path) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _hash(path: Path, *status) -> str | None:
-    from utils.training import (
-        run_folder,
-    )  # torch is imported once something is finished, not for a first plan
+    # Imported here, as it imports torch: a first plan, where nothing is finished, does without.
+    from utils.training import run_folder
 
     return run_folder.file_hash(path) if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Say how, when and where the numbers of a table were made, as their files tell it."""
+"""Read from the results files how, when and where the numbers of a table were made."""
 
 import csv
 import shlex
@@ -18,11 +18,11 @@ FACTS = (
 
 
 def facts(graph, sources: list[str]) -> dict[str, list]:
-    """Return what the files behind `sources` say of their making, each as a sorted list.
+    """Collect the provenance of the nodes `sources`; each fact is a sorted list.
 
-    Hardware and dates of all; epochs of the targets, of estimators and of surrogates; the share of
-    held-out images that surrogates get right without an attack; commits and hardware of the rows
-    of results.
+    The facts are the hardware and dates of all nodes; the epochs of targets, estimators and
+    surrogates; the natural accuracy of the surrogates on held-out images; the commits and hardware
+    of the rows of results.
     """
     known = {fact: set() for fact in FACTS}
     for name in dict.fromkeys(sources):
@@ -57,17 +57,17 @@ def said_of_rows(known: dict[str, list]) -> list[str]:
 def provenance(graph, name: str) -> dict:
     """Return command, dates, hardware and commits of a finished node, and the epochs of a training.
 
-    A row of results says when, where and at which commit it was made; an old row has that of its
-    file, and an old file of MI values the date of the run in its folder.
+    A row of results has a date, hardware and a commit of its own; an old row has those of its file,
+    and an old file of MI values has the date of the run in its folder.
     """
     node = graph.nodes[name]
     run = read(node.folder / "settings.json")
-    said = run if node.trains else read(node.outputs[-1])
-    said = {"date": run.get("date"), "hardware": "unknown hardware", "git_commit": None} | said
-    rows = said.get("attacks") or {}
-    made = [said | (rows[attack].get("made") or {}) for attack in node.attacks if attack in rows]
-    made = made or [said]
-    epochs = {"epochs": said["options"]["epochs"]} if node.trains else {}
+    source = run if node.trains else read(node.outputs[-1])
+    source = {"date": run.get("date"), "hardware": "unknown hardware", "git_commit": None} | source
+    rows = source.get("attacks") or {}
+    made = [source | (rows[attack].get("made") or {}) for attack in node.attacks if attack in rows]
+    made = made or [source]
+    epochs = {"epochs": source["options"]["epochs"]} if node.trains else {}
     return {
         "command": shlex.join(node.words),
         **epochs,
@@ -82,11 +82,11 @@ def _all(values) -> list[str]:
 
 
 def short(commit: str | None) -> str:
-    """Return a commit's first 12 digits, and whether files differed from it."""
+    """Return a commit's first 12 digits, with the mark of files that differed from it."""
     number, plus, changes = (commit or "no checkout").partition("+")
     return number[:12] + plus + changes
 
 
 def listed(values: list) -> str:
-    """Return values as a part of a sentence."""
+    """Join values with "and"; "none" where there are none."""
     return " and ".join(map(str, values)) or "none"

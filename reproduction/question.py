@@ -1,9 +1,9 @@
-"""Say whether the files of a run answer the question that is asked today.
+"""Compare a run's files with what its command would make today.
 
 A run's files name what they were made of: options, hashes of the files read, and a fingerprint of
 the data. `reason` compares them with what the run's command would read now, and says in words
-where they differ. What cannot be compared (an old file that lacks a hash, data that are not here)
-is no reason.
+where they differ. A value that cannot be compared (an old file that lacks a hash, data that are not
+in --data-dir) counts as equal.
 """
 
 import importlib
@@ -17,17 +17,17 @@ from utils.attacks import registry
 from utils.mi.names import estimator_files
 from utils.settings.options import EPSILON, fraction
 
-# Options of the trainings that are paths: the same run may be called by others.
+# Options of the trainings that are paths: they do not change what is trained.
 PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")
 
 
 def reason(graph, node) -> str | None:
-    """Return why a node's files answer another question; None where they do not."""
+    """Return in words why a node's files are not what its command would make; None if they are."""
     return _of_training(graph, node) if node.trains else _of_results(graph, node)
 
 
 def without_paths(words: list[str]) -> list[str]:
-    """Return a training's command without the options that say where something is."""
+    """Return a training's command without the options that are paths."""
     return [
         word
         for before, word in zip(["", *words], words)
@@ -36,22 +36,22 @@ def without_paths(words: list[str]) -> list[str]:
 
 
 def _of_training(graph, node) -> str | None:
-    said, given = read(node.folder / "settings.json"), options(node.words)
-    if not isinstance(said.get("command"), str):
+    written, given = read(node.folder / "settings.json"), options(node.words)
+    if not isinstance(written.get("command"), str):
         return None
     try:
-        before = shlex.split(said["command"])
+        before = shlex.split(written["command"])
     except ValueError:
         return None
     if without_paths(before) != without_paths(node.words):
         return f"made by another command ({_difference(before, node.words)})"
     found = data_of(graph.experiment, given.get("--limit-train"), given.get("--limit-test"))
-    if other := _other_data(said, found):
+    if other := _other_data(written, found):
         return other
     for name, path in inputs(node).items():
         key = f"{name}_hash"
-        if said.get(key) and (now := file_hash(path)) and said[key] != now:
-            return f"made from another {path.name} (hash {said[key]} then, {now} now)"
+        if written.get(key) and (now := file_hash(path)) and written[key] != now:
+            return f"made from another {path.name} (hash {written[key]} then, {now} now)"
     return None
 
 
@@ -66,15 +66,16 @@ def _difference(before: list[str], now: list[str]) -> str:
     return "its options in another order"
 
 
-def _other_data(said: dict, found: tuple[str, int] | None) -> str | None:
-    before = said.get("data_fingerprint")
+def _other_data(written: dict, found: tuple[str, int] | None) -> str | None:
+    """Return in words that results are of other data than `found`; None where they are not."""
+    before = written.get("data_fingerprint")
     if found and before != found[0]:
         return f"made from other data (fingerprint {before or 'unknown'} then, {found[0]} now)"
     return None
 
 
 def expected(graph, node) -> dict:
-    """Return what the results file of a node has to say today of how it was made."""
+    """Return what a node's command would write today about how its results are made."""
     return (_of_evaluation if node.attacks else _of_mi_values)(graph, node)
 
 
@@ -85,6 +86,7 @@ def _of_evaluation(graph, node) -> dict:
     rows, and the architecture, which the model's hash fixes. A value is left out where it cannot
     be known: without the data, the fingerprint, and n where all images are asked for.
     """
+    # Imported by name: this folder imports no script, but the defaults are written only there.
     script = importlib.import_module("test_comparison").Settings
     given, training = options(node.words), options(graph.nodes[node.needs[0]].words)
     norm = training["--norm"]
@@ -115,14 +117,14 @@ def _of_evaluation(graph, node) -> dict:
 
 
 def images_asked(limit: str | None, found: tuple[str, int] | None) -> dict[str, int]:
-    """Return {"n": test images} of --limit-test, else of the data; {} where neither says."""
+    """Return {"n": the number of test images} by --limit-test or by the data; {} without both."""
     if limit:
         return {"n": int(limit)}
     return {"n": found[1]} if found else {}
 
 
 def _of_mi_values(graph, node) -> dict:
-    """Return what fixes the MI values of a network, named as reproduction.mi_values names it."""
+    """Return what determines the MI values of a network, named as in reproduction.mi_values."""
     given = options(node.words)
     limit = given.get("--limit-test")
     script = importlib.import_module("reproduction.mi_values").Settings
@@ -166,15 +168,16 @@ def _of_results(graph, node) -> str | None:
 
 
 def _stopped_early(name: str, row: dict) -> bool:
-    """Return whether a row's images are first fooling iterates; rows that do not say it are."""
+    """Return whether a row's images are the first fooling iterates; old rows do not say, and are."""
     return registry.parse(name).leaves and row.get("stopped_early") is not False
 
 
 def _other(results: dict, wanted: dict) -> str | None:
-    """Return the first value of an identity that a results file contradicts.
+    """Return in words the first value of an identity that a results file contradicts.
 
-    A file from before a name was there agrees with its empty value (None, False), and with every
-    hash: those it lacks are compared by date (finished.by_date)."""
+    A file older than a name agrees with its empty value (None, False), and with every hash: the
+    hashes that it lacks are compared by date (finished.by_date).
+    """
     if "data_fingerprint" in wanted:
         found = _other_data(results, (wanted["data_fingerprint"], wanted.get("n", 0)))
         if found:
@@ -193,7 +196,7 @@ def _same(before, now) -> bool:
 
 
 def _other_settings(name: str, row: dict, wanted: dict) -> str | None:
-    """Return what of an attack's settings has changed since a row was made."""
+    """Return in words which of an attack's settings has changed since a row was made."""
     if "settings" not in row:
         family = registry.parse(name).family
         unknown = "made before rows named their settings, and those of this attack have changed"
@@ -208,7 +211,7 @@ def _other_settings(name: str, row: dict, wanted: dict) -> str | None:
 
 
 def _lacks(value) -> bool:
-    """Return whether a hash is unknown as its file is yet to be made."""
+    """Return whether a hash is unknown because its file does not exist yet."""
     return value is None or (isinstance(value, dict) and None in value.values())
 
 

@@ -1,4 +1,7 @@
-"""Run what is missing of a graph, one command at a time or several, and go on from wherever it was stopped."""
+"""Run the missing commands of a graph, one or several at a time.
+
+A run that was stopped resumes: its finished commands are not run again.
+"""
 
 import contextlib
 import json
@@ -29,29 +32,38 @@ class Stopped(Exception):
         self.status = status
 
 
-def alone(experiment: Experiment):
-    """Inside `with`, no other process runs commands of this experiment; yields the lock, which each command holds as well: one
-    that outlives the process that started it still keeps the next from starting a second beside it."""
+def exclusive(experiment: Experiment):
+    """Lock an experiment inside `with`, and yield the lock.
+
+    Each command holds the lock as well, so that a command that outlives the process that started
+    it keeps the next process from starting a second beside it.
+    """
     experiment.root.mkdir(parents=True, exist_ok=True)
-    return held(
-        experiment.root,
-        lambda: print(f"waiting: another command works in {experiment.root}", flush=True),
-    )
+    waiting = f"waiting: another command works in {experiment.root}"
+    return held(experiment.root, lambda: print(waiting, flush=True))
 
 
 def launch(
     words: list[str], lock: int | None, log: Path | None, threads: int | None
 ) -> subprocess.Popen:
-    """`python words`, started in the repository's folder, in a process group of its own, so that the terminal's Ctrl-C reaches it
-    once, through us. log: the file that has what it says, None: the terminal; threads: None leaves their number to it."""
+    """Start `python words` in the repository's folder, in a process group of its own.
+
+    The terminal's Ctrl-C then reaches the command once, through `Commands`.
+
+    Args:
+        words: the script and its options.
+        lock: a file descriptor that the command keeps open; None: no lock.
+        log: the file for the command's output; None: the terminal.
+        threads: the value of OMP_NUM_THREADS; None: unchanged.
+    """
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    with open(log, "a") if log else contextlib.nullcontext() as said:
+    with open(log, "a") if log else contextlib.nullcontext() as output:
         return subprocess.Popen(
             [sys.executable, *words],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             env=environment,
             process_group=0,
             pass_fds=() if lock is None else (lock,),
@@ -59,12 +71,15 @@ def launch(
 
 
 class Commands:
-    """Commands beside each other. Inside `with`, SIGINT and SIGTERM go to all of them, and `wait` waits for each to save its
-    state. None outlives the block: where an error leaves it, they are stopped."""
+    """Commands that run beside each other.
+
+    Inside `with`, SIGINT and SIGTERM go to all of them, and `wait` waits for each to save its
+    state. No command outlives the block: where an error leaves it, they are stopped.
+    """
 
     def __init__(self, lock: int | None = None, jobs: int = 1):
         self.lock, self.running, self.received = lock, {}, []
-        own = "OMP_NUM_THREADS" not in os.environ  # else the user's word stands
+        own = "OMP_NUM_THREADS" not in os.environ  # else the user's value holds
         self.threads = max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 and own else None
 
     def __enter__(self):
@@ -86,17 +101,22 @@ class Commands:
         self.stop(number)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to all commands."""
         for process in self.running.values():
             process.send_signal(number)
 
     def start(self, name: str, words: list[str], log: Path | None = None) -> None:
+        """Start a command under a name; log: the file for its output."""
         before = len(self.received)
         self.running[name] = launch(words, self.lock, log, self.threads)
         for number in self.received[before:]:  # while it was being started
             self.running[name].send_signal(number)
 
     def wait(self) -> tuple[str, int]:
-        """The name and exit status of the next that ends; killed by a signal, its status is 128 + the signal."""
+        """Return the name and exit status of the next command that ends.
+
+        A command that a signal killed has the status 128 + the signal.
+        """
         while True:
             for name, process in self.running.items():
                 if (status := process.poll()) is not None:
@@ -106,97 +126,115 @@ class Commands:
 
 
 def run(graph: Graph, jobs: int = 1) -> None:
-    """Make what is missing, in order, `jobs` commands at a time, each as soon as what it needs is there. A training that diverges
-    is noted, what needs it is left out, and the rest goes on; any other failure stops those beside it and raises Stopped."""
-    experiment, total, stopped = graph.experiment, len(graph.nodes), None
-    with alone(experiment) as lock, Commands(lock, jobs) as commands:
+    """Run the missing commands in order, `jobs` at a time, each once the nodes it needs exist.
+
+    A training that diverges is noted, the nodes that need it are left out, and the others
+    continue. Any other failure stops the commands beside it and raises Stopped.
+    """
+    experiment, failure = graph.experiment, None
+    with exclusive(experiment) as lock, Commands(lock, jobs) as commands:
         for line in set_aside_stale(graph):
             print(line, flush=True)
-        missing = {}
-        for name, node in graph.nodes.items():  # and what reads a run that is made again
-            state = graph.state(name)
-            again = any(each in missing for each in node.needs)
-            if state in ("not run", "stale") or (state == "finished" and again):
-                missing[name] = len(missing) + 1
-        print(
-            f"{experiment.root}: {total} runs, {total - len(missing)} of them finished", flush=True
-        )
-        if len(missing) < total and not now.is_here(experiment):
-            print(
-                "The data cannot be read without a download: what is finished was not compared "
-                "with them",
-                flush=True,
-            )
-        waiting, began = dict(missing), {}
+        missing = _missing(graph)
+        total, finished = len(graph.nodes), len(graph.nodes) - len(missing)
+        print(f"{experiment.root}: {total} runs, {finished} of them finished", flush=True)
+        if finished and not now.is_here(experiment):
+            text = "what is finished was not compared with them"
+            print(f"The data cannot be read without a download: {text}", flush=True)
+        waiting, began = list(missing), {}
         while True:
             for name in list(waiting):
                 node = graph.nodes[name]
-                if stopped or commands.received or len(commands.running) == jobs:
+                if failure or commands.received or len(commands.running) == jobs:
                     break
                 if graph.state(name) == "diverged":
-                    print(f"\n{name}: left out, for a run that it needs has diverged", flush=True)
-                    del waiting[name]
+                    text = "left out, because a run that it needs has diverged"
+                    print(f"\n{name}: {text}", flush=True)
+                    waiting.remove(name)
                 elif not any(each in waiting or each in commands.running for each in node.needs):
-                    del waiting[name]
-                    if reason := question.reason(graph, node):  # known since what it needs is there
-                        place = set_aside(graph, name)
-                        print(f"\n{name}: {reason}; set aside in {place}", flush=True)
-                    log = _log(experiment, name) if jobs > 1 else None
-                    print(
-                        f"\n[{missing[name]}/{len(missing)}] {node.purpose}\n$ {node.command}"
-                        + (f"  # says: {log}" if log else ""),
-                        flush=True,
-                    )
+                    waiting.remove(name)
                     began[name] = time.time()
-                    commands.start(name, node.words, log)
+                    title = f"[{missing.index(name) + 1}/{len(missing)}] {node.purpose}"
+                    _start(graph, name, title, commands, jobs)
             if not commands.running:
                 break
             name, status = commands.wait()
-            failure = _ended(
-                graph, name, began[name], status, _log(experiment, name) if jobs > 1 else None
-            )
-            if failure and not stopped:
-                stopped = failure
+            log = _log(experiment, name) if jobs > 1 else None
+            error = _ended(graph, name, began[name], status, log)
+            if error and not failure:
+                failure = error
                 commands.stop()
-    if stopped:
-        raise stopped
+    if failure:
+        raise failure
     if commands.received:
         raise SystemExit(128 + commands.received[0])
+
+
+def _missing(graph: Graph) -> list[str]:
+    """Return the nodes to run: those not run, stale ones, and finished ones that read them."""
+    missing = []
+    for name, node in graph.nodes.items():
+        state = graph.state(name)
+        again = any(each in missing for each in node.needs)
+        if state in ("not run", "stale") or (state == "finished" and again):
+            missing.append(name)
+    return missing
+
+
+def _start(graph: Graph, name: str, title: str, commands: Commands, jobs: int) -> None:
+    """Start the command of a node, whose files are set aside where they are stale."""
+    node = graph.nodes[name]
+    if reason := question.reason(graph, node):  # known once the nodes that it needs exist
+        place = set_aside(graph, name)
+        print(f"\n{name}: {reason}; set aside in {place}", flush=True)
+    log = _log(graph.experiment, name) if jobs > 1 else None
+    comment = f"  # log: {log}" if log else ""
+    print(f"\n{title}\n$ {node.command}{comment}", flush=True)
+    commands.start(name, node.words, log)
 
 
 def _ended(
     graph: Graph, name: str, began: float, status: int, log: Path | None
 ) -> Exception | None:
-    """Note how the command of a node ended; what is to be raised where that was no success."""
+    """Log how the command of a node ended, and return the error to raise; None on success.
+
+    Args:
+        graph: the experiment's runs.
+        name: the node.
+        began: when the command was started, in seconds since the epoch.
+        status: its exit status.
+        log: the file with its output; None: the terminal had it.
+    """
     node = graph.nodes[name]
     _note(graph.experiment, node, began, status)
     if status == DIVERGED and node.trains:
         node.diverged_note.write_text(
             f"{node.command}\nended with status {status}: training diverged. Delete this "
-            "folder to have it made anew.\n"
+            "folder to train again from scratch.\n"
         )
-        print(f"{name}: diverged; the rest goes on", flush=True)
+        print(f"{name}: diverged; the others continue", flush=True)
     elif status:
         return Stopped(node, status, log)
     for path in node.outputs:
         if path.is_file():
-            path.touch()  # the command has looked at what it read: nothing of that is younger any more
+            path.touch()  # the command has compared its inputs: none of them counts as younger now
     if not status and graph.state(name) != "finished":
         files = ", ".join(path.name for path in node.outputs)
         if reason := graph.why(name):
-            return InputError(f"{name}: its command ended well but what it left is stale: {reason}")
+            return InputError(f"{name}: its command succeeded but its files are stale: {reason}")
         return InputError(
-            f"{name}: its command ended well but left {files} in {node.folder} missing or incomplete; "
-            "delete what is there and start again"
+            f"{name}: its command succeeded but left {files} in {node.folder} missing or "
+            "incomplete; delete these files and start again"
         )
     return None
 
 
 def set_aside_stale(graph: Graph) -> list[str]:
-    """Move what is stale of a graph aside; return a line for each stale node, which says why.
+    """Move the files of stale nodes aside; return for each stale node a line that says why.
 
-    What only reads a stale run stays where it is outside that run's folder: made again, the run may
-    have the same files, and the command that reads them looks when its turn comes.
+    A node that is stale only because it reads a stale run keeps its files where they are outside
+    that run's folder: made again, the run may have the same files, and the command that reads them
+    compares when its turn comes.
     """
     stale = {name: reason for name in graph.nodes if (reason := graph.why(name))}
     own = [name for name in stale if question.reason(graph, graph.nodes[name])]
@@ -215,10 +253,10 @@ def set_aside_stale(graph: Graph) -> list[str]:
 
 
 def set_aside(graph: Graph, name: str) -> Path:
-    """Move what a node has made to a new place in the experiment's folder stale/; return the place.
+    """Move the files of a node to a new place in the experiment's folder stale/; return the place.
 
-    A training's folder goes as it is, with the evaluations in it. Of an evaluation go its files,
-    those of its pictures and those of a stopped command.
+    A training's folder moves as it is, with the evaluations in it. Of an evaluation move its
+    files, its pictures and the files of a stopped command.
     """
     node, root = graph.nodes[name], graph.experiment.root
     number = 1
@@ -243,14 +281,14 @@ def set_aside(graph: Graph, name: str) -> Path:
 
 
 def _log(experiment: Experiment, name: str) -> Path:
-    """Where a command that runs beside others writes what it says."""
+    """Return the log file of a command that runs beside others."""
     folder = experiment.root / "logs"
     folder.mkdir(exist_ok=True)
     return folder / f"{name.replace('/', '-')}.txt"
 
 
 def _note(experiment: Experiment, node: Node, began: float, status: int) -> None:
-    """A line in the experiment's journal."""
+    """Append a line to the experiment's journal."""
     line = {
         "node": node.name,
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(began)),
@@ -263,7 +301,10 @@ def _note(experiment: Experiment, node: Node, began: float, status: int) -> None
 
 
 def journal(experiment: Experiment) -> list[dict]:
-    """What was run, in order: node, date, seconds, status, command. A line that a kill cut short is left out."""
+    """Read what was run, in order: node, date, seconds, status, command.
+
+    A line that a kill cut short is left out.
+    """
     path, lines = experiment.root / "journal.jsonl", []
     for line in path.read_text().splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError):
@@ -272,7 +313,7 @@ def journal(experiment: Experiment) -> list[dict]:
 
 
 def recorded(experiment: Experiment) -> dict[str, float]:
-    """{node: seconds}, over all the times that it was stopped and went on, of those that ended well."""
+    """Return {node: seconds} of the commands that succeeded, with the time before each resume."""
     seconds, done = {}, set()
     for line in journal(experiment):
         seconds[line["node"]] = seconds.get(line["node"], 0.0) + line["seconds"]

@@ -1,25 +1,28 @@
-"""Every setting that --scale changes, in one table. What is not named here keeps the scripts' defaults, which are the paper's."""
+"""Every setting that --scale changes, in one table.
+
+An option that is not named here keeps the script's default, which is the paper's value.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Options by the commands that take them."""
+    """The options of one scale, by the commands that take them."""
 
     dataset: str  # where --dataset is not given
     data: str  # every training stage
     network: str  # the targets
     training: str  # stages 1 and 3
     surrogate: str  # the VGG-19
-    namid: str  # stage 3, also WMIM
+    namid: str  # stage 3, WMIM included
     alpha: float | None  # NAMID; None: the paper's
     estimators: str  # stage 2
     estimators_max: str  # stage 2 by Equation 4
-    evaluation: str  # the attacks of the tables, AutoAttack aside
+    evaluation: str  # the attacks of the tables except AutoAttack
     autoattack: str  # AutoAttack, nine tenths of an evaluation's time
     mi: str  # Figures 2 and 4
-    shows: str  # what results of this size are worth, for the captions
+    shows: str  # what results of this size show, for the captions
 
 
 SCALES = {
@@ -36,7 +39,8 @@ SCALES = {
         evaluation="--limit-test 40 --batch-size 40",
         autoattack="--limit-test 20 --batch-size 20",
         mi="--limit-test 40 --batch-size 40",
-        shows="A check that everything runs, and nothing else: networks that have hardly begun to learn, a handful of images.",
+        shows="A check that everything runs, and nothing else: networks that have hardly begun to "
+        "learn, a handful of images.",
     ),
     "sweep": Scale(
         dataset="digits",
@@ -51,8 +55,8 @@ SCALES = {
         evaluation="",
         autoattack="--limit-test 100 --batch-size 100",
         mi="--batch-size 125",
-        shows="Handwritten digits and a network an eighth as wide as the paper's, trained for an eighth of its epochs: what it "
-        "shows of a setting holds for runs of this kind.",
+        shows="Handwritten digits and a network an eighth as wide as the paper's, trained for an "
+        "eighth of its epochs: what it shows of a setting holds for runs of this kind.",
     ),
     "small": Scale(
         dataset="cifar10",
@@ -67,8 +71,9 @@ SCALES = {
         evaluation="--limit-test 1000",
         autoattack="--limit-test 250 --batch-size 250",
         mi="--limit-test 1000 --batch-size 125",
-        shows="A tenth of the images, a quarter of the width, a fifth of the epochs: it shows a defense that fails to train and "
-        "gaps of several points, not the paper's gaps of one or two, and no accuracy here compares with the paper's.",
+        shows="A tenth of the images, a quarter of the width, a fifth of the epochs: it shows a "
+        "defense that fails to train and gaps of several points, not the paper's gaps of one or "
+        "two, and no accuracy here compares with the paper's.",
     ),
     "full": Scale(
         dataset="cifar10",
@@ -87,5 +92,6 @@ SCALES = {
     ),
 }
 
-# Budgets where the paper's 8/255 and 0.5 say nothing: under these a naturally trained network falls and a trained one may stand.
+# Budgets of data sets for which the paper has none. Under these a naturally trained network is
+# fooled on almost every image, and an adversarially trained one can be robust.
 EPSILON = {"digits": {"linf": 0.12, "l2": 1.0}}

@@ -1,4 +1,4 @@
-"""Gather what was doubtful about the numbers of a table, and say each doubt once.
+"""Collect the warnings about the numbers of a table, each kind once.
 
 A warning differs from network to network in its numbers only ("raise the loss from 1.201 to
 1.277"): such warnings are one note, with the range of each number.
@@ -22,7 +22,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Note:
-    """A warning to be shown once: its mark, kind and text, and how many networks have it."""
+    """A warning to show once: its mark, kind and text, and how many networks and seeds have it."""
 
     mark: str
     kind: str
@@ -31,7 +31,7 @@ class Note:
     seeds: int
 
     def line(self) -> str:
-        """Return the note as it stands below a table."""
+        """Return the line of the note below a table."""
         networks = f"{self.networks} network{'s' * (self.networks > 1)}"
         return f"[{self.mark}] {self.text} ({networks}, {self.seeds} seed{'s' * (self.seeds > 1)})"
 
@@ -39,8 +39,8 @@ class Note:
 def of_row(results: dict, name: str) -> list[str]:
     """Return the warnings of a row of a results file.
 
-    Files of before rows had their own have one list: a text that begins with a row's name is that
-    row's, any other is every row's.
+    In files older than warnings per row there is one list: a text that begins with a row's name
+    belongs to that row, any other text to every row.
     """
     row = results["attacks"][name]
     if "warnings" in row:

@@ -117,7 +117,7 @@ def test_stopped_by_a_signal_it_goes_on(tmp_path):
             process.send_signal(signal.SIGTERM)
             break
     _, err = process.communicate(timeout=100)
-    assert process.returncode == 143 and "the same command goes on" in err
+    assert process.returncode == 143 and "the same command resumes" in err
     folder = tmp_path / "here/digits-tiny/seed1/linf/trades"
     assert (folder / "last.ckpt").exists() and not (folder / "last_model.pth").exists()
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

@@ -160,7 +160,7 @@ import fcntl, pathlib, sys
 sys.path.insert(0, {root!r})
 from reproduction import run
 from reproduction.experiment import Experiment
-with run.alone(Experiment(pathlib.Path({out!r}), "digits", "tiny", 1)) as lock, run.Commands(lock) as commands:
+with run.exclusive(Experiment(pathlib.Path({out!r}), "digits", "tiny", 1)) as lock, run.Commands(lock) as commands:
     print("began", flush=True)
     commands.start("a", ["-c", {command!r}])
     sys.exit(commands.wait()[1])
@@ -196,12 +196,12 @@ def test_a_command_that_outlives_a_kill_is_waited_for(tmp_path, capsys):
     process.wait()
     process.stdout.close()
     assert not (tmp_path / "state").exists()
-    with run.alone(experiment(tmp_path, dataset="digits")):
+    with run.exclusive(experiment(tmp_path, dataset="digits")):
         assert (tmp_path / "state").read_text() == "whole" and "waiting" in capsys.readouterr().out
 
 
 def test_the_status_of_a_command_that_a_signal_killed(tmp_path):
-    with run.alone(experiment(tmp_path)) as lock, run.Commands(lock) as commands:
+    with run.exclusive(experiment(tmp_path)) as lock, run.Commands(lock) as commands:
         commands.start("killed", ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
         assert commands.wait() == ("killed", 137)
         commands.start("failed", ["-c", "print('why'); raise SystemExit(3)"], tmp_path / "log.txt")
