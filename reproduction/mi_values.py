@@ -1,13 +1,16 @@
-r"""Natural, adversarial and standard MI of a network's outputs on adversarial images made before, for Figures 2 and 4.
+r"""Measure natural, adversarial and standard MI of a network on adversarial images, for Figures 2, 4.
 
-    python test_comparison.py --model-dir runs/standard --attacks pgd-40 --limit-test 1000 --save-adv runs/images.npz
-    python -m reproduction.mi_values --model runs/standard/best_model.pth --estimator-dir runs/estimators --limit-test 1000 \
-        --adv runs/images.npz --output runs/mi.json
+    python test_comparison.py --model-dir runs/standard --attacks pgd-40 --limit-test 1000 \
+        --save-adv runs/images.npz
+    python -m reproduction.mi_values --model runs/standard/best_model.pth \
+        --estimator-dir runs/estimators --limit-test 1000 --adv runs/images.npz \
+        --output runs/mi.json
 
-All values are in nats and means over W, the images that the network gets
-right without the attack and wrong under it (paper, Equation 6), in float32; the other images of a batch are the negatives, so
-values compare at one --batch-size only. Standard MI is the natural estimator's of the whole adversarial image, E_n(x~; h(x~)):
-trained by Equation 4 on natural images, it is the estimator of MI between whole inputs and outputs.
+All values are in nats and in float32. They are means over W, the images that the network gets right
+without the attack and wrong under it (paper, Equation 6). The other images of a batch are the
+negatives, so that values compare only at one --batch-size. Standard MI is the natural estimator's
+of the whole adversarial image, E_n(x~; h(x~)): trained by Equation 4 on natural images, it is the
+estimator of MI between whole inputs and outputs.
 """
 
 import json
@@ -32,36 +35,29 @@ class Settings:
     estimator_dir: Path
     """The folder of its estimators."""
     adv: Path
-    """Adversarial images of the first test images, as test_comparison.py --save-adv writes them."""
+    """The file of adversarial images that test_comparison.py --save-adv wrote."""
     output: Path
     """The JSON file to write."""
     dataset: Dataset = "cifar10"
     """The data set."""
     data_dir: Path = Path("datasets")
-    """Where it is."""
+    """The folder of the data set."""
     norm: Literal["linf", "l2"] = "linf"
-    """The norm that the estimators were trained under, checked."""
+    """The norm that the estimators were trained under; another one is refused."""
     epsilon: Fraction = None
-    """The budget that they were trained under, checked; when not given 8/255 for linf and 0.5 for l2."""
+    """The budget that the estimators were trained under; another one is refused. When not given
+    8/255 for linf and 0.5 for l2."""
     limit_test: Count = None
-    """Only the first N test images, as many as --adv holds."""
+    """Use only the first N test images, as many as --adv has."""
     batch_size: int = 200
     """Images whose MI is estimated at once."""
 
     def check(self) -> None:
         self.epsilon = EPSILON[self.norm] if self.epsilon is None else self.epsilon
-        need(
-            self.limit_test is None or self.limit_test > 1,
-            "limit_test",
-            self.limit_test,
-            "2 or more images are needed: MI bounds compare them",
-        )
-        need(
-            self.batch_size > 1,
-            "batch_size",
-            self.batch_size,
-            "2 or more images are needed: MI bounds compare them",
-        )
+        few = "2 or more images are needed: MI bounds compare them"
+        limit = self.limit_test
+        need(limit is None or limit > 1, "limit_test", limit, few)
+        need(self.batch_size > 1, "batch_size", self.batch_size, few)
 
 
 if __name__ == "__main__":
@@ -85,11 +81,17 @@ from utils.training.stages import need_files
 
 
 def batches(target, dataset, x_adv, batch_size, representation):
-    """The network's view of the test images and of x_adv (N,3,H,W), as --save-adv writes them, batch by batch as Examples."""
-    first = 0
-    for x, y in in_order(
-        dataset.test_images, dataset.test_labels, batch_size, next(target.parameters()).device
-    ):
+    """Yield the outputs of a network on test images and adversarial images, as Examples.
+
+    Args:
+        target: the network.
+        dataset: the data set, of which the test images are used.
+        x_adv: the adversarial images (N,3,H,W), as --save-adv writes them.
+        batch_size: the number of images of an Examples.
+        representation: the tap of the network that the estimators read.
+    """
+    first, device = 0, next(target.parameters()).device
+    for x, y in in_order(dataset.test_images, dataset.test_labels, batch_size, device):
         part = as_images(x_adv[first : first + len(y)]).to(x.device)
         first += len(y)
         with torch.no_grad():
@@ -99,18 +101,19 @@ def batches(target, dataset, x_adv, batch_size, representation):
 
 
 def whole(batch: Examples) -> Examples:
-    """The same with the adversarial image in the place of its natural pattern."""
+    """Put the adversarial images where the estimators find the natural pattern."""
     return replace(batch, x=batch.x_adv)
 
 
 def measure(examples: list[Examples], estimators: dict) -> dict:
-    """The MI values over W, named as in a run's record, with their number "n"; None where W is empty."""
+    """Compute the MI values over W, named as in metrics.csv, and "n", the number of images in W.
+
+    A value is None where W is empty.
+    """
     values = held_out(examples, estimators)
     standard = held_out(map(whole, examples), {"natural": estimators["natural"]})
-    fooled = sum(
-        patterns.select(batch.logits, batch.logits_adv, batch.y)["W"].sum().item()
-        for batch in examples
-    )
+    masks = [patterns.select(batch.logits, batch.logits_adv, batch.y)["W"] for batch in examples]
+    fooled = sum(mask.sum().item() for mask in masks)
     return {
         "n": fooled,
         "standard_mi_of_adversarial": standard["natural_mi_of_adversarial_W"],
@@ -126,51 +129,39 @@ def main(settings: Settings) -> None:
     dataset = data.load(settings.dataset, settings.data_dir, limit_test=settings.limit_test)
     target = compute.prepare(models.load(settings.model))
     threat_model = {"norm": settings.norm, "epsilon": settings.epsilon}
-    estimators = load_estimators(
-        files,
-        SimpleNamespace(
-            attack=SimpleNamespace(threat_model=threat_model),
-            data=SimpleNamespace(dataset=settings.dataset),
-        ),
-        target,
-        None,
+    # The options of a training, as far as load_estimators compares them with the estimators'.
+    options = SimpleNamespace(
+        attack=SimpleNamespace(threat_model=threat_model),
+        data=SimpleNamespace(dataset=settings.dataset),
     )
+    estimators = load_estimators(files, options, target, None)
     for estimator in estimators.values():
         compute.prepare(estimator)
-    images, values = read_adversarial(settings.adv, dataset.test_images, dataset.test_labels), {}
+    representation, values = estimators["natural"].representation, {}
+    images = read_adversarial(settings.adv, dataset.test_images, dataset.test_labels)
     for attack, x_adv in images.items():
-        examples = list(
-            batches(
-                target, dataset, x_adv, settings.batch_size, estimators["natural"].representation
-            )
-        )
-        values[attack] = measure(examples, estimators)
+        parts = batches(target, dataset, x_adv, settings.batch_size, representation)
+        values[attack] = measure(list(parts), estimators)
         print(f"{attack}: {values[attack]}", flush=True)
-    write_text(
-        settings.output,
-        json.dumps(
-            {
-                "model": str(settings.model),
-                "model_hash": file_hash(settings.model),
-                "dataset": settings.dataset,
-                "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
-                "adv_hash": file_hash(settings.adv),
-                "data_fingerprint": dataset.fingerprint,
-                "n": len(dataset.test_labels),
-                "batch_size": settings.batch_size,
-                "bound": estimators["natural"].bound,
-                **threat_model,
-                "hardware": provenance.hardware(compute.device),
-                "versions": provenance.versions(),
-                "git_commit": git_commit(),
-                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-                "values": values,
-            },
-            indent=1,
-        )
-        + "\n",
-    )
+    content = {
+        "model": str(settings.model),
+        "model_hash": file_hash(settings.model),
+        "dataset": settings.dataset,
+        "estimator_hashes": {name: file_hash(path) for name, path in files.items()},
+        "adv_hash": file_hash(settings.adv),
+        "data_fingerprint": dataset.fingerprint,
+        "n": len(dataset.test_labels),
+        "batch_size": settings.batch_size,
+        "bound": estimators["natural"].bound,
+        **threat_model,
+        "hardware": provenance.hardware(compute.device),
+        "versions": provenance.versions(),
+        "git_commit": git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "values": values,
+    }
+    write_text(settings.output, json.dumps(content, indent=1) + "\n")
     print(f"written: {settings.output}")
 
 

@@ -1,7 +1,7 @@
-"""One HTML page of all the results in a folder: tables, figures, curves, galleries, and where each number is from.
+"""Write one HTML page of all results in a folder: tables, figures, curves and pictures.
 
-Everything is in the page: pictures are data URIs, there is no script, and nothing is fetched. Wide tables scroll in boxes of
-their own, so that the page itself never does.
+The page needs no other file: pictures are data URIs, there is no script, and nothing is fetched.
+Wide tables and figures scroll in boxes of their own, so that the page itself never does.
 """
 
 import base64
@@ -16,6 +16,7 @@ from PIL import Image
 from common.files import write_text
 from reproduction import stability_table
 from reproduction.experiment import recall
+from reproduction.figures import write_figures
 from reproduction.graph import Graph
 from reproduction.paper import FIGURES, TABLES
 from reproduction.plan import STABILITY, plan
@@ -51,31 +52,34 @@ code { font-size: .85em; }
 
 
 def report(out: Path) -> Path | None:
-    """Write the tables and figures of every experiment below `out`, and report.html; None where there is no experiment."""
-    from reproduction.figures import write_figures
+    """Write the tables and figures of every experiment below `out`, and the page report.html.
 
+    Returns the page's path; None where there is no experiment.
+    """
     sections, contents = [], []
     for path in sorted(out.glob("*/experiment.json")):
         graph, sweep = plan(recall(path), "all"), plan(recall(path), STABILITY)
         tables, figures = write_tables(graph), write_figures(graph)
-        # Where both evaluate a network the tables' node asks for more attacks: the sweep's is done when those that it needs are.
-        graph.nodes |= {
-            name: node
-            for name, node in sweep.nodes.items()
-            if name not in graph.nodes or graph.state(name) != "finished"
-        }
+        # Where the tables and the sweep evaluate the same network, the tables' node has more
+        # attacks: the sweep's node is finished as soon as it has its own.
+        for name, node in sweep.nodes.items():
+            if name not in graph.nodes or graph.state(name) != "finished":
+                graph.nodes[name] = node
         sections.append(section(graph, tables, figures, stability_table.write(sweep)))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
         return None
-    made = f"Written {time.strftime('%Y-%m-%d %H:%M %z')} at commit {(git_commit() or '(no checkout)')[:12]}."
+    commit = (git_commit() or "(no checkout)")[:12]
+    made = f"Written {time.strftime('%Y-%m-%d %H:%M %z')} at commit {commit}."
+    items = "".join(f"<li>{each}</li>" for each in contents)
     page = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>NAMID: results</title>\n<style>{STYLE}</style>\n</head>\n<body>",
-        f"<h1>NAMID: the paper's tables and figures, measured</h1>\n<p>{escape(made)} Each number is from a file beside this "
-        "page; the name of a row leads to the commands that made it.</p>",
-        f"<nav><ul>{''.join(f'<li>{each}</li>' for each in contents)}</ul></nav>",
+        "<h1>NAMID: the paper's tables and figures, measured</h1>",
+        f"<p>{escape(made)} Each number is from a file beside this page; the name of a row leads "
+        "to the commands that made it.</p>",
+        f"<nav><ul>{items}</ul></nav>",
         *sections,
         "</body>\n</html>\n",
     ]
@@ -84,7 +88,14 @@ def report(out: Path) -> Path | None:
 
 
 def section(graph: Graph, tables: list[dict], figures: list[dict], sweep: dict | None) -> str:
-    """All there is of one experiment."""
+    """Return the part of the page about one experiment.
+
+    Args:
+        graph: the experiment's runs, the sweep's included.
+        tables: the contents of its tables.
+        figures: the contents of its figures.
+        sweep: the content of the sweep's table; None: it was not run.
+    """
     root = graph.experiment.root
     parts = [f'<h2 id="{escape(root.name)}">{escape(root.name)}</h2>']
     shown = {content["name"] for content in tables + figures}
@@ -95,73 +106,66 @@ def section(graph: Graph, tables: list[dict], figures: list[dict], sweep: dict |
         parts.append(html_table(graph, content, first))
     for content in figures:
         made_by = ", ".join(link(anchor(graph, source), source) for source in content["sources"])
-        parts.append(
-            f"<h3>{escape(content['title'])}</h3>\n<figure>"
-            + scrolling(picture(root / "figures" / f"{content['name']}.png", content["title"]))
-            + f'<figcaption class="caption">{escape(content["caption"])} Made by {made_by}.</figcaption></figure>'
-        )
+        drawn = picture(root / "figures" / f"{content['name']}.png", content["title"])
+        text = f"{escape(content['caption'])} Made by {made_by}."
+        parts.append(f"<h3>{escape(content['title'])}</h3>\n<figure>{scrolling(drawn)}")
+        parts[-1] += f'<figcaption class="caption">{text}</figcaption></figure>'
     if sweep:
-        rows = [
-            [
-                link(anchor(graph, sweep["sources"][first][0]), first)
-                if sweep["sources"][first]
-                else escape(first),
-                *map(escape, rest),
-            ]
-            for first, *rest in sweep["rows"]
-        ]
-        parts.append(
-            f'<h3>{escape(sweep["title"])}</h3>\n<p class="caption">{escape(sweep["caption"])}</p>\n'
-            + grid(sweep["header"], rows)
-            + notes_below(sweep["notes"])
-            + f"<figure>{scrolling(picture(root / 'figures/stability.png', sweep['title']))}</figure>"
-        )
-    trainings = {
-        node.purpose: node.folder / "curves.png" for node in graph.nodes.values() if node.trains
-    }
-    others = {
-        str(path.relative_to(root)): path
-        for folder in dict.fromkeys(node.folder for node in graph.nodes.values())
-        for path in sorted(folder.glob("*.png"))
-        if path.name != "curves.png"
-    }
-    parts += [
-        folded("Training curves", trainings, colours=64),
-        folded("Adversarial images", others),
-        origins(graph),
-    ]
+        drawn = picture(root / "figures/stability.png", sweep["title"])
+        parts.append(heading_of(sweep))
+        parts[-1] += grid(sweep["header"], linked(graph, sweep["rows"], sweep["sources"]))
+        parts[-1] += notes_below(sweep["notes"]) + f"<figure>{scrolling(drawn)}</figure>"
+    nodes = graph.nodes.values()
+    curves = {node.purpose: node.folder / "curves.png" for node in nodes if node.trains}
+    others = {}
+    for folder in dict.fromkeys(node.folder for node in nodes):
+        for path in sorted(folder.glob("*.png")):
+            if path.name != "curves.png":
+                others[str(path.relative_to(root))] = path
+    parts += [folded("Training curves", curves, colours=64)]
+    parts += [folded("Adversarial images", others), origins(graph)]
     return "\n".join(parts)
 
 
+def heading_of(content: dict) -> str:
+    """Return the title and the caption of a table."""
+    caption = f'<p class="caption">{escape(content["caption"])}</p>'
+    return f"<h3>{escape(content['title'])}</h3>\n{caption}\n"
+
+
+def linked(graph: Graph, rows: list[list[str]], sources: dict[str, list[str]]) -> list[list[str]]:
+    """Return rows of texts as HTML; a row's name leads to the first of its sources."""
+    found = []
+    for name, *texts in rows:
+        first = escape(name)
+        if sources.get(name):
+            first = link(anchor(graph, sources[name][0]), name)
+        found.append([first, *map(escape, texts)])
+    return found
+
+
 def html_table(graph: Graph, content: dict, shown: dict) -> str:
-    """A table with its order of defenses, or where its numbers are, {(box, norm): table}, if some table before has them: Tables 3
-    to 5 repeat 1 and 2, with deviations. What it shows is added to `shown`."""
+    """Return a table with the order of its defenses, and add what it shows to `shown`.
+
+    A table whose numbers are all in an earlier table names that table instead: Tables 3 to 5
+    repeat Tables 1 and 2, with deviations.
+
+    shown: {(box, norm): the table that shows it}.
+    """
     halves = [(part["box"], part["norm"]) for part in content["halves"]]
-    heading = f"<h3>{escape(content['title'])}</h3>"
     if all(half in shown for half in halves):
-        return f"{heading}\n<p>Its numbers are among those of {shown[halves[0]]}.</p>"
+        text = f"Its numbers are among those of {shown[halves[0]]}."
+        return f"<h3>{escape(content['title'])}</h3>\n<p>{text}</p>"
     shown |= {half: content["title"].split(":")[0] for half in halves}
-    parts = [f'{heading}\n<p class="caption">{escape(content["caption"])}</p>']
+    parts = [heading_of(content).rstrip()]
     for part in content["halves"]:
         sources = {row["label"]: row["sources"] for row in part["rows"]}
-        rows = [
-            [
-                link(anchor(graph, sources[first][0]), first)
-                if sources.get(first)
-                else escape(first),
-                *map(escape, rest),
-            ]
-            for first, *rest in body(part)
-        ]
-        parts += [
-            f"<h4>{escape(part['title'])}</h4>",
-            grid(["defense", "", *part["columns"]], rows),
-            notes_below([note["line"] for note in part["notes"]]),
-        ]
+        parts += [f"<h4>{escape(part['title'])}</h4>"]
+        parts += [grid(["defense", "", *part["columns"]], linked(graph, body(part), sources))]
+        parts += [notes_below([note["line"] for note in part["notes"]])]
         header, comparisons = orders(part)
-        parts += (
-            [grid(header, [list(map(escape, row)) for row in comparisons])] if comparisons else []
-        )
+        if comparisons:
+            parts += [grid(header, [list(map(escape, row)) for row in comparisons])]
     return "\n".join(parts)
 
 
@@ -172,52 +176,53 @@ def notes_below(lines: list[str]) -> str:
 
 
 def grid(header: list[str], rows: list[list[str]], ids: list[str] | None = None) -> str:
-    """A table that scrolls in a box of its own; cells are HTML. A row whose first cell is filled begins a group; `ids` are
-    anchors of the rows."""
+    """Return a table that scrolls in a box of its own; cells are HTML, header cells are text.
+
+    A row whose first cell is filled begins a group. ids: the anchors of the rows.
+    """
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    lines = [
-        f"<tr{' class=first' * bool(row[0])}{f' id={chr(34)}{escape(id_)}{chr(34)}' if id_ else ''}>"
-        + "".join(f"<td>{cell}</td>" for cell in row)
-        + "</tr>"
-        for row, id_ in zip(rows, ids or [""] * len(rows))
-    ]
-    return scrolling(
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(lines) + "</tbody></table>"
-    )
+    lines = []
+    for row, anchor_id in zip(rows, ids or [""] * len(rows)):
+        attributes = " class=first" if row[0] else ""
+        attributes += f' id="{escape(anchor_id)}"' if anchor_id else ""
+        cells = "".join(f"<td>{cell}</td>" for cell in row)
+        lines.append(f"<tr{attributes}>{cells}</tr>")
+    text = "\n".join(lines)
+    return scrolling(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{text}</tbody></table>")
 
 
 def scrolling(content: str) -> str:
-    """In a box that scrolls by itself, by keyboard too."""
-    return f'<div class="wide" tabindex="0" role="region" aria-label="scrolls sideways">{content}</div>'
+    """Put HTML into a box that scrolls by itself, by keyboard too."""
+    attributes = 'class="wide" tabindex="0" role="region" aria-label="scrolls sideways"'
+    return f"<div {attributes}>{content}</div>"
 
 
 def folded(title: str, pictures: dict[str, Path], colours: int | None = None) -> str:
-    """A heading and the pictures that there are, {text: file}, each to be unfolded."""
-    shown = [
-        f"<details><summary>{escape(text)}</summary>{scrolling(picture(path, text, colours))}</details>"
-        for text, path in pictures.items()
-        if path.is_file()
-    ]
+    """Return a heading and the pictures that exist, each folded.
+
+    pictures: {text: file}. colours: the number of colours to reduce them to; None: unchanged.
+    """
+    shown = []
+    for text, path in pictures.items():
+        if path.is_file():
+            content = scrolling(picture(path, text, colours))
+            shown.append(f"<details><summary>{escape(text)}</summary>{content}</details>")
     return f"<h3>{title}</h3>\n" + ("\n".join(shown) or "<p>None.</p>")
 
 
 def origins(graph: Graph) -> str:
-    """Return where each number is from: the commands that are finished, diverged or stale."""
+    """Return the table of the commands that are finished, diverged or stale, with their origin."""
     seconds, rows, ids = recorded(graph.experiment), [], []
     for name, node in graph.nodes.items():
         state = graph.state(name)
         if state == "not run":
             continue
-        made = (
-            provenance(graph, name) if state == "finished" else {"command": shlex.join(node.words)}
-        )
-        when = listed(_ends(made["dates"])) if state == "finished" else graph.why(name) or state
-        cells = [
-            name,
-            when,
-            f"{seconds[name]:.0f}" if name in seconds else "",
-            listed(made.get("hardwares", [])).replace("none", ""),
-        ]
+        made, when = {"command": shlex.join(node.words)}, graph.why(name) or state
+        if state == "finished":
+            made = provenance(graph, name)
+            when = listed(_ends(made["dates"]))
+        hardware = listed(made["hardwares"]) if "hardwares" in made else ""
+        cells = [name, when, f"{seconds[name]:.0f}" if name in seconds else "", hardware]
         commits = "<br>".join(f"<code>{escape(each)}</code>" for each in made.get("commits", []))
         rows.append([*map(escape, cells), commits, f"<code>{escape(made['command'])}</code>"])
         ids.append(anchor(graph, name))
@@ -231,18 +236,25 @@ def _ends(dates: list[str]) -> list[str]:
 
 
 def anchor(graph: Graph, name: str) -> str:
+    """Return the anchor of a node."""
     return f"{graph.experiment.root.name}/{name}"
 
 
 def link(to: str, text: str) -> str:
+    """Return a link to an anchor of the page."""
     return f'<a href="#{escape(to)}">{escape(text)}</a>'
 
 
 def picture(path: Path, text: str, colours: int | None = None) -> str:
-    """An image element that holds the PNG file; curves keep their looks, and a quarter of their size, in 64 colours."""
+    """Return an image element that contains a PNG file.
+
+    colours: the number of colours to reduce it to; with 64, curves look the same at a quarter of
+    their size.
+    """
     content = path.read_bytes()
     if colours:
         smaller = io.BytesIO()
         Image.open(path).convert("RGB").quantize(colours).save(smaller, "png", optimize=True)
         content = smaller.getvalue()
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
