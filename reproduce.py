@@ -53,8 +53,8 @@ class Settings:
     """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a
     narrow network, hours; full: the paper's settings."""
     dataset: Dataset | None = None
-    """The data set; when not given the scale's own: digits for tiny and sweep, cifar10 for small and
-    full."""
+    """The data set; when not given the scale's own: digits for tiny and sweep, cifar10 for small
+    and full."""
     data_dir: Path | None = None
     """The folder of the data set; when not given datasets."""
     data_note: str = ""
@@ -67,12 +67,12 @@ class Settings:
     defenses: str = ",".join(DEFENSES)
     """The rows of the tables to run, separated by commas."""
     alpha: Fraction = None
-    """NAMID's weight of L_mi; when not given the scale's own: 5 (the paper's) for full, else 0.1."""
+    """NAMID's weight of L_mi; when not given the scale's own: 5 (paper) for full, else 0.1."""
     out: Path = Path("runs/reproduce")
     """The folder for the results, with a folder for each data set and scale."""
     jobs: int = 1
-    """Commands that run at a time, each with its share of the cores; on two cores, two at a time are
-    a fifth faster."""
+    """Commands that run at a time, each with its share of the cores; on two cores, two at a time
+    are a fifth faster."""
     plan: bool = False
     """Print the commands, in order and with their estimated cost, and run nothing."""
 

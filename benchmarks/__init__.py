@@ -1,9 +1,9 @@
-"""What `./run bench` runs: the time, arithmetic and memory of each step of training, and how they grow.
+"""Measure time, arithmetic and memory of each step of training, and how they grow: ./run bench
 
 Importing this package does not import torch.
 """
 
-# Part: its title in the table. "naive" is the arrangement of the same loss in benchmarks/naive.py.
+# {part: its title in the table}. "naive" is the arrangement of the same loss in naive.py.
 PARTS = {
     "loader": "loader, a batch",
     "pgd": "PGD step",

@@ -1,15 +1,17 @@
-"""What an attack costs beyond its own passes through the network.
+"""Measure what an attack costs beyond its own passes through the network.
 
-    python -m benchmarks.attacks                                       # ResNet-18 at full width, a few minutes on two cores
+    python -m benchmarks.attacks            # ResNet-18 at full width, a few minutes on two cores
     python -m benchmarks.attacks --attacks pgd-40,fwa-40,aa --device cuda --batch-size 256
 
-Each attack is run, then replayed: as many passes, forwards or forwards and back to the image, of the same sizes in the same
-order, with nothing between. overhead = time of the attack / time of the replay - 1, the median over rounds of that within a
-round. No image leaves early, and the network is an untrained one: neither changes what a pass costs.
+Each attack is run, then replayed: the same number of forward and backward passes, on images of the
+same sizes in the same order, with nothing between them. The overhead is the time of the attack
+divided by the time of the replay, minus 1; the median is over rounds of the overhead within a
+round. No image leaves early, and the network is untrained: neither changes what a pass costs.
 """
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,11 +25,11 @@ class Settings:
     """Options of the bench of attacks."""
 
     attacks: str = "fgsm,pgd-10,mim-10,tidim-10,deepfool-3,ddn-10,sta-10,fwa-10,fwa-fw-10,apgd-ce"
-    """Names with commas between, as test_comparison.py takes them."""
+    """Names separated by commas, as test_comparison.py takes them."""
     arch: Arch = "resnet18"
     """The network."""
     width: Count = None
-    """Channels of its first stage; the architecture's own when not given."""
+    """Channels of the network's first stage; when not given the architecture's own."""
     size: int = 32
     """Height and width of the images in pixels."""
     batch_size: int = 32
@@ -62,25 +64,29 @@ from utils.scripts import run_script
 
 
 class Recorded(torch.nn.Module):
-    """A network that notes each pass: the shape of the images, and how often a gradient comes back to them."""
+    """A network that logs each pass: the shape of the images, and how many gradients they get."""
 
     def __init__(self, network: torch.nn.Module):
         super().__init__()
         self.network, self.passes = network, []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        note = [tuple(x.shape), 0]
-        self.passes.append(note)
+        shape_and_gradients = [tuple(x.shape), 0]
+        self.passes.append(shape_and_gradients)
         logits = self.network(x)
         if logits.requires_grad:
-            logits.register_hook(lambda _: note.__setitem__(1, note[1] + 1))
+
+            def count(_):
+                shape_and_gradients[1] += 1
+
+            logits.register_hook(count)
         return logits
 
 
 def replay(
     network: torch.nn.Module, passes: list[tuple[tuple[int, ...], int]], device: torch.device
 ) -> None:
-    """The passes alone."""
+    """Run passes, (shape, number of gradients in the images), and nothing else."""
     images = {shape: torch.rand(shape, device=device) for shape, _ in passes}
     for shape, back in passes:
         with torch.set_grad_enabled(back > 0):
@@ -94,11 +100,8 @@ def main(settings: Settings) -> None:
     compute = devices.compute(settings.device)
     make_folder(settings.output.parent, "--output: the folder")
     torch.manual_seed(1)
-    network = (
-        compute.prepare(models.build(settings.arch, width=settings.width))
-        .eval()
-        .requires_grad_(False)
-    )
+    network = compute.prepare(models.build(settings.arch, width=settings.width))
+    network = network.eval().requires_grad_(False)
     x = torch.rand(settings.batch_size, 3, settings.size, settings.size, device=compute.device)
     y = network(x).argmax(1)
     rows = []
@@ -111,10 +114,11 @@ def main(settings: Settings) -> None:
             registry.attack(spec.name, model, x, y, norm, epsilon)
 
         attack(model=recorded)
+        # Each entry returns, untimed, the function to time; its defaults bind this round's values.
         ready = {
             "attack": lambda attack=attack: attack,
-            "replay": lambda passes=recorded.passes: (
-                lambda: replay(network, passes, compute.device)
+            "replay": lambda passes=recorded.passes: partial(
+                replay, network, passes, compute.device
             ),
         }
         seconds, failed = measure.in_turn(ready, settings.runs, 1, compute.device)
@@ -122,17 +126,16 @@ def main(settings: Settings) -> None:
             print(f"{name}: not measured: {'; '.join(failed.values())}")
             continue
         taken = [one / other - 1 for one, other in zip(seconds["attack"], seconds["replay"])]
-        rows.append(
-            {
-                "attack": spec.name,
-                "norm": norm,
-                "passes": len(recorded.passes),
-                "backward": sum(back for _, back in recorded.passes),
-                "seconds": measure.summary(seconds["attack"]),
-                "replay_seconds": measure.summary(seconds["replay"]),
-                "overhead": measure.summary(taken),
-            }
-        )
+        row = {
+            "attack": spec.name,
+            "norm": norm,
+            "passes": len(recorded.passes),
+            "backward": sum(back for _, back in recorded.passes),
+            "seconds": measure.summary(seconds["attack"]),
+            "replay_seconds": measure.summary(seconds["replay"]),
+            "overhead": measure.summary(taken),
+        }
+        rows.append(row)
     facts = {
         "arch": settings.arch,
         "width": network.options["width"],
@@ -145,35 +148,26 @@ def main(settings: Settings) -> None:
         "rows": rows,
     }
     write_text(settings.output, json.dumps(facts, indent=1) + "\n")
+    print(show(rows))
     print(
-        table(
-            [
-                "attack",
-                "passes",
-                "of them back",
-                "seconds",
-                "passes alone",
-                "overhead %",
-                "quartiles",
-            ],
-            [
-                [
-                    row["attack"],
-                    str(row["passes"]),
-                    str(row["backward"]),
-                    f"{row['seconds']['median']:.2f}",
-                    f"{row['replay_seconds']['median']:.2f}",
-                    f"{100 * row['overhead']['median']:.1f}",
-                    f"{100 * row['overhead']['q1']:.1f} to {100 * row['overhead']['q3']:.1f}",
-                ]
-                for row in rows
-            ],
-        )
+        f"{settings.arch}, width {network.options['width']}, batch {settings.batch_size}, "
+        f"{settings.size}x{settings.size}, float32; {facts['hardware']}; written: {settings.output}"
     )
-    print(
-        f"{settings.arch}, width {network.options['width']}, batch {settings.batch_size}, {settings.size}x{settings.size}, "
-        f"float32; {facts['hardware']}; written: {settings.output}"
-    )
+
+
+HEADER = ["attack", "passes", "of them back", "seconds", "passes alone", "overhead %", "quartiles"]
+
+
+def show(rows: list[dict]) -> str:
+    """Return the rows as a table."""
+    lines = []
+    for row in rows:
+        overhead = {name: 100 * value for name, value in row["overhead"].items()}
+        line = [row["attack"], str(row["passes"]), str(row["backward"])]
+        line += [f"{row[name]['median']:.2f}" for name in ("seconds", "replay_seconds")]
+        line += [f"{overhead['median']:.1f}", f"{overhead['q1']:.1f} to {overhead['q3']:.1f}"]
+        lines.append(line)
+    return table(HEADER, lines)
 
 
 if __name__ == "__main__":

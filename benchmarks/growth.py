@@ -1,4 +1,4 @@
-"""How time and memory grow with the batch, the images, the units of the estimators and the number of images.
+"""Measure how time and memory grow with batch, image size, units and the number of images.
 
 Growth as a power shows as a straight line on logarithmic axes; its slope is the power.
 """
@@ -34,18 +34,19 @@ STEPS = {"namid": "NAMID step", "mi": "its MI part alone", "loader": "loader, an
 
 
 class MeanColour(Target):
-    """A target that costs next to nothing: its logits are a linear map of the mean colour."""
+    """A target of almost no cost: its logits are a linear map of the mean colour."""
 
     def __init__(self):
         super().__init__(CLASSES, stage3=3, stage4=3)
         self.linear = nn.Linear(3, CLASSES)
 
     def maps(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the images as feature maps, and the logits."""
         return {"stage3": x, "stage4": x, "logits": self.linear(x.mean((2, 3)))}
 
 
 def sweeps(base: Sizes) -> dict[tuple[str, int], Sizes]:
-    """{(axis, value): the sizes there}: from `base`, one size changed at a time."""
+    """Return {(axis, value): the sizes there}, where one size of `base` is changed at a time."""
     points = {}
     for factor in BATCHES:
         batch = max(2, int(factor * base.batch))
@@ -57,7 +58,10 @@ def sweeps(base: Sizes) -> dict[tuple[str, int], Sizes]:
 def cases(
     base: Sizes, variant: Variant, device: torch.device
 ) -> dict[tuple[str, int, str], tuple[Workbench, Callable]]:
-    """{(axis, value, step): (its networks, what brings them into the step's state and returns the step)}."""
+    """Return {(axis, value, step): (workbench, ready)}.
+
+    ready() brings the workbench's networks into the state of the step and returns the step.
+    """
     found = {}
     for (axis, value), sizes in sweeps(base).items():
         images = made_up(sizes, device)
@@ -66,77 +70,62 @@ def cases(
             found[axis, value, step] = bench, bench.namid
     images, labels = made_up(base, device)
     for times in IMAGES:
-        bench = Workbench(
-            base, variant, images.repeat(times, 1, 1, 1), labels.repeat(times), MeanColour
-        )
+        repeated = images.repeat(times, 1, 1, 1), labels.repeat(times)
+        bench = Workbench(base, variant, *repeated, MeanColour)
         found["images", times * LOADER_BATCHES * base.batch, "loader"] = bench, bench.loader
     return found
 
 
 def slope(values: list[float], measured: list[float]) -> float:
-    """The power p of the least-squares fit measured = c values^p, in logarithms."""
+    """Return the power p of the least-squares fit measured = c values^p, in logarithms."""
     return float(numpy.polyfit(numpy.log(values), numpy.log(measured), 1)[0])
 
 
 def run(settings, device: torch.device, about: dict) -> None:
-    """Measure, and write growth.csv and growth.png."""
+    """Measure, and write growth.csv and growth.png; about: the machine."""
     torch.manual_seed(SEED)
     base = Sizes(
         settings.arch[0], settings.width, settings.size, settings.batch_size[0], settings.n_units
     )
     variant = Variant(settings.precision[-1], settings.layout[0] == "channels-last")
     found = cases(base, variant, device)
-    seconds, failed = measure.in_turn(
-        {key: ready for key, (_, ready) in found.items()}, settings.runs, settings.warmup, device
-    )
+    every_ready = {key: ready for key, (_, ready) in found.items()}
+    seconds, failed = measure.in_turn(every_ready, settings.runs, settings.warmup, device)
     rows = []
     for key, runs in seconds.items():
         axis, value, step = key
         bench, ready = found[key]
         timed = ready()
         bench.clear()
-        rows.append(
-            {
-                "axis": axis,
-                "value": value,
-                "step": step,
-                **measure.summary(runs),
-                "peak_bytes": measure.peak_memory(timed, device),
-            }
-        )
+        peak = measure.peak_memory(timed, device)
+        row = {"axis": axis, "value": value, "step": step, **measure.summary(runs)}
+        rows.append(row | {"peak_bytes": peak})
         bench.clear()
     write_csv(settings.output / "growth.csv", rows)
     title = (
-        f"{base.arch} of width {base.width or 'its own'}; where not varied: batch {base.batch}, {base.size}x{base.size} "
-        f"pixels, {base.n_units} units; {variant.precision}; {about['hardware']}, torch {about['versions']['torch']}"
+        f"{base.arch} of width {base.width or 'its own'}; where not varied: batch {base.batch}, "
+        f"{base.size}x{base.size} pixels, {base.n_units} units; {variant.precision}; "
+        f"{about['hardware']}, torch {about['versions']['torch']}"
     )
     lines = curves(rows)
     plot(lines, settings.output / "growth.png", title)
-    print(
-        f"\n{title}\nSlopes on logarithmic axes:\n\n"
-        + table(
-            ["", *MEASURES.values()],
-            [
-                [
-                    f"{STEPS[step]} against {AXES[axis]}",
-                    *(f"{slope(values, measured[name]):.2f}" for name in MEASURES),
-                ]
-                for (axis, step), (values, measured) in lines.items()
-            ],
-        )
-    )
+    slopes = []
+    for (axis, step), (values, measured) in lines.items():
+        texts = [f"{slope(values, measured[name]):.2f}" for name in MEASURES]
+        slopes.append([f"{STEPS[step]} against {AXES[axis]}", *texts])
+    print(f"\n{title}\nSlopes on logarithmic axes:\n")
+    print(table(["", *MEASURES.values()], slopes))
     for (axis, value, step), why in failed.items():
         print(f"warning: not measured: {STEPS[step]} at {value} {AXES[axis]}: {why}")
     print(f"done: {settings.output}/growth.csv and growth.png")
 
 
 def curves(rows: list[dict]) -> dict[tuple[str, str], tuple[list, dict[str, list]]]:
-    """{(axis, step): (values on the axis, {measure: what was measured there})}, of two points or more."""
+    """Return {(axis, step): (values, {measure: numbers})} of the curves with two points or more."""
     lines = {}
     for row in rows:
-        values, measured = lines.setdefault(
-            (row["axis"], row["step"]), ([], {name: [] for name in MEASURES})
-        )
+        empty = [], {name: [] for name in MEASURES}
+        values, measured = lines.setdefault((row["axis"], row["step"]), empty)
         values.append(row["value"])
         for name in MEASURES:
             measured[name].append(row[name] / 2**20 if name == "peak_bytes" else row[name])
@@ -144,7 +133,10 @@ def curves(rows: list[dict]) -> dict[tuple[str, str], tuple[list, dict[str, list
 
 
 def plot(lines: dict, path: Path, title: str) -> None:
-    """What `curves` returns, a panel for each measure and axis, slopes in the legends, as a PNG file."""
+    """Draw what `curves` returns as a PNG file.
+
+    There is a panel for each measure and axis; the legends have the slopes.
+    """
     columns = list(dict.fromkeys(axis for axis, _ in lines))
     figure, panels = plt.subplots(
         len(MEASURES),
@@ -156,14 +148,9 @@ def plot(lines: dict, path: Path, title: str) -> None:
     for (axis, step), (values, measured) in lines.items():
         style = list(STEPS).index(step)
         for panel, (name, label) in zip(panels[:, columns.index(axis)], MEASURES.items()):
-            panel.loglog(
-                values,
-                measured[name],
-                color=COLOURS[style],
-                linestyle=STYLES[style],
-                marker="o^s"[style],
-                label=f"{STEPS[step]}, slope {slope(values, measured[name]):.2f}",
-            )
+            text = f"{STEPS[step]}, slope {slope(values, measured[name]):.2f}"
+            look = {"color": COLOURS[style], "linestyle": STYLES[style], "marker": "o^s"[style]}
+            panel.loglog(values, measured[name], label=text, **look)
             panel.set_xticks(values, [f"{value:g}" for value in values], fontsize=7)
             panel.set_xticks([], minor=True)
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

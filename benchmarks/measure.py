@@ -1,4 +1,4 @@
-"""Time, arithmetic and memory of a function without arguments, and what is said of repeated times."""
+"""Measure time, arithmetic and memory of a function without arguments, and summarize times."""
 
 import gc
 import json
@@ -17,7 +17,10 @@ Run = Callable[[], object]
 
 
 def clock(run: Run, device: torch.device) -> float:
-    """Seconds that `run` takes until the device has finished: by events on CUDA, by wall time on a CPU."""
+    """Return the seconds that `run` takes until the device has finished.
+
+    They are measured by events on CUDA and by wall time on a CPU.
+    """
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
@@ -32,8 +35,10 @@ def clock(run: Run, device: torch.device) -> float:
 
 
 def peak_memory(run: Run, device: torch.device) -> int:
-    """Bytes that PyTorch's allocator holds at the peak of `run`, beyond what it held before. On a CPU what oneDNN takes for
-    itself is not seen."""
+    """Return the bytes that PyTorch's allocator has at the peak of `run`, beyond those before it.
+
+    On a CPU the memory that oneDNN allocates itself is not included.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -43,11 +48,11 @@ def peak_memory(run: Run, device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as record:
+    ) as profile:
         run()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        record.export_chrome_trace(str(path))
+        profile.export_chrome_trace(str(path))
         events = [
             event
             for event in json.loads(path.read_text())["traceEvents"]
@@ -66,14 +71,17 @@ def peak_memory(run: Run, device: torch.device) -> int:
 
 
 def flops(run: Run) -> int:
-    """Floating-point operations of the matrix products and convolutions in `run`, a multiply-add counted as two."""
+    """Count the floating-point operations of `run`, a multiply-add as two.
+
+    Only matrix products and convolutions count.
+    """
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 
 
 def release() -> None:
-    """Give back the memory of what nothing refers to any more."""
+    """Release the memory of objects without references."""
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -81,12 +89,19 @@ def release() -> None:
 def in_turn(
     cases: dict[object, Callable[[], Run]], runs: int, warmup: int, device: torch.device
 ) -> tuple[dict[object, list[float]], dict[object, str]]:
-    """Time `runs` rounds of all cases after `warmup` untimed ones, each case once a round, so that a machine that
-    drifts slows all of them alike.
+    """Time `runs` rounds of all cases after `warmup` untimed ones.
 
-    cases: {key: ready}; ready(), which is not timed, returns the function that is.
-    Returns {key: seconds of each round} and {key: why it failed}: a case that runs out of memory or cannot be compiled, a
-    RuntimeError, is left out from there on.
+    Each case runs once a round, so that a machine that drifts slows all cases alike.
+
+    Args:
+        cases: {key: ready}; ready(), which is not timed, returns the function to time.
+        runs: the number of timed rounds.
+        warmup: the number of untimed rounds.
+        device: the device that the functions run on.
+
+    Returns:
+        {key: seconds of each round} and {key: why it failed}. A case that raises a RuntimeError,
+        as it runs out of memory or cannot be compiled, is left out from there on.
     """
     seconds, failed = {key: [] for key in cases}, {}
     with tqdm(
@@ -112,11 +127,14 @@ def in_turn(
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Median, quartiles and extremes."""
+    """Return median, quartiles and extremes."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "q1": low, "q3": high, "min": min(values), "max": max(values)}
 
 
 def ratio(values: list[float], reference: list[float]) -> float:
-    """The median over rounds of a round's value by its reference: what the machine did to both in that round cancels."""
+    """Return the median over rounds of value / reference.
+
+    What slows both in a round cancels.
+    """
     return statistics.median(value / other for value, other in zip(values, reference, strict=True))

@@ -1,7 +1,8 @@
-"""What is timed: the steps that the stages take, on networks and images made up here.
+"""The steps that are timed: those of the stages, on networks and images made here.
 
-A step's time depends on shapes, not on what the images show: nothing in it looks at a value to decide what to compute. So
-images and labels are drawn at random, and the learning rate is 0, which costs the same and keeps the weights as they are.
+The time of a step depends on shapes, not on what the images show: no step looks at a value to
+decide what to compute. So images and labels are random, and the learning rate is 0, which costs the
+same and keeps the weights as they are.
 """
 
 from collections.abc import Callable
@@ -28,16 +29,17 @@ from utils.training.held_out import examples
 
 LOADER_BATCHES = 49  # an epoch of 50,000 images in batches of 1024
 CLASSES, SEED = 10, 1
-EPOCH, INDEX = (
-    2,
-    1,
-)  # after NAMID's warm-up; not a step that also measures the gradients of the parts of its loss
+# After NAMID's warm-up; a step that does not also measure the gradients of the parts of its loss.
+EPOCH, INDEX = 2, 1
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the arithmetic depends on: architecture, channels of its first stage (None: its own), side of the images in pixels,
-    images in a batch, and units of the estimators."""
+    """The sizes that determine the arithmetic.
+
+    arch: the architecture. width: channels of its first stage; None: its own. size: the side of
+    the images in pixels. batch: images in a batch. n_units: units of the estimators.
+    """
 
     arch: str
     width: int | None
@@ -48,7 +50,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Variant:
-    """What the result does not depend on, but for rounding: "fp32" or "bf16" in training, memory layout, compiled or not."""
+    """What changes the result only up to rounding.
+
+    precision: "fp32" or "bf16", of the networks in training. channels_last: the memory layout.
+    compile: whether networks are compiled.
+    """
 
     precision: str = "fp32"
     channels_last: bool = True
@@ -56,7 +62,7 @@ class Variant:
 
 
 def made_up(sizes: Sizes, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images, uint8 (N,3,H,W), and labels (N,) of LOADER_BATCHES batches, on the device."""
+    """Return random images, uint8 (N,3,H,W), and labels (N,): LOADER_BATCHES batches."""
     shape = (LOADER_BATCHES * sizes.batch, 3, sizes.size, sizes.size)
     return (
         torch.randint(256, shape, dtype=torch.uint8, device=device),
@@ -65,8 +71,11 @@ def made_up(sizes: Sizes, device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Workbench:
-    """The networks of one variant, with the settings and optimizers that the stages give them by default. Each method is a
-    part: it brings the networks into the state that the part needs and returns the function to be timed."""
+    """The networks of one variant, with the settings and optimizers of the stages' defaults.
+
+    Each method that returns a Run is a part: it brings the networks into the state that the part
+    needs, and returns the function to time.
+    """
 
     def __init__(
         self,
@@ -77,13 +86,9 @@ class Workbench:
         make_target: Callable[[], torch.nn.Module] | None = None,
     ):
         self.compute = Compute(images.device, variant.precision, variant.compile)
-        self.images, self.labels, self.batch, self.channels_last = (
-            images,
-            labels,
-            sizes.batch,
-            variant.channels_last,
-        )
-        self.x, self.y = to_float(images[: self.batch], variant.channels_last), labels[: self.batch]
+        self.images, self.labels, self.batch = images, labels, sizes.batch
+        self.channels_last = variant.channels_last
+        self.x, self.y = to_float(images[: self.batch], self.channels_last), labels[: self.batch]
         training = Training(batch_size=self.batch, seed=SEED)
         self.standard = train_standard.Settings(training=training)
         self.namid_settings = train_MIAT.Settings(training=training)
@@ -92,23 +97,23 @@ class Workbench:
             check(settings)
 
         with images.device:
-            self.target = (
-                make_target()
-                if make_target
-                else models.build(sizes.arch, CLASSES, width=sizes.width)
+            if make_target:
+                self.target = make_target()
+            else:
+                self.target = models.build(sizes.arch, CLASSES, width=sizes.width)
+            self.natural_mi = MIEstimator(
+                LocalNet(sizes.n_units), GlobalNet(CLASSES, sizes.n_units)
             )
-            self.natural_mi, self.adversarial_mi = (
-                MIEstimator(LocalNet(sizes.n_units), GlobalNet(CLASSES, sizes.n_units))
-                for _ in range(2)
+            self.adversarial_mi = MIEstimator(
+                LocalNet(sizes.n_units), GlobalNet(CLASSES, sizes.n_units)
             )
         if variant.channels_last:
             for net in self.nets:
                 self.compute.prepare(net)
-        for net in (
-            self.target,
-            *(part for each in self.nets[1:] for part in (each.local_net, each.global_net)),
-        ):
-            self.compute.compiled(net)
+        self.compute.compiled(self.target)
+        for estimator in self.nets[1:]:
+            self.compute.compiled(estimator.local_net)
+            self.compute.compiled(estimator.global_net)
         self.sgd = torch.optim.SGD(
             self.target.parameters(),
             lr=0.0,
@@ -122,6 +127,7 @@ class Workbench:
 
     @property
     def nets(self) -> tuple[torch.nn.Module, ...]:
+        """Return the target and both estimators."""
         return self.target, self.natural_mi, self.adversarial_mi
 
     def _generator(self) -> torch.Generator:
@@ -135,7 +141,7 @@ class Workbench:
     def _training(
         self, step: Callable, optimizer: torch.optim.Optimizer, **arguments
     ) -> measure.Run:
-        """What utils.training.fit does with a batch."""
+        """Return what a training script does with a batch: loss, backward pass, optimizer step."""
 
         def run():
             optimizer.zero_grad(set_to_none=True)
@@ -161,7 +167,7 @@ class Workbench:
         return nets
 
     def loader(self) -> measure.Run:
-        """An epoch of LOADER_BATCHES batches, cropped and flipped."""
+        """Load an epoch of LOADER_BATCHES batches, cropped and flipped."""
         batches = Batches(
             self.images,
             self.labels,
@@ -179,30 +185,24 @@ class Workbench:
         return run
 
     def pgd(self) -> measure.Run:
-        """The attack of training: `num_steps` steps."""
+        """Run the attack of training, `num_steps` steps of PGD."""
         attack = self.standard.attack
+        budget = attack.norm, attack.epsilon, attack.num_steps, attack.step_size
         self.target.train()
 
         def run():
             with self.compute.autocast():
-                pgd(
-                    self.target,
-                    self.x,
-                    self.y,
-                    attack.norm,
-                    attack.epsilon,
-                    attack.num_steps,
-                    attack.step_size,
-                    generator=self._generator(),
-                )
+                pgd(self.target, self.x, self.y, *budget, generator=self._generator())
 
         return run
 
     def at(self) -> measure.Run:
+        """Take a step of adversarial training."""
         self.target.train()
         return self._training(train_standard.step, self.sgd, settings=self.standard)
 
     def namid(self, step: Callable = train_MIAT.step, frozen: bool = True) -> measure.Run:
+        """Take a step of NAMID; frozen: whether the estimators have no weight gradients."""
         self.target.train()
         return self._training(
             step,
@@ -213,6 +213,7 @@ class Workbench:
         )
 
     def stage2(self, step: Callable = estimators.step) -> measure.Run:
+        """Take a step of stage 2, which trains the estimators."""
         self.target.eval()
         return self._training(
             step,
@@ -223,22 +224,20 @@ class Workbench:
         )
 
     def evaluation(self) -> measure.Run:
-        """What `held_out` has done to a batch after each epoch: PGD of `eval_steps` steps, in float32, and both passes."""
+        """Evaluate a batch as `held_out` does after each epoch.
+
+        That is PGD of `eval_steps` steps, in float32, and both passes.
+        """
+        images, labels = self.images[: self.batch], self.labels[: self.batch]
 
         def run():
-            for _ in examples(
-                self.target,
-                self.images[: self.batch],
-                self.labels[: self.batch],
-                self.standard,
-                self.compute,
-            ):
+            for _ in examples(self.target, images, labels, self.standard, self.compute):
                 pass
 
         return run
 
     def part(self, name: str) -> measure.Run:
-        """The function of a part by its name in benchmarks.PARTS."""
+        """Return the function to time of a part by its name in benchmarks.PARTS."""
         parts = {
             "loader": self.loader,
             "pgd": self.pgd,
@@ -252,12 +251,15 @@ class Workbench:
         return parts[name]()
 
     def units(self, name: str) -> int:
-        """How many of what the table shows (batches, PGD steps, training steps) a run of the part makes."""
+        """Return how many batches, PGD steps or training steps a run of the part makes."""
         return {"loader": LOADER_BATCHES, "pgd": self.standard.attack.num_steps}.get(name, 1)
 
 
 def count_flops(sizes: Sizes, parts: list[str]) -> dict[str, int]:
-    """The FLOPs of a run of each part, counted on tensors that have shapes but no data. No variant changes them."""
+    """Count the FLOPs of a run of each part, on tensors that have shapes but no data.
+
+    No variant changes them.
+    """
     with FakeTensorMode():
         bench = Workbench(sizes, Variant(channels_last=False), *made_up(sizes, "cpu"))
         return {part: measure.flops(bench.part(part)) for part in parts if part != "loader"}

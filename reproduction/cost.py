@@ -35,8 +35,8 @@ SIZES = {
     "fashion-mnist": (60000, 10000),
     "tiny-imagenet": (100000, 10000),
 }
-# The unit is a pass of an attack: forward, and the gradient in the input. A pass of a training step,
-# with gradients in the weights, costs half as much again, a forward pass half as much
+# The unit is a pass of an attack: forward, and the gradient in the input. A pass of a training
+# step, with gradients in the weights, costs half as much again, a forward pass half as much
 # (tests/test_flops.py counts them).
 TRAIN, FORWARD = 1.5, 0.5
 STANDING = 0.4  # the share of the images that an attack has to work on to its end: assumed

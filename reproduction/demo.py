@@ -76,7 +76,7 @@ def train_namid(estimators: str, alpha: float, folder: Path, restart: bool) -> N
 
 
 def best_score(folder: Path) -> dict:
-    """Return the line of metrics.csv with the best (natural + PGD)/2 accuracy on held-out images."""
+    """Return the line of metrics.csv with the best (natural + PGD)/2 held-out accuracy."""
     with open(folder / "metrics.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["score"]]
     return max(rows, key=lambda row: float(row["score"]))

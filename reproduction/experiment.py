@@ -1,4 +1,4 @@
-"""An experiment: the data set, the scale and the seeds, and the file experiment.json that keeps them."""
+"""An experiment: its data set, scale and seeds, and the file experiment.json that keeps them."""
 
 import json
 from dataclasses import asdict, dataclass, replace

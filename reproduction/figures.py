@@ -1,4 +1,4 @@
-"""The paper's Figures 2, 4, 5 and 7, as PNG and PDF, with their numbers as CSV and captions as JSON.
+"""Draw the paper's Figures 2, 4, 5 and 7; write their numbers as CSV and captions as JSON.
 
 Colours, line styles and hatches differ, so that the figures can be read with any colour vision and
 in grey. Accuracies are in percent, MI in nats. As in the paper, the MI of Figures 2 and 4 is drawn

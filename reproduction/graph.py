@@ -55,10 +55,7 @@ class Node:
 
     @property
     def diverged_note(self) -> Path:
-        """Return the file that says that this training diverged.
-
-        Without the folder the run is made from scratch.
-        """
+        """Return the file that says that this training diverged."""
         return self.folder / "diverged.txt"
 
 
@@ -71,7 +68,7 @@ class Reads:
 
 
 def interpreter() -> str:
-    """Return the path of this Python, relative to the repository's folder if it is below it."""
+    """Return the path of this Python, relative to the repository's folder if it is in it."""
     path = Path(sys.executable)
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 

@@ -1,4 +1,4 @@
-r"""Measure natural, adversarial and standard MI of a network on adversarial images, for Figures 2, 4.
+r"""Measure natural, adversarial and standard MI on adversarial images, for Figures 2 and 4.
 
     python test_comparison.py --model-dir runs/standard --attacks pgd-40 --limit-test 1000 \
         --save-adv runs/images.npz

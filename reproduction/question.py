@@ -168,7 +168,7 @@ def _of_results(graph, node) -> str | None:
 
 
 def _stopped_early(name: str, row: dict) -> bool:
-    """Return whether a row's images are the first fooling iterates; old rows do not say, and are."""
+    """Return whether a row's images are the first fooling iterates, as in rows that do not say."""
     return registry.parse(name).leaves and row.get("stopped_early") is not False
 
 

@@ -31,7 +31,8 @@ SCALES = {
         data="--limit-train 500 --holdout 100 --num-steps 5 --eval-steps 5",
         network="--width 8",
         training="--epochs 5 --batch-size 50 --lr 0.05",
-        surrogate="--width 8 --epochs 20 --batch-size 50 --lr 0.005",  # with 0.02 and more it hardly learns
+        # with a rate of 0.02 and more it hardly learns
+        surrogate="--width 8 --epochs 20 --batch-size 50 --lr 0.005",
         namid="--warmup-epochs 1",
         alpha=0.1,
         estimators="--n-units 32 --epochs 2 --batch-size 50",
