@@ -75,10 +75,7 @@ def interpreter() -> str:
 
 @dataclass
 class Graph:
-    """The nodes of an experiment, each after the nodes that it needs.
-
-    Each method that names a run adds its nodes, and those that they need, and returns their names.
-    """
+    """The nodes of an experiment, each after those it needs; a method adds nodes, returns names."""
 
     experiment: Experiment
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -270,9 +267,8 @@ class Graph:
     def state(self, name: str) -> str:
         """Return the state of a node: "stale", "diverged", "finished" or "not run".
 
-        "stale": the node was made of something else, or reads a stale node (see `why`);
-        "diverged": this training or one before it diverged; "not run": also a run that was
-        stopped.
+        "stale": made of something else, or reads a stale node (see `why`); "diverged": this training
+        or one before it; "not run": also a run that was stopped.
         """
         if self.why(name):
             return "stale"

@@ -220,7 +220,7 @@ def test_a_training_reads_the_files_that_are_there_now(graph, tmp_path):
 
 
 def test_what_reads_a_run_that_is_made_the_same_again_stays(tmp_path, monkeypatch, capsys):
-    """Estimators of a run whose model is made anew, equal bit for bit, are not moved."""
+    """Estimators of a run whose model is trained again from scratch, equal bit for bit, are not moved."""
     graph = plan(
         experiment(tmp_path, data_dir=write_data(tmp_path / "data")), "table3", defenses=["namid"]
     )

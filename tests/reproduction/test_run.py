@@ -190,7 +190,7 @@ def test_a_signal_goes_to_the_command_which_saves_its_state(number, tmp_path):
 
 
 def test_a_command_that_outlives_a_kill_is_waited_for(tmp_path, capsys):
-    """SIGKILL reaches the runner alone: what it had started goes on, and nothing is started beside it."""
+    """SIGKILL reaches the runner alone: what it had started continues, and nothing is started beside it."""
     process = start(tmp_path, 1.5)
     process.kill()
     process.wait()
