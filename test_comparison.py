@@ -17,7 +17,7 @@ from typing import Literal
 from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import EPSILON, Arch, Count, Dataset, Fraction, fraction, need
+from utils.settings.options import Arch, Count, Dataset, Fraction, fraction, need
 
 
 @dataclass
@@ -137,7 +137,6 @@ import numpy
 import torch
 
 import data
-import models
 from common.files import file_hash, make_folder, write_csv, write_text
 from common.locks import held
 from data.sets import DataSet, holdout_size, split_holdout
@@ -145,36 +144,11 @@ from utils import devices, distributed, provenance
 from utils.attacks.projected_gradient import frozen
 from utils.evaluation import checks
 from utils.evaluation.counting import ABOUT, SWEPT, TOLD, Evaluation, read_about, read_adversarial, unfinished
-from utils.evaluation.factories import from_factory, state_hash, try_out
+from utils.evaluation.networks import Network, load_network, load_surrogate
+from utils.evaluation.threat import ThreatModel, check_budgets, check_sweep, threat_model
 from utils.plots import plot_examples, plot_sweep, table
 from utils.provenance import git_commit
 from utils.scripts import run_script
-from utils.training.run_folder import read_settings
-from utils.training.stages import check_classes
-
-
-def find_model(settings: Settings) -> tuple[torch.nn.Module, str, dict]:
-    """The network, where it is from, and the options of the run that made it ({} for one without a folder)."""
-    if settings.factory:
-        return from_factory(settings.factory), settings.factory, {}
-    if settings.model:
-        return models.load(settings.model, settings.arch), str(settings.model), {}
-    folder = settings.model_dir
-    options = read_settings(folder)["options"]
-    names = ["target_model.pth", "best_model.pth"] if settings.which == "best" else ["last_model.pth"]
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
-        raise InputError(f"--model-dir {folder}: has no {' or '.join(names)} yet; let its training stage finish, or give --model")
-    return models.load(path, settings.arch), str(path), options
-
-
-def threat_model(settings: Settings, known: dict) -> tuple[str, str, float]:
-    """The data set, the norm and the budget: as asked, else what is `known` of the network, else the paper's."""
-    name = settings.dataset or known.get("dataset") or "cifar10"
-    norm = settings.norm or known.get("norm") or (settings.attacks if settings.attacks in EPSILON else "linf")
-    if settings.epsilon is not None:
-        return name, norm, settings.epsilon
-    return name, norm, known["epsilon"] if known.get("norm") == norm else EPSILON[norm]
 
 
 def saved_before(evaluation: Evaluation, path: Path, attacks: dict) -> bool:
@@ -280,20 +254,6 @@ def draw_gallery(evaluation: Evaluation, attacks: dict, folder: Path, stem: str)
     return paths
 
 
-def check_budgets(settings: Settings, norm: str, epsilon: float) -> None:
-    """InputError where the columns are another norm's, or a budget is beyond all sense."""
-    if settings.attacks in registry.COLUMNS and settings.attacks != norm:
-        raise InputError(f"--attacks {settings.attacks}: these columns are for --norm {settings.attacks}, not for {norm}; give "
-                         f"--norm {settings.attacks}, or --attacks {norm}")
-    for option, budget in [("--epsilon", epsilon), *(("--sweep", budget) for budget in settings.budgets())]:
-        if norm == "linf" and budget > 1:
-            raise InputError(f"{option} {budget:.6g}: is more than a pixel's range, which is 1; write {budget:.6g}/255 for grey "
-                             "levels")
-    if settings.sweep and not any(registry.parse(each).kind == "bounded" for each in settings.chosen_attacks(norm)):
-        raise InputError(f"--sweep {settings.sweep}: {settings.attacks} stays in no ball of a given radius; give an attack that "
-                         "does, say pgd-40")
-
-
 def sweep(evaluation: Evaluation, attacks: dict, budgets: list[float], output: Path, general: list[str]) -> dict[str, list[str]]:
     """Plot accuracy against the budget, and write it as a CSV file, beside the results file, for the attacks that stay in a ball.
     Returns {row: its warnings}, the `general` ones of the network among them."""
@@ -316,11 +276,11 @@ def sweep(evaluation: Evaluation, attacks: dict, budgets: list[float], output: P
     return warned
 
 
-def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.nn.Module, str, dict],
-             threat: tuple[str, str, float], attacks: dict[str, dict], output: Path | None) -> None:
-    """Rows, warnings, pictures and files of a network (itself, where it is from, its run's options) under a threat model (data
-    set, norm, budget)."""
-    (model, source, options), (name, norm, epsilon) = network, threat
+def evaluate(settings: Settings, compute: devices.Compute, network: Network,
+             threat: tuple[str, ThreatModel], attacks: dict[str, dict], output: Path | None) -> None:
+    """Make the rows, warnings, pictures and files of a network on a data set (its name, and the ball around each image)."""
+    name, threat = threat
+    model, source, options, norm, epsilon = network.model, network.name, network.options, threat.norm, threat.epsilon
     parts = settings.save_adv.with_name(settings.save_adv.name + ".parts") if settings.save_adv else None
     if settings.restart:
         if output:
@@ -330,27 +290,18 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
             shutil.rmtree(parts)
     dataset = data.load(name, settings.data_dir or options.get("data_dir") or "datasets", options.get("limit_train"),
                         settings.limit_test if settings.split == "test" else None)
-    if hasattr(model, "options"):
-        check_classes(model, dataset, f"--factory {source}" if settings.factory else source)
+    network.check(dataset)
     images, labels = chosen_images(settings, options, dataset)
-    surrogate = None
-    if settings.surrogate:
-        try:
-            surrogate = compute.prepare(models.load(settings.surrogate, settings.surrogate_arch))
-        except InputError as error:
-            raise InputError(f"--surrogate {str(error).replace('--arch', '--surrogate-arch')}") from None
-        check_classes(surrogate, dataset, f"--surrogate {settings.surrogate}")
+    surrogate = load_surrogate(settings.surrogate, settings.surrogate_arch, compute, dataset)
     print(f"{source}: {name} {settings.split} split, {len(labels)} images; {norm} {epsilon:.4g}; {compute.device.type}, "
           f"{compute.precision}" + (f"; crafted on {settings.surrogate}" if surrogate else "")
           + ("; rounded to 256 levels" if settings.round_uint8 else "") + f"; seed {settings.seed}", flush=True)
-    model = compute.prepare(model)
-    if settings.factory:
-        try_out(model, settings.factory, images[:2].to(compute.device).float() / 255, dataset.num_classes)
+    model = network.prepare(compute, images, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
 
     # rules: 2 and 3 where --step-size or rounding is asked for, which older files took in another sense.
     identity = {"model": source, "factory": settings.factory,
-                "model_hash": state_hash(model) if settings.factory else file_hash(source), "arch": getattr(model, "arch", None),
+                "model_hash": network.hash(), "arch": getattr(model, "arch", None),
                 "surrogate": settings.surrogate and str(settings.surrogate),
                 "surrogate_hash": settings.surrogate and file_hash(settings.surrogate),
                 "adv_hash": settings.adv and file_hash(settings.adv), "dataset": name,
@@ -399,10 +350,12 @@ def evaluate(settings: Settings, compute: devices.Compute, network: tuple[torch.
 def main(settings: Settings) -> None:
     distributed.refuse("test_comparison.py")
     compute = devices.compute(settings.device, settings.precision)
-    model, source, options = find_model(settings)
-    name, norm, epsilon = threat_model(settings, {**options, **getattr(model, "about", {})})
-    check_budgets(settings, norm, epsilon)
-    attacks = settings.chosen_attacks(norm)
+    network = load_network(settings.model_dir, settings.model, settings.arch, settings.which, settings.factory)
+    name = settings.dataset or network.known.get("dataset") or "cifar10"
+    threat = threat_model(settings.norm, settings.epsilon, network.known, settings.attacks)
+    check_budgets(settings.attacks, threat, settings.budgets())
+    attacks = settings.chosen_attacks(threat.norm)
+    check_sweep(settings.sweep, settings.attacks, attacks)
     output = settings.output or (settings.model_dir / "results.json" if settings.model_dir else None)
     if output is None:
         print("nothing is kept of this evaluation: give --output FILE to keep its rows and go on after an interruption")
@@ -412,7 +365,7 @@ def main(settings: Settings) -> None:
         if path:
             make_folder(path.parent, f"{option}: the folder")
     with alone("--output", output), alone("--save-adv", settings.save_adv):
-        evaluate(settings, compute, (model, source, options), (name, norm, epsilon), attacks, output)
+        evaluate(settings, compute, network, (name, threat), attacks, output)
 
 
 if __name__ == "__main__":
