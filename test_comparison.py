@@ -126,46 +126,34 @@ if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
 import contextlib
-import json
-import os
 import shlex
 import shutil
 import sys
 import time
 
-import numpy
 import torch
 
 import data
-from common.files import file_hash, make_folder, write_csv, write_text
+from common.files import file_hash, make_folder, write_csv
 from common.locks import held
-from data.sets import DataSet, holdout_size, split_holdout
 from utils import devices, distributed, provenance
 from utils.attacks.projected_gradient import frozen
 from utils.evaluation import checks
-from utils.evaluation.counting import ABOUT, SWEPT, TOLD, Evaluation, read_about, read_adversarial, unfinished
+from utils.evaluation.counting import SWEPT, TOLD, Evaluation, unfinished
+from utils.evaluation.images import (
+    choose_images,
+    open_parts,
+    parts_folder,
+    read_about,
+    read_adversarial,
+    save_adversarial,
+    saved_before,
+)
 from utils.evaluation.networks import Network, load_network, load_surrogate
 from utils.evaluation.threat import ThreatModel, check_budgets, check_sweep, threat_model
 from utils.plots import plot_examples, plot_sweep, table
 from utils.provenance import git_commit
 from utils.scripts import run_script
-
-
-def saved_before(evaluation: Evaluation, path: Path, attacks: dict) -> bool:
-    """Whether the file of --save-adv is what a run of this very evaluation wrote for these attacks."""
-    saved = evaluation.results.get("saved") or {}
-    return (path.is_file() and saved.get("all_steps") and set(attacks) <= set(saved.get("attacks", ()))
-            and saved.get("file_hash") == file_hash(path))
-
-
-def fresh_folder(parts: Path, identity: dict) -> Path:
-    """An empty folder for the images of --save-adv, or the one that a stopped run of this very evaluation left."""
-    question, said = parts / "question.json", json.dumps(identity | {"all_steps": True}, default=str)
-    if parts.is_dir() and not (question.is_file() and question.read_text() == said):
-        shutil.rmtree(parts)
-    parts.mkdir(exist_ok=True)
-    write_text(question, said)
-    return parts
 
 
 @contextlib.contextmanager
@@ -184,35 +172,6 @@ def alone(option: str, path: Path | None):
             yield
         finally:
             lock.unlink(missing_ok=True)
-
-
-def chosen_images(settings: Settings, options: dict, dataset: DataSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images (uint8) and labels of the split that --split and --limit-test name."""
-    if settings.split == "test":
-        return dataset.test_images, dataset.test_labels
-    size = holdout_size(options["holdout"], len(dataset.train_labels))
-    _, held = split_holdout(dataset.train_labels, size, options["seed"])
-    held = held[:settings.limit_test]
-    if len(held) == 0:
-        raise InputError(f"--split holdout: the run in {settings.model_dir} held no images out; use --split test")
-    return dataset.train_images[held], dataset.train_labels[held]
-
-
-def how_made(evaluation: Evaluation, names: list[str]) -> dict:
-    """Say how the images of a file of --save-adv were made: what was asked, by which commit, with which settings."""
-    return {**evaluation.identity, "all_steps": True,
-            "attacks": {name: evaluation.results["attacks"][name]["settings"] for name in names}}
-
-
-def save_adversarial(parts: Path, names: list[str], path: Path, labels: torch.Tensor, about: dict) -> None:
-    """Join the parts, a file per attack and batch, to one .npz file that says how its images were made, and remove them."""
-    arrays = {name: numpy.concatenate([numpy.load(part) for part in sorted(parts.glob(f"{name}.??????.npy"))]) for name in names}
-    if about["rounded"]:
-        arrays = {name: (array * 255).round().astype(numpy.uint8) for name, array in arrays.items()}
-    beside = path.with_name(f"{path.name}.part.npz")
-    numpy.savez_compressed(beside, labels=labels.numpy(), **{ABOUT: json.dumps(about, default=str)}, **arrays)
-    os.replace(beside, path)
-    shutil.rmtree(parts)
 
 
 def print_table(rows: dict[str, dict]) -> None:
@@ -281,7 +240,7 @@ def evaluate(settings: Settings, compute: devices.Compute, network: Network,
     """Make the rows, warnings, pictures and files of a network on a data set (its name, and the ball around each image)."""
     name, threat = threat
     model, source, options, norm, epsilon = network.model, network.name, network.options, threat.norm, threat.epsilon
-    parts = settings.save_adv.with_name(settings.save_adv.name + ".parts") if settings.save_adv else None
+    parts = parts_folder(settings.save_adv)
     if settings.restart:
         if output:
             output.unlink(missing_ok=True)
@@ -291,7 +250,7 @@ def evaluate(settings: Settings, compute: devices.Compute, network: Network,
     dataset = data.load(name, settings.data_dir or options.get("data_dir") or "datasets", options.get("limit_train"),
                         settings.limit_test if settings.split == "test" else None)
     network.check(dataset)
-    images, labels = chosen_images(settings, options, dataset)
+    images, labels = choose_images(dataset, settings.split, settings.limit_test, settings.model_dir, options)
     surrogate = load_surrogate(settings.surrogate, settings.surrogate_arch, compute, dataset)
     print(f"{source}: {name} {settings.split} split, {len(labels)} images; {norm} {epsilon:.4g}; {compute.device.type}, "
           f"{compute.precision}" + (f"; crafted on {settings.surrogate}" if surrogate else "")
@@ -314,8 +273,8 @@ def evaluate(settings: Settings, compute: devices.Compute, network: Network,
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     evaluation = Evaluation(model, surrogate, images, labels, norm, epsilon, compute, settings.batch_size,
                             settings.seed, identity, output, settings.round_uint8)
-    if parts and not saved_before(evaluation, settings.save_adv, attacks):
-        evaluation.keep = fresh_folder(parts, {name: value for name, value in identity.items() if name not in TOLD})
+    if parts and not saved_before(evaluation.results.get("saved"), settings.save_adv, attacks):
+        evaluation.keep = open_parts(parts, {name: value for name, value in identity.items() if name not in TOLD})
     general = checks.of_network(evaluation)
 
     if settings.adv:
@@ -338,8 +297,9 @@ def evaluate(settings: Settings, compute: devices.Compute, network: Network,
         paths = draw_gallery(evaluation, attacks, output.parent, output.stem)
         print("\n".join(f"picture: {path}" for path in paths) or "no picture: the network gets none of the first 32 images right")
     if evaluation.keep:
-        save_adversarial(parts, list(attacks), settings.save_adv, labels, how_made(evaluation, list(attacks)))
-        evaluation.results["saved"] = {"attacks": list(attacks), "file_hash": file_hash(settings.save_adv), "all_steps": True}
+        about = {**identity, "all_steps": True,
+                 "attacks": {each: evaluation.results["attacks"][each]["settings"] for each in attacks}}
+        evaluation.results["saved"] = save_adversarial(parts, settings.save_adv, labels, about)
         evaluation.write()
     if parts:
         print(f"adversarial images: {settings.save_adv}")

@@ -64,7 +64,7 @@ import models
 from common.files import file_hash, make_folder, write_text
 from data.batches import in_order
 from utils import devices, provenance
-from utils.evaluation.counting import as_images, read_adversarial
+from utils.evaluation.images import as_images, read_adversarial
 from utils.mi import patterns
 from utils.mi.names import estimator_files
 from utils.provenance import git_commit

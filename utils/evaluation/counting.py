@@ -25,10 +25,10 @@ from utils.attacks import registry
 from utils.attacks.projected_gradient import TOLERANCE, at_least_float32, l2_norm, to_levels
 from utils.attacks.registry import Spec
 from utils.devices import Compute, mix
+from utils.evaluation.images import as_images, part_file, save_part
 
 # Of a results file, the metadata: not compared when an evaluation is resumed.
 TOLD = ("model", "surrogate", "hardware", "versions", "git_commit", "command", "date", "worst_case", "warnings", "saved")
-ABOUT = "about"  # the array of a file of --save-adv that says, as JSON, how its images were made
 UNSEEN = ("transport", "spatial")  # kinds of attacks whose budgets are of another kind, and kept by the attack
 
 
@@ -70,53 +70,6 @@ def marks(fooled: list[bool | None], within: list[bool]) -> str:
 def unfinished(output: Path) -> Path:
     """The file beside a results file that holds the batch which AutoAttack is at."""
     return output.with_name(f".{output.name}.unfinished.npz")
-
-
-def read_adversarial(path: Path, images: torch.Tensor, labels: torch.Tensor) -> dict[str, numpy.ndarray]:
-    """Read {attack: images (N,3,H,W), float32 in [0,1] or uint8} from a file of --save-adv, made from these very images."""
-    content = _arrays(path)
-    content.pop(ABOUT, None)
-    stored = content.pop("labels", None)
-    if stored is None or len(stored) != len(labels) or not numpy.array_equal(stored, labels.numpy()):
-        raise InputError(f"--adv {path}: was made from other images (its labels differ from those of the {len(labels)} images "
-                         "chosen here); give the same data set, --split and --limit-test")
-    if not content:
-        raise InputError(f"--adv {path}: holds labels alone; give a file with the images of at least one attack")
-    for name, array in content.items():
-        if array.shape != tuple(images.shape) or array.dtype not in (numpy.float32, numpy.uint8):
-            raise InputError(f"--adv {path}: {name} has shape {array.shape} and type {array.dtype}; {tuple(images.shape)} and "
-                             "float32 or uint8 are needed")
-        if array.dtype == numpy.float32 and not (numpy.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise InputError(f"--adv {path}: {name} has values outside [0,1]; adversarial images must be images")
-    return content
-
-
-def read_about(path: Path) -> dict:
-    """Read how the images of a file of --save-adv were made: threat model, hashes, {attack: its settings}; {} where the file
-    does not say it."""
-    about = _arrays(path).get(ABOUT)
-    try:
-        found = json.loads(str(about)) if about is not None else {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"--adv {path}: its array {ABOUT!r} is not what --save-adv writes; make the file again")
-    return found
-
-
-def _arrays(path: Path) -> dict[str, numpy.ndarray]:
-    """Read all arrays of an .npz file."""
-    try:
-        with numpy.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-        raise InputError(f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote") from None
-
-
-def as_images(array: numpy.ndarray) -> torch.Tensor:
-    """Images of a file of --save-adv, uint8 or float32, as float32 in [0,1]."""
-    images = torch.from_numpy(array)
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -236,11 +189,7 @@ class Evaluation:
         """Whether the adversarial images of a row made before are not all kept, so that it has to be made again."""
         sizes = [len(y) for _, y in in_order(self.images, self.labels, self.batch_size)]
         done = sum(end <= len(row["standing"]) for end in itertools.accumulate(sizes))
-        return any(not self._image_file(self.keep, spec, number).is_file() for number in range(done))
-
-    @staticmethod
-    def _image_file(keep: Path, spec: Spec, number: int) -> Path:
-        return keep / f"{spec.name}.{number:06}.npy"
+        return any(not part_file(self.keep, spec.name, number).is_file() for number in range(done))
 
     def _right(self, x, y) -> torch.Tensor:
         """Which images the network gets right; one with a logit that is no number it does not."""
@@ -272,7 +221,7 @@ class Evaluation:
         if self.rounded:
             x_adv = to_levels(x, x_adv, self.norm, epsilon)
         if keep:
-            numpy.save(self._image_file(keep, spec, number), x_adv.cpu().contiguous().numpy())
+            save_part(keep, spec.name, number, x_adv)
         fooled, within, norms = self.judge(spec, x, x_adv, y, right, epsilon)
         fell = {part: before - after for part, before, after in zip(registry.PARTS.get(spec.family, ()), stood, stood[1:])}
         return {"standing": marks(fooled, within), "attacked": len(chosen), "norms": _of_fallen(fooled, norms),
