@@ -134,8 +134,8 @@ import data
 from common.errors import InputError
 from common.files import file_hash, make_folder, write_csv, write_text
 from utils import devices, distributed, provenance
-from utils.evaluation.counting import wilson
 from utils.evaluation.networks import load_network
+from utils.evaluation.results import wilson
 from utils.evaluation.threat import threat_model
 from utils.mi.diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
 from utils.mi.gaussians import CRITICS, Study, plot_study, theorem1_cases

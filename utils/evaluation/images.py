@@ -1,8 +1,8 @@
-"""Images of an evaluation: which ones are attacked, and adversarial images read from and written to files.
+"""Images of an evaluation: which ones are attacked, and files of adversarial images.
 
 A file of --save-adv is an .npz archive: `labels`, an array per attack, and `about`, which says as
-JSON how the images were made. Until all rows are done its parts lie in a folder beside it, a file
-per attack and batch.
+JSON how the images were made. Until all rows are done, the images are kept in a folder beside it, a
+file per attack and batch.
 """
 
 import json
@@ -14,31 +14,41 @@ from pathlib import Path
 import numpy
 import torch
 
+import data
 from common.errors import InputError
 from common.files import file_hash, write_text
 from data.sets import DataSet, holdout_size, split_holdout
+from utils.evaluation.networks import Network
 
 ABOUT = "about"  # the array that says, as JSON, how the images were made
 
 
-def choose_images(
-    dataset: DataSet, split: str, limit: int | None, model_dir: Path | None, options: dict
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images (uint8) and labels that --split and --limit-test name.
+def load_images(
+    network: Network, name: str, folder: Path | None, split: str, limit: int | None
+) -> tuple[DataSet, torch.Tensor, torch.Tensor]:
+    """Load a data set, and choose the images (uint8) and labels that are attacked.
 
-    The test split was limited when the data were loaded; of the held-out images the first `limit`
-    are taken. model_dir, options: the run that held them out, and its options.
+    Args:
+        network: what is evaluated; refused where it has other classes than the data set.
+        name: of the data set.
+        folder: where it is; None: where the network's run found it.
+        split: "test", or "holdout" for the training images that the network's run held out.
+        limit: the first images of the split are taken; None: all.
     """
+    options = network.options
+    folder = folder or options.get("data_dir") or "datasets"
+    limit_test = limit if split == "test" else None
+    dataset = data.load(name, folder, options.get("limit_train"), limit_test)
+    network.check(dataset)
     if split == "test":
-        return dataset.test_images, dataset.test_labels
+        return dataset, dataset.test_images, dataset.test_labels
     size = holdout_size(options["holdout"], len(dataset.train_labels))
     _, chosen = split_holdout(dataset.train_labels, size, options["seed"])
     chosen = chosen[:limit]
     if len(chosen) == 0:
-        raise InputError(
-            f"--split holdout: the run in {model_dir} held no images out; use --split test"
-        )
-    return dataset.train_images[chosen], dataset.train_labels[chosen]
+        run = Path(network.name).parent
+        raise InputError(f"--split holdout: the run in {run} held no images out; use --split test")
+    return dataset, dataset.train_images[chosen], dataset.train_labels[chosen]
 
 
 def read_adversarial(
@@ -115,32 +125,40 @@ def as_images(array: numpy.ndarray) -> torch.Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
-def parts_folder(path: Path | None) -> Path | None:
+def kept_folder(path: Path | None) -> Path | None:
     """Name the folder that keeps the images of --save-adv until all of them are made."""
     return path and path.with_name(f"{path.name}.parts")
 
 
-def part_file(parts: Path, attack: str, batch: int) -> Path:
+def kept_file(kept: Path, attack: str, batch: int) -> Path:
     """Name the file that keeps the adversarial images of a batch."""
-    return parts / f"{attack}.{batch:06}.npy"
+    return kept / f"{attack}.{batch:06}.npy"
 
 
-def save_part(parts: Path, attack: str, batch: int, x_adv: torch.Tensor) -> None:
+def all_kept(kept: Path, attack: str, batches: int) -> bool:
+    """Decide whether the images of the first `batches` batches are kept."""
+    return all(kept_file(kept, attack, batch).is_file() for batch in range(batches))
+
+
+def keep_images(kept: Path, attack: str, batch: int, x_adv: torch.Tensor) -> None:
     """Write the adversarial images of a batch, float32 (N,3,H,W)."""
-    numpy.save(part_file(parts, attack, batch), x_adv.cpu().contiguous().numpy())
+    numpy.save(kept_file(kept, attack, batch), x_adv.cpu().contiguous().numpy())
 
 
-def open_parts(parts: Path, identity: dict) -> Path:
-    """Empty the folder of parts, unless a stopped run of the same evaluation left it.
+def open_kept(kept: Path, identity: dict) -> Path:
+    """Empty the folder of kept images, unless a stopped run of the same evaluation left it.
 
     identity: what fixes the evaluation. Returns the folder.
     """
-    question, asked = parts / "question.json", json.dumps(identity | {"all_steps": True}, default=str)
-    if parts.is_dir() and not (question.is_file() and question.read_text() == asked):
-        shutil.rmtree(parts)
-    parts.mkdir(exist_ok=True)
+    question, asked = (
+        kept / "question.json",
+        json.dumps(identity | {"all_steps": True}, default=str),
+    )
+    if kept.is_dir() and not (question.is_file() and question.read_text() == asked):
+        shutil.rmtree(kept)
+    kept.mkdir(exist_ok=True)
     write_text(question, asked)
-    return parts
+    return kept
 
 
 def saved_before(saved: dict | None, path: Path, attacks: dict) -> bool:
@@ -150,18 +168,20 @@ def saved_before(saved: dict | None, path: Path, attacks: dict) -> bool:
     """
     if not saved or not path.is_file() or not saved.get("all_steps"):
         return False
-    return set(attacks) <= set(saved.get("attacks", ())) and saved.get("file_hash") == file_hash(path)
+    return set(attacks) <= set(saved.get("attacks", ())) and saved.get("file_hash") == file_hash(
+        path
+    )
 
 
-def save_adversarial(parts: Path, path: Path, labels: torch.Tensor, about: dict) -> dict:
-    """Join the parts to one .npz file, and remove them.
+def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) -> dict:
+    """Join the kept images to one .npz file, and remove their folder.
 
     about: how the images were made, {attack: its settings} among it. Returns the entry `saved` of
     the results file, by which a later command knows the file.
     """
     arrays = {}
     for name in about["attacks"]:
-        batches = [numpy.load(part) for part in sorted(parts.glob(f"{name}.??????.npy"))]
+        batches = [numpy.load(file) for file in sorted(kept.glob(f"{name}.??????.npy"))]
         arrays[name] = numpy.concatenate(batches)
         if about["rounded"]:
             arrays[name] = (arrays[name] * 255).round().astype(numpy.uint8)
@@ -169,5 +189,5 @@ def save_adversarial(parts: Path, path: Path, labels: torch.Tensor, about: dict)
     beside = path.with_name(f"{path.name}.part.npz")
     numpy.savez_compressed(beside, **arrays)
     os.replace(beside, path)
-    shutil.rmtree(parts)
+    shutil.rmtree(kept)
     return {"attacks": list(about["attacks"]), "file_hash": file_hash(path), "all_steps": True}

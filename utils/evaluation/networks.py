@@ -81,7 +81,7 @@ def load_network(
 def load_surrogate(
     path: Path | None, arch: str | None, compute: Compute, dataset: DataSet
 ) -> torch.nn.Module | None:
-    """Load the network of --surrogate, on which adversarial images are crafted; None without one."""
+    """Load the network of --surrogate, on which images are crafted; None without one."""
     if path is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The threat model: a norm and a budget, and what is refused of them before anything is computed."""
+"""The threat model: a norm and a budget, chosen and checked before anything is computed."""
 
 from dataclasses import dataclass
 
