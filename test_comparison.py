@@ -1,9 +1,9 @@
 """Robust accuracy of a trained network under attacks, on test images, counted image by image.
 
     python test_comparison.py --model-dir runs/namid
-    python test_comparison.py --model-dir runs/standard --attacks linf  # the paper's columns
+    python test_comparison.py --model-dir runs/standard --attacks linf --limit-test 1000  # Table 1
     python test_comparison.py --model someone_elses.pth --arch resnet18 --attacks none,pgd-20
-    python test_comparison.py --model-dir runs/namid --surrogate vgg19.pth  # black box
+    python test_comparison.py --model-dir runs/namid --surrogate runs/vgg19/best_model.pth
 
 The data set, the norm and the budget are those that the network was trained with unless given here;
 a published model file names none of them, and the paper's are taken. Every image that the network

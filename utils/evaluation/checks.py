@@ -83,7 +83,10 @@ def _gradients_taken() -> Iterator[list]:
     taken, grad, backward = [], torch.autograd.grad, torch.autograd.backward
 
     def noting(function):
+        """Wrap a function so that each call is noted."""
+
         def noted(*arguments, **options):
+            """Note the call and pass it on."""
             taken.append(1)
             return function(*arguments, **options)
 
@@ -133,6 +136,7 @@ def _of_convergence(
     options = dict(settings, index=chosen) if spec.family == "tidim" else settings
 
     def loss(steps):
+        """Return the loss after an attack of so many steps."""
         x_adv = x
         if steps:
             known = (spec.family, evaluation.source, x, y, norm, epsilon, evaluation.seed)

@@ -251,8 +251,8 @@ class Evaluation:
             return registry.attack(task.spec.name, self.source, x, y, norm, epsilon, **options), {}
 
         def craft(part, x, y):
+            """Attack by one part; the next one gets the images that are robust when rounded."""
             x_adv = registry.attack(part, self.source, x, y, norm, epsilon, **options)
-            # The next part is for the images that are robust when rounded.
             return to_levels(x, x_adv, norm, epsilon) if self.rounded else x_adv
 
         output, asked = self.results.path, [self.results.question, epsilon, options, x.sum().item()]

@@ -250,6 +250,7 @@ def _locked(option: str, path: Path) -> Iterator[None]:
     """Lock one file, by a file beside it that is removed afterwards."""
 
     def busy():
+        """Refuse the file."""
         raise InputError(
             f"{option} {path}: another process is writing it; wait for it, or name another file"
         )
