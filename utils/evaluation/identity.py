@@ -61,6 +61,8 @@ class Identity:
         settings: the options of test_comparison.py. precision: "fp32" or "bf16", the one in use.
         """
         surrogate, adv = settings.surrogate, settings.adv
+        rules = 2 if settings.step_size else None
+        rules = 3 if settings.round_uint8 else rules
         return cls(
             model=network.name,
             factory=settings.factory,
@@ -78,7 +80,7 @@ class Identity:
             step_size=settings.step_size,
             released_settings=settings.attacks == "released",
             rounded=settings.round_uint8,
-            rules=3 if settings.round_uint8 else (2 if settings.step_size else None),
+            rules=rules,
             seed=settings.seed,
             batch_size=settings.batch_size,
             precision=precision,

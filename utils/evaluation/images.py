@@ -150,10 +150,8 @@ def open_kept(kept: Path, identity: dict) -> Path:
 
     identity: what fixes the evaluation. Returns the folder.
     """
-    question, asked = (
-        kept / "question.json",
-        json.dumps(identity | {"all_steps": True}, default=str),
-    )
+    question = kept / "question.json"
+    asked = json.dumps(identity | {"all_steps": True}, default=str)
     if kept.is_dir() and not (question.is_file() and question.read_text() == asked):
         shutil.rmtree(kept)
     kept.mkdir(exist_ok=True)
@@ -168,9 +166,8 @@ def saved_before(saved: dict | None, path: Path, attacks: dict) -> bool:
     """
     if not saved or not path.is_file() or not saved.get("all_steps"):
         return False
-    return set(attacks) <= set(saved.get("attacks", ())) and saved.get("file_hash") == file_hash(
-        path
-    )
+    has_all = set(attacks) <= set(saved.get("attacks", ()))
+    return has_all and saved.get("file_hash") == file_hash(path)
 
 
 def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) -> dict:

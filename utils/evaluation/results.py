@@ -38,8 +38,11 @@ def empty_row(**more) -> dict:
 
 def marks(right: torch.Tensor, fooled: torch.Tensor, within: torch.Tensor) -> str:
     """Return a letter for each image, as `standing` has them, from three masks (N,)."""
-    letters = zip(right.tolist(), fooled.tolist(), within.tolist())
-    return "".join(("f" if i else "o") if f else ("r" if r else "w") for r, f, i in letters)
+    masks = {"w": ~right, "r": right & ~fooled, "f": fooled & within, "o": fooled & ~within}
+    codes = torch.zeros_like(right, dtype=torch.uint8)
+    for letter, mask in masks.items():
+        codes[mask] = ord(letter)
+    return bytes(codes.tolist()).decode()
 
 
 def add_columns(row: dict, found: dict, first: bool = True) -> None:
