@@ -20,8 +20,9 @@ SIZES = {"digits": (1400, 397), "mnist": (60000, 10000), "cifar10": (50000, 1000
 # much again, a forward pass alone half of it (tests/test_flops.py counts them).
 TRAIN, FORWARD = 1.5, 0.5
 STANDING = 0.4  # the share of the images that an attack has to work on to its end: assumed
-# Passes for an image that stands to the end: as many as the name says, but for AutoAttack, 2,000 and 6,000 queries more, CW, four
-# searches, and FWA, whose projections take twice the time of its passes (results/cifar10-small/standard/linf-100.json).
+# Passes for an image that stands to the end: as many as the name says, but for AutoAttack, 2,000
+# and 6,000 queries more, CW, four searches, and FWA, whose projections are assumed to take up to
+# twice the time of its passes (less at full width: docs/speed.md).
 PASSES = {"none": FORWARD, "aa": 2000 + 6000 * FORWARD, "tidim": 40}
 FACTORS = {"pgd": 1, "ddn": 1, "cw": 4, "fwa": 3}
 
