@@ -139,11 +139,12 @@ from utils.evaluation.counting import wilson
 from utils.mi.diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
 from utils.mi.gaussians import CRITICS, Study, plot_study, theorem1_cases
 from utils.mi.names import BOUNDS, estimator_files
+from utils.mi.values import PAIRS
 from utils.plots import table
 from utils.provenance import git_commit
 from utils.scripts import run_script
 from utils.training.estimators import load_estimators
-from utils.training.held_out import PAIRS, examples
+from utils.training.held_out import examples
 from utils.training.stages import check_classes
 
 

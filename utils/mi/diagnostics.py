@@ -12,8 +12,8 @@ import numpy
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from utils.mi.values import PAIRS, Examples, mi_values
 from utils.plots import COLOURS, STYLES, save_figure
-from utils.training.held_out import PAIRS, Examples, mi_values
 
 # kind of MI: (of natural samples, of adversarial samples, which way the paper expects adversarial samples to lie: section 3)
 KINDS = {"natural": ("natural_mi_of_natural", "natural_mi_of_adversarial", "lower"),
@@ -23,7 +23,7 @@ SETS = {"all": "all images", "C": "right without attack", "R": "withstood", "W":
 
 def sample_values(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]) -> dict[str, numpy.ndarray]:
     """Columns with an entry for each image, in the order of the images: "batch" (its number), "label", "prediction" (of x),
-    "prediction_adversarial" (of x~), and the four MI values in nats under the names of `utils.training.held_out.PAIRS`.
+    "prediction_adversarial" (of x~), and the four MI values in nats under the names of `utils.mi.values.PAIRS`.
 
     estimators: {"natural": E_n, "adversarial": E_a}, each a `utils.mi.MIEstimator`; run in eval mode. An image's negatives
     are the others of its batch. Raises ValueError for a batch of a single image.

@@ -22,7 +22,7 @@ from utils.mi.gaussians import (
     theorem1_cases,
     train_critic,
 )
-from utils.training.held_out import Examples
+from utils.mi.values import Examples
 
 
 def batch(n: int, generator: torch.Generator) -> Examples:
