@@ -1,9 +1,10 @@
 """The MI estimator: a local network for patterns, a global one for outputs, and a bound between them."""
+
 import torch
 from torch import nn
 
 from utils import distributed
-from utils.mi import bounds
+from utils.mi import blocked, bounds
 from utils.mi.names import BOUNDS
 
 
@@ -22,7 +23,9 @@ class MIEstimator(nn.Module):
             about sqrt U, and scores reach +-U; scaled, they reach +-sqrt U.
     """
 
-    def __init__(self, local_net: nn.Module, global_net: nn.Module, bound: str = "dv", scaled: bool = False):
+    def __init__(
+        self, local_net: nn.Module, global_net: nn.Module, bound: str = "dv", scaled: bool = False
+    ):
         super().__init__()
         if bound not in BOUNDS:
             raise ValueError(f"bound {bound!r} is unknown; choose one of {', '.join(BOUNDS)}")
@@ -46,8 +49,10 @@ class MIEstimator(nn.Module):
 
     def encode_output(self, output: torch.Tensor) -> torch.Tensor:
         """Logits (N, C), or a feature map where the global network takes one -> global (N, U, 1)."""
-        if self.training and distributed.count() == 1:  # batch norm would refuse a single sample too, but for reasons of its own
-            bounds.check_samples(len(output))
+        if (
+            self.training and distributed.count() == 1
+        ):  # batch norm would refuse a single sample too, but for reasons of its own
+            blocked.check_samples(len(output))
         encoded = self.global_net(output)
         return encoded / self.n_units**0.5 if self.scaled else encoded
 

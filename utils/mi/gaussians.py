@@ -4,6 +4,7 @@ Componentwise correlated Gaussians x, y in R^d with correlation rho have I(x; y)
 ratio, the critic at which every bound of `utils.mi.bounds` is greatest, is a quadratic form: an inner product <g(x), f(y)>
 as the bounds take it.
 """
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,22 +31,32 @@ def correlation(mi: float, dim: int) -> float:
     return math.sqrt(-math.expm1(-2 * mi / dim))
 
 
-def draw(n: int, dim: int, rho: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(
+    n: int, dim: int, rho: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """n pairs x, y (n, dim), float64."""
     x, noise = torch.randn(2, n, dim, generator=generator, dtype=torch.float64)
     return x, rho * x + math.sqrt(1 - rho * rho) * noise
 
 
-def optimal_critic(x: torch.Tensor, y: torch.Tensor, rho: float) -> tuple[torch.Tensor, torch.Tensor]:
+def optimal_critic(
+    x: torch.Tensor, y: torch.Tensor, rho: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Encodings local (N, d + 2, 1) of y and global (N, d + 2, 1) of x, whose inner products are the log density ratios
 
-        log p(x, y) / (p(x) p(y)) = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] / (1 - rho^2).
+    log p(x, y) / (p(x) p(y)) = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] / (1 - rho^2).
     """
     rest = 1 - rho * rho
-    one, square_x, square_y = torch.ones_like(x[:, :1]), x.square().sum(1, keepdim=True), y.square().sum(1, keepdim=True)
+    one, square_x, square_y = (
+        torch.ones_like(x[:, :1]),
+        x.square().sum(1, keepdim=True),
+        y.square().sum(1, keepdim=True),
+    )
     half = rho * rho / (2 * rest)
     global_ = torch.cat([x, square_x, one], 1)
-    local = torch.cat([rho / rest * y, -half * one, -x.shape[1] / 2 * math.log(rest) - half * square_y], 1)
+    local = torch.cat(
+        [rho / rest * y, -half * one, -x.shape[1] / 2 * math.log(rest) - half * square_y], 1
+    )
     return local.unsqueeze(2), global_.unsqueeze(2)
 
 
@@ -55,8 +66,16 @@ def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        g, f = (nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, UNITS))
-                for _ in "gf")
+        g, f = (
+            nn.Sequential(
+                nn.Linear(dim, HIDDEN),
+                nn.ReLU(),
+                nn.Linear(HIDDEN, HIDDEN),
+                nn.ReLU(),
+                nn.Linear(HIDDEN, UNITS),
+            )
+            for _ in "gf"
+        )
 
     def critic(x, y):
         return f(y.float()).unsqueeze(2), g(x.float()).unsqueeze(2)
@@ -71,11 +90,17 @@ def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int
 
 
 @torch.no_grad()
-def estimates(bound: str, critic: Callable, n: int, dim: int, rho: float, repetitions: int, seed: int) -> torch.Tensor:
+def estimates(
+    bound: str, critic: Callable, n: int, dim: int, rho: float, repetitions: int, seed: int
+) -> torch.Tensor:
     """The bound's value on each of `repetitions` fresh batches of n pairs, (repetitions,) float64."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([bounds.per_sample(bound, *critic(*draw(n, dim, rho, generator))).mean().double()
-                        for _ in range(repetitions)])
+    return torch.stack(
+        [
+            bounds.per_sample(bound, *critic(*draw(n, dim, rho, generator))).mean().double()
+            for _ in range(repetitions)
+        ]
+    )
 
 
 def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
@@ -89,8 +114,12 @@ def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
     if bound != "fd":
         return mi
     k = numpy.arange(nodes)
-    beside = numpy.sqrt(k[1:] * (k[1:] + dim / 2 - 1))  # the recurrence of the Laguerre polynomials (Golub and Welsch 1969)
-    points, vectors = numpy.linalg.eigh(numpy.diag(2 * k + dim / 2) + numpy.diag(beside, 1) + numpy.diag(beside, -1))
+    beside = numpy.sqrt(
+        k[1:] * (k[1:] + dim / 2 - 1)
+    )  # the recurrence of the Laguerre polynomials (Golub and Welsch 1969)
+    points, vectors = numpy.linalg.eigh(
+        numpy.diag(2 * k + dim / 2) + numpy.diag(beside, 1) + numpy.diag(beside, -1)
+    )
     weights = torch.from_numpy(vectors[0] ** 2)
     points = torch.from_numpy(points)
     r = mi + correlation(mi, dim) * (points[:, None] - points)  # the points are of A/2 and B/2
@@ -123,34 +152,75 @@ class Study:
                     for i, mi in enumerate(self.mi):
                         rho = correlation(mi, self.dim)
                         if critic_name == "optimal":
+
                             def critic(x, y, rho=rho):
                                 return optimal_critic(x, y, rho)
                         else:
-                            critic = train_critic(bound, n, self.dim, rho, self.steps, mix(self.seed, 0, n, i))
+                            critic = train_critic(
+                                bound, n, self.dim, rho, self.steps, mix(self.seed, 0, n, i)
+                            )
                         # the same batches for every bound
-                        values = estimates(bound, critic, n, self.dim, rho, self.repetitions, mix(self.seed, 1, c, n, i))
+                        values = estimates(
+                            bound,
+                            critic,
+                            n,
+                            self.dim,
+                            rho,
+                            self.repetitions,
+                            mix(self.seed, 1, c, n, i),
+                        )
                         mean, sd = values.mean().item(), values.std().item()
-                        yield {"critic": critic_name, "bound": bound, "n": n, "mi": mi, "limit": limit(bound, mi, self.dim),
-                               "mean": mean, "bias": mean - mi, "sd": sd, "standard_error": sd / math.sqrt(self.repetitions),
-                               "repetitions": self.repetitions}
+                        yield {
+                            "critic": critic_name,
+                            "bound": bound,
+                            "n": n,
+                            "mi": mi,
+                            "limit": limit(bound, mi, self.dim),
+                            "mean": mean,
+                            "bias": mean - mi,
+                            "sd": sd,
+                            "standard_error": sd / math.sqrt(self.repetitions),
+                            "repetitions": self.repetitions,
+                        }
 
 
 def plot_study(rows: list[dict], path: Path, title: str) -> None:
     """Bias and standard deviation of each bound against the true mutual information, a line for each N, as a PNG file. rows: of
     `Study.rows`, with one critic."""
     bounds = [bound for bound in BOUNDS if any(row["bound"] == bound for row in rows)]
-    figure, axes = plt.subplots(2, len(bounds), figsize=(3.3 * len(bounds), 6.4), squeeze=False, sharex=True, sharey="row",
-                                layout="constrained")
+    figure, axes = plt.subplots(
+        2,
+        len(bounds),
+        figsize=(3.3 * len(bounds), 6.4),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
     for column, bound in enumerate(bounds):
         of_bound = [row for row in rows if row["bound"] == bound]
         for i, n in enumerate(sorted({row["n"] for row in of_bound})):
             line = [row for row in of_bound if row["n"] == n]
             for axis, name in zip(axes[:, column], ("bias", "sd")):
-                axis.plot([row["mi"] for row in line], [row[name] for row in line], label=f"N = {n}", color=COLOURS[i % 7],
-                          linestyle=STYLES[i % 7], marker="osD^v<>"[i % 7], markersize=4)
+                axis.plot(
+                    [row["mi"] for row in line],
+                    [row[name] for row in line],
+                    label=f"N = {n}",
+                    color=COLOURS[i % 7],
+                    linestyle=STYLES[i % 7],
+                    marker="osD^v<>"[i % 7],
+                    markersize=4,
+                )
         limits = sorted({(row["mi"], row["limit"]) for row in of_bound})
-        axes[0, column].plot([mi for mi, _ in limits], [most - mi for mi, most in limits], color="0.5", linewidth=3, alpha=0.5,
-                             label="best critic, N to infinity", zorder=0)
+        axes[0, column].plot(
+            [mi for mi, _ in limits],
+            [most - mi for mi, most in limits],
+            color="0.5",
+            linewidth=3,
+            alpha=0.5,
+            label="best critic, N to infinity",
+            zorder=0,
+        )
         axes[0, column].set_title(bound)
         axes[1, column].set_xlabel("true mutual information (nats)")
     axes[0, 0].set(ylabel="bias: mean - true (nats)")
@@ -178,18 +248,26 @@ class JointGaussian:
         spread, noise: s_m and s_e, above 0.
     """
 
-    def __init__(self, covariance, follow, through, direct, spread: float = 0.3, noise: float = 0.3):
+    def __init__(
+        self, covariance, follow, through, direct, spread: float = 0.3, noise: float = 0.3
+    ):
         k, d = through.shape
         one, nothing = numpy.eye(d), numpy.zeros((d, k))
-        of_sources = {"x": [one, 0 * one, nothing], "n": [follow, one, nothing], "x~": [one + follow, one, nothing],
-                      "z": [through @ (one + follow) + direct, through, numpy.eye(k)]}  # of x, m and e
+        of_sources = {
+            "x": [one, 0 * one, nothing],
+            "n": [follow, one, nothing],
+            "x~": [one + follow, one, nothing],
+            "z": [through @ (one + follow) + direct, through, numpy.eye(k)],
+        }  # of x, m and e
         self.maps = {name: numpy.hstack(parts) for name, parts in of_sources.items()}
-        self.sources = numpy.diag([0.0] * d + [spread ** 2] * d + [noise ** 2] * k)
+        self.sources = numpy.diag([0.0] * d + [spread**2] * d + [noise**2] * k)
         self.sources[:d, :d] = covariance
 
     def covariance(self, names: tuple[str, ...], others: tuple[str, ...]) -> numpy.ndarray:
         """Of the variables `names`, one below the other, with the variables `others`."""
-        rows, columns = (numpy.vstack([self.maps[name] for name in some]) for some in (names, others))
+        rows, columns = (
+            numpy.vstack([self.maps[name] for name in some]) for some in (names, others)
+        )
         return rows @ self.sources @ columns.T
 
     def entropy(self, names: tuple[str, ...], given: tuple[str, ...] = ()) -> float:
@@ -211,10 +289,21 @@ class JointGaussian:
 
         the sum on its right, and the difference of the two sides.
         """
-        terms = {"I(x~;z)": self.mi("x~", "z"), "I(x;z)": self.mi("x", "z"), "I(n;z)": self.mi("n", "z"),
-                 "I(x;n;z)": self.mi("x", "n") - self.mi("x", "n", ("z",)),
-                 "H(z|x,n)": self.entropy(("z",), ("x", "n")), "H(z|x~)": self.entropy(("z",), ("x~",))}
-        right = terms["I(x;z)"] + terms["I(n;z)"] - terms["I(x;n;z)"] + terms["H(z|x,n)"] - terms["H(z|x~)"]
+        terms = {
+            "I(x~;z)": self.mi("x~", "z"),
+            "I(x;z)": self.mi("x", "z"),
+            "I(n;z)": self.mi("n", "z"),
+            "I(x;n;z)": self.mi("x", "n") - self.mi("x", "n", ("z",)),
+            "H(z|x,n)": self.entropy(("z",), ("x", "n")),
+            "H(z|x~)": self.entropy(("z",), ("x~",)),
+        }
+        right = (
+            terms["I(x;z)"]
+            + terms["I(n;z)"]
+            - terms["I(x;n;z)"]
+            + terms["H(z|x,n)"]
+            - terms["H(z|x~)"]
+        )
         return terms | {"right side": right, "difference": terms["I(x~;z)"] - right}
 
 
@@ -224,7 +313,11 @@ def theorem1_cases(dim: int, outputs: int, seed: int) -> dict[str, JointGaussian
     root, follow = random.normal(size=(2, dim, dim)) / math.sqrt(dim)
     through, direct = random.normal(size=(2, outputs, dim)) / math.sqrt(dim)
     covariance = root @ root.T + 0.5 * numpy.eye(dim)
-    return {"n independent of x": JointGaussian(covariance, 0 * follow, through, 0 * direct),
-            "n correlated with x": JointGaussian(covariance, follow, through, 0 * direct),
-            "n takes 80 % of x away": JointGaussian(covariance, -0.8 * numpy.eye(dim), through, 0 * direct),
-            "z sees x beside x~": JointGaussian(covariance, follow, through, direct)}
+    return {
+        "n independent of x": JointGaussian(covariance, 0 * follow, through, 0 * direct),
+        "n correlated with x": JointGaussian(covariance, follow, through, 0 * direct),
+        "n takes 80 % of x away": JointGaussian(
+            covariance, -0.8 * numpy.eye(dim), through, 0 * direct
+        ),
+        "z sees x beside x~": JointGaussian(covariance, follow, through, direct),
+    }

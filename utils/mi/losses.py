@@ -10,6 +10,7 @@ torch.nn.functional, of the vectors that a and b form over a set S. An empty set
 values outside a set do not reach its terms, not even as NaN. Sets are weights, never indices: no function here waits
 for the device.
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -32,7 +33,9 @@ def _cosine_gap(a, b, mask):
     return torch.where(mask.any(), (1 - _cosine(a, b, mask)).abs(), 0)
 
 
-def cosine_natural(a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
+def cosine_natural(
+    a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """The released code's objective of the natural estimator:
 
         [5 |cos_W(a,b)| - sum_W a / |C|] + 0.5 [5 |1 - cos_R(a,b)| - sum_R a / |C|].
@@ -47,7 +50,9 @@ def cosine_natural(a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tens
     return torch.where(correct.any(), on_fooled + 0.5 * on_robust, -a.mean())
 
 
-def cosine_adversarial(a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
+def cosine_adversarial(
+    a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """The released code's objective of the adversarial estimator:
 
         [5 |cos_W(a,b)| - mean_W a] + 0.5 [8 |1 - cos_R(a,b)| + 0.1 mean_R a].
@@ -65,7 +70,9 @@ def difference(a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor])
     return _mean(b, masks["W"]) - _mean(a, masks["W"])
 
 
-def maximum(a: torch.Tensor, b: torch.Tensor | None, masks: dict[str, torch.Tensor], over: str = "C") -> torch.Tensor:
+def maximum(
+    a: torch.Tensor, b: torch.Tensor | None, masks: dict[str, torch.Tensor], over: str = "C"
+) -> torch.Tensor:
     """The paper's Eq. 4, to be minimised: minus the mean of `a` over the set ``masks[over]``.
 
     The natural estimator's set is C; the adversarial one's, {argmax h(x~) != y}, is for the caller to add to `masks`.
@@ -79,9 +86,15 @@ def wmim(standard_adv: torch.Tensor) -> torch.Tensor:
     return -standard_adv.mean()
 
 
-def namid_parts(natural: torch.Tensor | None, natural_adv: torch.Tensor | None, adversarial: torch.Tensor | None,
-                adversarial_adv: torch.Tensor | None, mask: torch.Tensor, lam: float = 0.1,
-                without: str | None = None) -> dict[str, torch.Tensor]:
+def namid_parts(
+    natural: torch.Tensor | None,
+    natural_adv: torch.Tensor | None,
+    adversarial: torch.Tensor | None,
+    adversarial_adv: torch.Tensor | None,
+    mask: torch.Tensor,
+    lam: float = 0.1,
+    without: str | None = None,
+) -> dict[str, torch.Tensor]:
     """The three terms of L_mi (the paper's Eq. 8), lambda included; `namid` is their sum.
 
         natural      |1 - cos( E_n(x;h(x~)), E_n(x;h(x)) )|
@@ -110,13 +123,22 @@ def namid_parts(natural: torch.Tensor | None, natural_adv: torch.Tensor | None, 
     if without != "adversarial":
         adversarial_gap = _cosine_gap(adversarial_adv, adversarial, mask)
         adversarial_mean = _mean(adversarial_adv, mask)
-    return {"natural": natural_gap, "adversarial": adversarial_gap,
-            "difference": lam * (adversarial_mean - natural_mean)}
+    return {
+        "natural": natural_gap,
+        "adversarial": adversarial_gap,
+        "difference": lam * (adversarial_mean - natural_mean),
+    }
 
 
-def namid(natural: torch.Tensor | None, natural_adv: torch.Tensor | None, adversarial: torch.Tensor | None,
-          adversarial_adv: torch.Tensor | None, mask: torch.Tensor, lam: float = 0.1,
-          without: str | None = None) -> torch.Tensor:
+def namid(
+    natural: torch.Tensor | None,
+    natural_adv: torch.Tensor | None,
+    adversarial: torch.Tensor | None,
+    adversarial_adv: torch.Tensor | None,
+    mask: torch.Tensor,
+    lam: float = 0.1,
+    without: str | None = None,
+) -> torch.Tensor:
     """L_mi, the mutual-information loss of NAMID: the sum of `namid_parts`, which explains the arguments. A scalar."""
     parts = namid_parts(natural, natural_adv, adversarial, adversarial_adv, mask, lam, without)
     return parts["natural"] + parts["adversarial"] + parts["difference"]

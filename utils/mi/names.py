@@ -10,4 +10,8 @@ SELECTIONS = ("eq6", "released")
 def estimator_files(folder, letters: str = "na") -> dict:
     """{option of stage 3: path} of the files that stage 2 leaves in its folder, a pathlib.Path: a local and a global network
     of the natural estimator (n) and of the adversarial one (a)."""
-    return {f"pre_{part}_{letter}": folder / f"{part}_{letter}_model.pth" for letter in letters for part in ("local", "global")}
+    return {
+        f"pre_{part}_{letter}": folder / f"{part}_{letter}_model.pth"
+        for letter in letters
+        for part in ("local", "global")
+    }

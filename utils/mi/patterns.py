@@ -2,6 +2,7 @@
 
 An adversarial image x~ of a natural image x is the sum of a natural pattern, x, and an adversarial one, n = x~ - x.
 """
+
 import torch
 
 from utils.mi.names import SELECTIONS
@@ -24,11 +25,15 @@ def predicted(logits: torch.Tensor, selection: str = "eq6") -> torch.Tensor:
     entry of a softmax over the batch, so that a sample's label depends on the other samples. Raises ValueError for another.
     """
     if selection not in SELECTIONS:
-        raise ValueError(f"selection {selection!r} is unknown; choose one of {', '.join(SELECTIONS)}")
+        raise ValueError(
+            f"selection {selection!r} is unknown; choose one of {', '.join(SELECTIONS)}"
+        )
     return (logits if selection == "eq6" else logits.log_softmax(0)).argmax(1)
 
 
-def select(logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, selection: str = "eq6") -> dict[str, torch.Tensor]:
+def select(
+    logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, selection: str = "eq6"
+) -> dict[str, torch.Tensor]:
     """Select the samples that the MI losses are taken over, as boolean masks (N,).
 
     Args:
@@ -40,9 +45,15 @@ def select(logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, sele
         not: the X' of Eq. 6. R and W part C. "fooled", the adversarial image is misclassified, whatever the natural one is.
     """
     if logits.dim() != 2 or logits_adv.shape != logits.shape or y.shape != logits.shape[:1]:
-        raise ValueError(f"logits (N,classes), twice, and labels (N,) are needed, not {tuple(logits.shape)}, "
-                         f"{tuple(logits_adv.shape)} and {tuple(y.shape)}")
+        raise ValueError(
+            f"logits (N,classes), twice, and labels (N,) are needed, not {tuple(logits.shape)}, "
+            f"{tuple(logits_adv.shape)} and {tuple(y.shape)}"
+        )
     natural_right = predicted(logits, selection) == y
     adversarial_right = predicted(logits_adv, selection) == y
-    return {"C": natural_right, "R": natural_right & adversarial_right, "W": natural_right & ~adversarial_right,
-            "fooled": ~adversarial_right}
+    return {
+        "C": natural_right,
+        "R": natural_right & adversarial_right,
+        "W": natural_right & ~adversarial_right,
+        "fooled": ~adversarial_right,
+    }

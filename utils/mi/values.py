@@ -1,4 +1,5 @@
 """The four MI values of each sample: either estimator, with the output for either image."""
+
 from dataclasses import dataclass
 
 import torch
@@ -29,9 +30,7 @@ class Examples:
 
 
 @torch.no_grad()
-def mi_values(
-    batch: Examples, estimators: dict[str, torch.nn.Module]
-) -> dict[str, torch.Tensor]:
+def mi_values(batch: Examples, estimators: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
     """Compute {name in PAIRS: MI of each sample (N,), in nats}.
 
     The estimators run in eval mode; the negatives of a sample are the others of its batch.
