@@ -218,10 +218,9 @@ def _pairs(
         return reduction.within(against(vectors, outputs, n), (index[:, None] == own).unsqueeze(1))
 
     rows = max(1, BLOCK // (n * locations))
-    if rows >= total:
-        reduced = part(vectors, outputs, 0)
-    else:
-        reduced = _InParts.apply(vectors, outputs, part, rows)
+    reduced = (
+        part(vectors, outputs, 0) if rows >= total else _InParts.apply(vectors, outputs, part, rows)
+    )
     if distributed.count() > 1:
         reduced = reduction.between(distributed.gather(reduced.unsqueeze(0)))
     return positives, reduced

@@ -328,8 +328,8 @@ class TestBlocks:
                 results.append([value, *torch.autograd.grad((weights * value).sum(), global_)])
                 if trained == "both":
                     results[-1] += torch.autograd.grad((weights * function(local, global_)).sum(), local)
-            for plain, blocked in zip(*results):
-                torch.testing.assert_close(blocked, plain, rtol=1e-12, atol=1e-12, msg=name)
+            for plain, in_blocks in zip(*results):
+                torch.testing.assert_close(in_blocks, plain, rtol=1e-12, atol=1e-12, msg=name)
 
     @pytest.mark.parametrize("trained", [True, False])
     @pytest.mark.parametrize("block", [2**27, 40])
