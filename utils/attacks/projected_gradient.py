@@ -7,6 +7,7 @@ gradient over its norm (L2). FGSM and BIM are the same iteration with other star
 """
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -133,35 +134,65 @@ def pgd(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "l
     if loss not in ("ce", "kl") and not callable(loss):
         raise ValueError(f"loss {loss!r} is unknown; choose ce, kl or a function of the logits")
     step_size = epsilon / 4 if step_size is None else step_size
+    differentiate = partial(_gradient_and_logits, model, loss, x.dtype)
+    move = partial(_move, norm, epsilon, step_size)
     with torch.inference_mode(False), frozen(model):
         natural = at_least_float32(x.detach().clone())
-        delta = NOISE * distributed.normal(natural, generator) if start is None else start.detach().clone().to(natural)
+        delta = (
+            NOISE * distributed.normal(natural, generator)
+            if start is None
+            else start.detach().clone().to(natural)
+        )
         x_adv = (natural + project(delta, norm, epsilon)).clamp(0, 1)
-        log_natural = None
-        if loss == "kl":
-            with torch.no_grad():
-                log_natural = F.log_softmax(at_least_float32(model(natural.to(x.dtype))), 1)
-        result, index = x_adv.clone() if until_fooled else None, torch.arange(len(x), device=x.device)
-        for _ in range(steps):
-            with torch.enable_grad():
-                x_adv.requires_grad_(True)
-                # A view, since hooks on a module's input, as torch.utils.flop_counter's, refuse a leaf in autograd.grad.
-                logits = model(x_adv.view_as(x_adv).to(x.dtype))
-                gradient, = torch.autograd.grad(_loss(loss, logits, y, log_natural), x_adv)
-            x_adv = x_adv.detach()
-            if until_fooled:
-                stands = logits.argmax(1) == y
-                result[index] = x_adv
-                x_adv, gradient, natural, y, index = (v[stands] for v in (x_adv, gradient, natural, y, index))
-                log_natural = None if log_natural is None else log_natural[stands]
-                if len(index) == 0:
-                    break
-            x_adv = x_adv + step_size * steepest(gradient, norm)
-            x_adv = (natural + project(x_adv - natural, norm, epsilon)).clamp(0, 1)
+        log_natural = _log_softmax(model, natural.to(x.dtype)) if loss == "kl" else None
         if until_fooled:
-            result[index] = x_adv
-            x_adv = result
+            images = _first_fooling(differentiate, move, x_adv, natural, y, log_natural, steps)
+            return images.to(x.dtype)
+        for _ in range(steps):
+            gradient, _ = differentiate(x_adv, y, log_natural)
+            x_adv = move(x_adv, natural, gradient)
         return x_adv.to(x.dtype)
+
+
+def _gradient_and_logits(model, loss: str | Callable, dtype, x_adv, y, log_natural) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the gradient of the loss in images `x_adv`, which the model sees in `dtype`, and its logits."""
+    with torch.enable_grad():
+        x_adv = x_adv.requires_grad_(True)
+        # A view, since hooks on a module's input, as torch.utils.flop_counter's, refuse a leaf in autograd.grad.
+        logits = model(x_adv.view_as(x_adv).to(dtype))
+        gradient, = torch.autograd.grad(_loss(loss, logits, y, log_natural), x_adv)
+    return gradient, logits
+
+
+def _move(norm: str, epsilon: float, step_size: float, x_adv, natural, gradient) -> torch.Tensor:
+    """Take a step of steepest ascent from images `x_adv`, and project on the ball around `natural` and on the box."""
+    x_adv = x_adv.detach() + step_size * steepest(gradient, norm)
+    return (natural + project(x_adv - natural, norm, epsilon)).clamp(0, 1)
+
+
+@torch.no_grad()
+def _log_softmax(model, x: torch.Tensor) -> torch.Tensor:
+    """Compute the log-probabilities that the model gives images `x`."""
+    return F.log_softmax(at_least_float32(model(x)), 1)
+
+
+def _first_fooling(differentiate: Callable, move: Callable, x_adv, natural, y, log_natural, steps: int) -> torch.Tensor:
+    """Run the iteration of `pgd`, from which a sample leaves at the first iterate that the model gets wrong.
+
+    Returns of each sample that iterate, or the last one. Waits for the device in each step.
+    """
+    result, index = x_adv.clone(), torch.arange(len(y), device=y.device)
+    for _ in range(steps):
+        gradient, logits = differentiate(x_adv, y, log_natural)
+        robust = logits.argmax(1) == y
+        result[index] = x_adv = x_adv.detach()
+        x_adv, gradient, natural, y, index = (values[robust] for values in (x_adv, gradient, natural, y, index))
+        log_natural = None if log_natural is None else log_natural[robust]
+        if len(index) == 0:
+            return result
+        x_adv = move(x_adv, natural, gradient)
+    result[index] = x_adv
+    return result
 
 
 def fgsm(model, x, y, norm="linf", epsilon=8 / 255, loss="ce") -> torch.Tensor:
