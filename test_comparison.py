@@ -119,7 +119,7 @@ class Settings:
         own_step = {} if self.step_size is None else {"step_size": self.step_size}
         specs = [registry.parse(name, norm)
                  for name in registry.COLUMNS.get(self.attacks) or self.attacks.split(",")]
-        return {spec.name: own_step if spec.family in ("bim", "pgd", "mim", "tidim") else {} for spec in specs}
+        return {spec.name: own_step if spec.takes_step_size else {} for spec in specs}
 
 
 if __name__ == "__main__":

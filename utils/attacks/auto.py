@@ -4,13 +4,13 @@ from pyautoattack import AutoAttack
 
 from common.errors import InputError
 from utils.attacks.common import contained, in_float32
-from utils.attacks.registry import PARTS
+from utils.attacks.registry import FAMILIES
 
 
 def aa(model, x, y, norm, epsilon, seed=0, queries=5000) -> torch.Tensor:
     """The standard version: APGD on the cross-entropy, APGD on the targeted DLR loss, targeted FAB and Square with
     `queries` queries, each on what the ones before left. Where all fail, the natural image, here as in each part."""
-    return _run(list(PARTS["aa"]), model, x, y, norm, epsilon, seed, queries)
+    return _run(list(FAMILIES["aa"].parts), model, x, y, norm, epsilon, seed, queries)
 
 
 def apgd_ce(model, x, y, norm, epsilon, seed=0) -> torch.Tensor:

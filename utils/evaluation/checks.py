@@ -75,11 +75,11 @@ def of_attack(evaluation: Evaluation, spec: Spec, settings: dict, sample: int = 
         found.append(f"{spec.name}: returned {row['outside']} images with pixels outside [0,1], or that are no numbers; they "
                      "were cut to it before they were judged: the attack is broken")
     chosen = torch.tensor([i for i, mark in enumerate(row["standing"]) if mark == "r"][:sample], dtype=torch.long)
-    if spec.family not in ("bim", "pgd", "mim", "tidim", "fwa", "fwa-fw") or not len(chosen):
+    if not spec.climbs or not len(chosen):
         return found
     x = evaluation.images[chosen].to(evaluation.compute.device).float() / 255
     y = evaluation.labels[chosen].to(evaluation.compute.device)
-    extra = dict(settings, index=chosen) if spec.family == "tidim" else settings
+    extra = dict(settings, index=chosen) if spec.takes_index else settings
 
     def loss(steps):
         x_adv = x
@@ -120,7 +120,7 @@ def of_order(rows: dict[str, dict]) -> dict[str, list[str]]:
     or black-box attack, also square as AutoAttack's last part, against gradient attacks of 10 steps or more. rows: {attack:
     row}. Returns {the weaker attack: warnings}."""
     strong = {name: row for name, row in rows.items() if (spec := registry.parse(name)).kind == "bounded"
-              and not spec.one_step and not spec.black_box and spec.family != "aa" and (spec.steps or 10) >= 10}
+              and not spec.one_step and not spec.black_box and not spec.parts and (spec.steps or 10) >= 10}
     found = {}
     for name, row in rows.items():
         spec = registry.parse(name)
