@@ -137,8 +137,9 @@ from common.files import file_hash, make_folder, write_csv, write_text
 from utils import devices, distributed, provenance
 from utils.evaluation.counting import wilson
 from utils.mi.diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
-from utils.mi.gaussians import CRITICS, Study, plot_study, theorem1_cases
+from utils.mi.gaussians import CRITICS, Study, plot_study
 from utils.mi.names import BOUNDS, estimator_files
+from utils.mi.theorem1 import theorem1_cases
 from utils.mi.values import PAIRS
 from utils.plots import table
 from utils.provenance import git_commit
