@@ -1,7 +1,9 @@
-"""How natural and adversarial MI tell natural from adversarial samples: values of each image, histograms, ROC curves.
+"""How natural and adversarial MI tell natural from adversarial samples: values of each image,
+histograms, ROC curves.
 
-Both kinds of MI need the natural image itself (the pattern x, or n = x~ - x), so what is measured here is how far the values
-differ, not a detector that one could deploy. The values of the images of a batch share their negatives.
+Both kinds of MI need the natural image itself (the pattern x, or n = x~ - x), so what is measured
+here is how far the values differ, not a detector that one could deploy. The values of the images of
+a batch share their negatives.
 """
 
 import math
@@ -27,11 +29,13 @@ SETS = {"all": "all images", "C": "right without attack", "R": "withstood", "W":
 def sample_values(
     batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]
 ) -> dict[str, numpy.ndarray]:
-    """Columns with an entry for each image, in the order of the images: "batch" (its number), "label", "prediction" (of x),
-    "prediction_adversarial" (of x~), and the four MI values in nats under the names of `utils.mi.values.PAIRS`.
+    """Columns with an entry for each image, in the order of the images: "batch" (its number),
+    "label", "prediction" (of x), "prediction_adversarial" (of x~), and the four MI values in nats
+    under the names of `utils.mi.values.PAIRS`.
 
-    estimators: {"natural": E_n, "adversarial": E_a}, each a `utils.mi.MIEstimator`; run in eval mode. An image's negatives
-    are the others of its batch. Raises ValueError for a batch of a single image.
+    estimators: {"natural": E_n, "adversarial": E_a}, each a `utils.mi.MIEstimator`; run in eval
+    mode. An image's negatives are the others of its batch. Raises ValueError for a batch of a
+    single image.
     """
     parts = []
     for number, batch in enumerate(batches):
@@ -46,7 +50,8 @@ def sample_values(
 
 
 def masks(values: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
-    """{key of SETS: boolean (N,)}: all images; C, R and W as `utils.mi.patterns.select` defines them."""
+    """{key of SETS: boolean (N,)}: all images; C, R and W as `utils.mi.patterns.select` defines
+    them."""
     right, right_adv = (
         values[name] == values["label"] for name in ("prediction", "prediction_adversarial")
     )
@@ -59,7 +64,8 @@ def masks(values: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
 
 
 def describe(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
-    """{name in PAIRS: {set: n, mean, sd and quantiles in nats}}; the sd of fewer than 2 images and all else of none is None."""
+    """{name in PAIRS: {set: n, mean, sd and quantiles in nats}}; the sd of fewer than 2 images and
+    all else of none is None."""
     found = {}
     for name in PAIRS:
         found[name] = {}
@@ -79,12 +85,13 @@ def describe(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
 def area(
     negatives: numpy.ndarray, positives: numpy.ndarray, z: float = 1.959964
 ) -> tuple[float, tuple[float, float] | None]:
-    """The area under the ROC curve of scores (N,) of natural and of adversarial samples, positives[i] of the same image as
-    negatives[i], and its interval (95 % for the default z).
+    """The area under the ROC curve of scores (N,) of natural and of adversarial samples,
+    positives[i] of the same image as negatives[i], and its interval (95 % for the default z).
 
-    The interval is DeLong's (1988) in its form for clustered data, the two samples of an image being one cluster (Obuchowski
-    1997), taken on the logit scale so that it stays within [0, 1]. None where the two are separated completely: the estimated
-    variance is then 0, which says nothing.
+    The interval is DeLong's (1988) in its form for clustered data, the two samples of an image
+    being one cluster (Obuchowski 1997), taken on the logit scale so that it stays within [0, 1].
+    None where the two are separated completely: the estimated variance is then 0, which says
+    nothing.
     """
     n = len(negatives)
     value = float(roc_auc_score(numpy.repeat([0, 1], n), numpy.concatenate([negatives, positives])))
@@ -107,8 +114,9 @@ def area(
 
 
 def detection(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
-    """{kind of MI: {set: n (pairs of a natural and an adversarial sample), auc and interval; None of an empty set}}. The scores
-    are signed as KINDS says: an area above 1/2 is what the paper expects, one below the reverse."""
+    """{kind of MI: {set: n (pairs of a natural and an adversarial sample), auc and interval; None
+    of an empty set}}. The scores are signed as KINDS says: an area above 1/2 is what the paper
+    expects, one below the reverse."""
     found = {kind: {} for kind in KINDS}
     for kind, chosen, natural, adversarial in _scores(values):
         value, interval = area(natural, adversarial) if len(natural) else (None, None)
@@ -117,7 +125,8 @@ def detection(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
 
 
 def _scores(values):
-    """(kind, set, scores of its natural samples, scores of its adversarial ones), the higher the more adversarial."""
+    """(kind, set, scores of its natural samples, scores of its adversarial ones), the higher the
+    more adversarial."""
     for kind, (natural, adversarial, side) in KINDS.items():
         sign = -1 if side == "lower" else 1
         for chosen, mask in masks(values).items():
@@ -126,9 +135,9 @@ def _scores(values):
 
 
 def plot_histograms(values: dict[str, numpy.ndarray], path: Path, title: str) -> None:
-    """Histograms of natural and of adversarial MI, as a PNG file: natural against adversarial samples, and both parted into
-    those that the network classifies rightly and wrongly. Values beyond the 0.5 % and 99.5 % quantiles stand in the
-    outermost bins."""
+    """Histograms of natural and of adversarial MI, as a PNG file: natural against adversarial
+    samples, and both parted into those that the network classifies rightly and wrongly. Values
+    beyond the 0.5 % and 99.5 % quantiles stand in the outermost bins."""
     right, right_adv = (
         values[name] == values["label"] for name in ("prediction", "prediction_adversarial")
     )

@@ -1,4 +1,5 @@
-"""The MI estimator: a local network for patterns, a global one for outputs, and a bound between them."""
+"""The MI estimator: a local network for patterns, a global one for outputs, and a bound between
+them."""
 
 import torch
 from torch import nn
@@ -9,18 +10,20 @@ from utils.mi.names import BOUNDS
 
 
 class MIEstimator(nn.Module):
-    """E(pattern; output): the mutual information of patterns (N, 3, H, W) and outputs of the target, one value (N,) per
-    sample, in nats. The other samples of the batch are the negatives, so N >= 2 is needed. Where several processes share
-    the batch, values are those of the samples of all.
+    """E(pattern; output): the mutual information of patterns (N, 3, H, W) and outputs of the
+    target, one value (N,) per sample, in nats. The other samples of the batch are the negatives, so
+    N >= 2 is needed. Where several processes share the batch, values are those of the samples of
+    all.
 
-    A training step that pairs the same patterns with several outputs encodes each input once, with `encode_pattern` and
-    `encode_output`, and calls `mi` for each pairing.
+    A training step that pairs the same patterns with several outputs encodes each input once, with
+    `encode_pattern` and `encode_output`, and calls `mi` for each pairing.
 
     Args:
         local_net, global_net: encoders with the same number of units.
         bound: one of `utils.mi.names.BOUNDS`.
-        scaled: divide scores by the square root of the number of units. After a LayerNorm over U units a vector's length is
-            about sqrt U, and scores reach +-U; scaled, they reach +-sqrt U.
+        scaled: divide scores by the square root of the number of units. After a LayerNorm over U
+            units a vector's length is about sqrt U, and scores reach +-U; scaled, they reach +-sqrt
+            U.
     """
 
     def __init__(
@@ -48,7 +51,8 @@ class MIEstimator(nn.Module):
         return self.local_net(pattern)
 
     def encode_output(self, output: torch.Tensor) -> torch.Tensor:
-        """Logits (N, C), or a feature map where the global network takes one -> global (N, U, 1)."""
+        """Logits (N, C), or a feature map where the global network takes one -> global (N, U,
+        1)."""
         if (
             self.training and distributed.count() == 1
         ):  # batch norm would refuse a single sample too, but for reasons of its own
@@ -57,7 +61,8 @@ class MIEstimator(nn.Module):
         return encoded / self.n_units**0.5 if self.scaled else encoded
 
     def mi(self, local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
-        """Local (N, U, L) and global (N, U, 1) -> (N,). Several sets of outputs for one of patterns, (K N, U, 1) -> (K N,)."""
+        """Local (N, U, L) and global (N, U, 1) -> (N,). Several sets of outputs for one of
+        patterns, (K N, U, 1) -> (K N,)."""
         return bounds.per_sample(self.bound, local, global_)
 
     def forward(self, pattern: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The bounds where mutual information is known: on correlated Gaussians.
 
-Componentwise correlated Gaussians x, y in R^d with correlation rho have I(x; y) = -d/2 log(1 - rho^2) nats, and their log density
-ratio, the critic at which every bound of `utils.mi.bounds` is greatest, is a quadratic form: an inner product <g(x), f(y)>
-as the bounds take it.
+Componentwise correlated Gaussians x, y in R^d with correlation rho have I(x; y) = -d/2 log(1 -
+rho^2) nats, and their log density ratio, the critic at which every bound of `utils.mi.bounds` is
+greatest, is a quadratic form: an inner product <g(x), f(y)> as the bounds take it.
 """
 
 import math
@@ -42,9 +42,11 @@ def draw(
 def optimal_critic(
     x: torch.Tensor, y: torch.Tensor, rho: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encodings local (N, d + 2, 1) of y and global (N, d + 2, 1) of x, whose inner products are the log density ratios
+    """Encodings local (N, d + 2, 1) of y and global (N, d + 2, 1) of x, whose inner products are
+    the log density ratios
 
-    log p(x, y) / (p(x) p(y)) = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] / (1 - rho^2).
+    log p(x, y) / (p(x) p(y)) = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] /
+    (1 - rho^2).
     """
     rest = 1 - rho * rho
     one, square_x, square_y = (
@@ -61,8 +63,8 @@ def optimal_critic(
 
 
 def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int) -> Callable:
-    """A critic (x, y) -> (local, global) of two small networks, trained by `steps` Adam steps to maximise the bound, each on
-    `n` fresh pairs."""
+    """A critic (x, y) -> (local, global) of two small networks, trained by `steps` Adam steps to
+    maximise the bound, each on `n` fresh pairs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -93,7 +95,8 @@ def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int
 def estimates(
     bound: str, critic: Callable, n: int, dim: int, rho: float, repetitions: int, seed: int
 ) -> torch.Tensor:
-    """The bound's value on each of `repetitions` fresh batches of n pairs, (repetitions,) float64."""
+    """The bound's value on each of `repetitions` fresh batches of n pairs, (repetitions,)
+    float64."""
     generator = torch.Generator().manual_seed(seed)
     return torch.stack(
         [
@@ -104,12 +107,14 @@ def estimates(
 
 
 def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
-    """The greatest value that a critic, the same for every N, gives the bound as N grows: the mutual information, but for
-    ``fd``, whose measure is twice the Jensen-Shannon divergence between p(x, y) and p(x) p(y), at most 2 log 2.
+    """The greatest value that a critic, the same for every N, gives the bound as N grows: the
+    mutual information, but for ``fd``, whose measure is twice the Jensen-Shannon divergence between
+    p(x, y) and p(x) p(y), at most 2 log 2.
 
-    With A and B chi-squared of d degrees of freedom, the log ratio r under p(x, y) is distributed as I + rho/2 (A - B), and an
-    expectation under p(x) p(y) is one of exp(-r) times as much: twice the divergence is
-    2 log 2 - E[softplus(-r) + exp(-r) softplus(r)], by Gauss-Laguerre quadrature of `nodes` points in A and in B.
+    With A and B chi-squared of d degrees of freedom, the log ratio r under p(x, y) is distributed
+    as I + rho/2 (A - B), and an expectation under p(x) p(y) is one of exp(-r) times as much: twice
+    the divergence is 2 log 2 - E[softplus(-r) + exp(-r) softplus(r)], by Gauss-Laguerre quadrature
+    of `nodes` points in A and in B.
     """
     if bound != "fd":
         return mi
@@ -130,8 +135,9 @@ def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
 
 @dataclass
 class Study:
-    """Every bound against the known mutual information `mi` (nats) of Gaussians in `dim` dimensions, from batches of N `samples`,
-    with the optimal critic and with one trained for `steps`; `repetitions` fresh batches of each."""
+    """Every bound against the known mutual information `mi` (nats) of Gaussians in `dim`
+    dimensions, from batches of N `samples`, with the optimal critic and with one trained for
+    `steps`; `repetitions` fresh batches of each."""
 
     dim: int
     mi: tuple[float, ...]
@@ -144,8 +150,8 @@ class Study:
         return len(CRITICS) * len(BOUNDS) * len(self.samples) * len(self.mi)
 
     def rows(self) -> Iterator[dict]:
-        """A row for each critic, bound, N and mutual information: mean, bias = mean - mi, standard deviation sd over the
-        repetitions, standard error of the mean, and the bound's `limit`."""
+        """A row for each critic, bound, N and mutual information: mean, bias = mean - mi, standard
+        deviation sd over the repetitions, standard error of the mean, and the bound's `limit`."""
         for c, critic_name in enumerate(CRITICS):
             for bound in BOUNDS:
                 for n in self.samples:
@@ -185,8 +191,8 @@ class Study:
 
 
 def plot_study(rows: list[dict], path: Path, title: str) -> None:
-    """Bias and standard deviation of each bound against the true mutual information, a line for each N, as a PNG file. rows: of
-    `Study.rows`, with one critic."""
+    """Bias and standard deviation of each bound against the true mutual information, a line for
+    each N, as a PNG file. rows: of `Study.rows`, with one critic."""
     bounds = [bound for bound in BOUNDS if any(row["bound"] == bound for row in rows)]
     figure, axes = plt.subplots(
         2,

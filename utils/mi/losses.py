@@ -1,14 +1,16 @@
-"""Objectives over per-sample MI values (N,): of the estimators (stage 2) and of the target network (stage 3).
+"""Objectives over per-sample MI values (N,): of the estimators (stage 2) and of the target network
+(stage 3).
 
-In stage 2, ``a`` is an estimator's value on its own kind of sample and ``b`` its value on the other:
+In stage 2, ``a`` is an estimator's value on its own kind of sample and ``b`` its value on the
+other:
 
     natural estimator      a = E_n(x; h(x))     b = E_n(x; h(x~))
     adversarial estimator  a = E_a(n; h(x~))    b = E_a(n; h(x))
 
-``masks`` are the sets C, R, W of `utils.mi.patterns.select`. cos_S(a, b) is the cosine similarity, as that of
-torch.nn.functional, of the vectors that a and b form over a set S. An empty set contributes 0 with zero gradient, and
-values outside a set do not reach its terms, not even as NaN. Sets are weights, never indices: no function here waits
-for the device.
+``masks`` are the sets C, R, W of `utils.mi.patterns.select`. cos_S(a, b) is the cosine similarity,
+as that of torch.nn.functional, of the vectors that a and b form over a set S. An empty set
+contributes 0 with zero gradient, and values outside a set do not reach its terms, not even as NaN.
+Sets are weights, never indices: no function here waits for the device.
 """
 
 import torch
@@ -40,8 +42,8 @@ def cosine_natural(
 
         [5 |cos_W(a,b)| - sum_W a / |C|] + 0.5 [5 |1 - cos_R(a,b)| - sum_R a / |C|].
 
-    Where the attack fools the target (W) the two outputs are to share no information about the image, where it does not
-    (R) the same. With C empty: -mean a.
+    Where the attack fools the target (W) the two outputs are to share no information about the
+    image, where it does not (R) the same. With C empty: -mean a.
     """
     correct, robust, fooled = masks["C"], masks["R"], masks["W"]
     n_correct = correct.sum().clamp(min=1)
@@ -75,14 +77,15 @@ def maximum(
 ) -> torch.Tensor:
     """The paper's Eq. 4, to be minimised: minus the mean of `a` over the set ``masks[over]``.
 
-    The natural estimator's set is C; the adversarial one's, {argmax h(x~) != y}, is for the caller to add to `masks`.
-    `b` is not used and may be None: all stage-2 objectives are called alike.
+    The natural estimator's set is C; the adversarial one's, {argmax h(x~) != y}, is for the caller
+    to add to `masks`. `b` is not used and may be None: all stage-2 objectives are called alike.
     """
     return -_mean(a, masks[over])
 
 
 def wmim(standard_adv: torch.Tensor) -> torch.Tensor:
-    """L_mi of WMIM, to be minimised: -mean_i E_s(x~_i; h(x~_i)), of the standard MI values (N,) of whole adversarial images."""
+    """L_mi of WMIM, to be minimised: -mean_i E_s(x~_i; h(x~_i)), of the standard MI values (N,) of
+    whole adversarial images."""
     return -standard_adv.mean()
 
 
@@ -104,10 +107,12 @@ def namid_parts(
     Args:
         natural, natural_adv: E_n(x;h(x)) and E_n(x;h(x~)), (N,).
         adversarial, adversarial_adv: E_a(n;h(x)) and E_a(n;h(x~)), (N,).
-        mask: boolean (N,), the samples the terms are taken over: W of `utils.mi.patterns.select` (Eq. 6).
+        mask: boolean (N,), the samples the terms are taken over: W of `utils.mi.patterns.select`
+        (Eq. 6).
         lam: lambda; 0 is the paper's ablation (iii).
-        without: "adversarial" is its ablation (i), "natural" its ablation (ii). That estimator's cosine term is 0, in
-            lambda's term the other estimator's mean alone stays, and its two values are not read and may be None.
+        without: "adversarial" is its ablation (i), "natural" its ablation (ii). That estimator's
+            cosine term is 0, in lambda's term the other estimator's mean alone stays, and its two
+            values are not read and may be None.
 
     Returns: three scalars; all 0 where `mask` is empty.
 
@@ -139,6 +144,7 @@ def namid(
     lam: float = 0.1,
     without: str | None = None,
 ) -> torch.Tensor:
-    """L_mi, the mutual-information loss of NAMID: the sum of `namid_parts`, which explains the arguments. A scalar."""
+    """L_mi, the mutual-information loss of NAMID: the sum of `namid_parts`, which explains the
+    arguments. A scalar."""
     parts = namid_parts(natural, natural_adv, adversarial, adversarial_adv, mask, lam, without)
     return parts["natural"] + parts["adversarial"] + parts["difference"]

@@ -1,6 +1,8 @@
-"""The two patterns of an adversarial image, and the sets of samples that the MI losses are taken over.
+"""The two patterns of an adversarial image, and the sets of samples that the MI losses are taken
+over.
 
-An adversarial image x~ of a natural image x is the sum of a natural pattern, x, and an adversarial one, n = x~ - x.
+An adversarial image x~ of a natural image x is the sum of a natural pattern, x, and an adversarial
+one, n = x~ - x.
 """
 
 import torch
@@ -14,15 +16,17 @@ def natural(x: torch.Tensor, x_adv: torch.Tensor) -> torch.Tensor:
 
 
 def adversarial(x: torch.Tensor, x_adv: torch.Tensor) -> torch.Tensor:
-    """The adversarial pattern of `x_adv`: the perturbation (N, 3, H, W), as large as the attack's budget allows."""
+    """The adversarial pattern of `x_adv`: the perturbation (N, 3, H, W), as large as the attack's
+    budget allows."""
     return x_adv - x
 
 
 def predicted(logits: torch.Tensor, selection: str = "eq6") -> torch.Tensor:
     """Return the labels (N,) that the selection of samples goes by, from logits (N, classes).
 
-    selection: "eq6", the class of the largest logit; "released", as the released code has it: the class of the largest
-    entry of a softmax over the batch, so that a sample's label depends on the other samples. Raises ValueError for another.
+    selection: "eq6", the class of the largest logit; "released", as the released code has it: the
+    class of the largest entry of a softmax over the batch, so that a sample's label depends on the
+    other samples. Raises ValueError for another.
     """
     if selection not in SELECTIONS:
         raise ValueError(
@@ -41,8 +45,9 @@ def select(
         y: labels (N,).
         selection: how labels are predicted; see `predicted`.
 
-    Returns: "C", the natural image is classified correctly; of these "R", the adversarial image is too, and "W", it is
-        not: the X' of Eq. 6. R and W part C. "fooled", the adversarial image is misclassified, whatever the natural one is.
+    Returns: "C", the natural image is classified correctly; of these "R", the adversarial image is
+        too, and "W", it is not: the X' of Eq. 6. R and W part C. "fooled", the adversarial image is
+        misclassified, whatever the natural one is.
     """
     if logits.dim() != 2 or logits_adv.shape != logits.shape or y.shape != logits.shape[:1]:
         raise ValueError(

@@ -1,12 +1,14 @@
 """Theorem 1 where each of its terms is known: on a joint Gaussian."""
+
 import math
 
 import numpy
 
 
 class JointGaussian:
-    """Natural pattern x ~ N(0, C), adversarial pattern n = K x + m, adversarial sample x~ = x + n and output z = A x~ + B x + e,
-    with m ~ N(0, s_m^2) and e ~ N(0, s_e^2) independent of x and of each other. All in float64.
+    """Natural pattern x ~ N(0, C), adversarial pattern n = K x + m, adversarial sample x~ = x + n
+    and output z = A x~ + B x + e, with m ~ N(0, s_m^2) and e ~ N(0, s_e^2) independent of x and of
+    each other. All in float64.
 
     Args:
         covariance: C (d, d), positive definite.
@@ -38,7 +40,8 @@ class JointGaussian:
         return rows @ self.sources @ columns.T
 
     def entropy(self, names: tuple[str, ...], given: tuple[str, ...] = ()) -> float:
-        """The differential entropy H(names | given) in nats. No variable may be a function of the others."""
+        """The differential entropy H(names | given) in nats. No variable may be a function of the
+        others."""
         rest = self.covariance(names, names)
         if given:
             cross = self.covariance(names, given)
@@ -52,7 +55,8 @@ class JointGaussian:
     def theorem1(self) -> dict[str, float]:
         """The terms of Theorem 1 in nats, each by itself,
 
-            I(x~; z) = I(x; z) + I(n; z) - I(x; n; z) + H(z | x, n) - H(z | x~),      I(x; n; z) = I(x; n) - I(x; n | z),
+            I(x~; z) = I(x; z) + I(n; z) - I(x; n; z) + H(z | x, n) - H(z | x~),      I(x; n; z) =
+            I(x; n) - I(x; n | z),
 
         the sum on its right, and the difference of the two sides.
         """
@@ -75,7 +79,8 @@ class JointGaussian:
 
 
 def theorem1_cases(dim: int, outputs: int, seed: int) -> dict[str, JointGaussian]:
-    """Joint Gaussians of random covariances and maps that differ in how n follows x and in what z sees."""
+    """Joint Gaussians of random covariances and maps that differ in how n follows x and in what z
+    sees."""
     random = numpy.random.default_rng(seed)
     root, follow = random.normal(size=(2, dim, dim)) / math.sqrt(dim)
     through, direct = random.normal(size=(2, outputs, dim)) / math.sqrt(dim)
