@@ -1,6 +1,7 @@
 """The L2 attacks of Carlini and Wagner 2017 and Rony et al. 2019 (DDN), from advertorch 0.2.3.
 
-advertorch, the paper's library, imports a function that PyTorch 1.9 removed; neither of these two attacks calls it.
+advertorch, the paper's library, imports a function that PyTorch 1.9 removed; neither of these two
+attacks calls it.
 """
 
 import sys

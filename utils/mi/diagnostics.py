@@ -1,5 +1,4 @@
-"""How natural and adversarial MI tell natural from adversarial samples: values of each image,
-histograms, ROC curves.
+"""How MI tells natural from adversarial samples: values of each image, histograms, ROC curves.
 
 Both kinds of MI need the natural image itself (the pattern x, or n = x~ - x), so what is measured
 here is how far the values differ, not a detector that one could deploy. The values of the images of
@@ -18,7 +17,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from utils.mi.values import PAIRS, Examples, mi_values
 from utils.plots import COLOURS, STYLES, save_figure
 
-# kind of MI: (of natural samples, of adversarial samples, which way the paper expects adversarial samples to lie: section 3)
+# kind of MI: (of natural samples, of adversarial samples, which way the paper expects adversarial
+# samples to lie: section 3)
 KINDS = {
     "natural": ("natural_mi_of_natural", "natural_mi_of_adversarial", "lower"),
     "adversarial": ("adversarial_mi_of_natural", "adversarial_mi_of_adversarial", "higher"),
@@ -29,9 +29,9 @@ SETS = {"all": "all images", "C": "right without attack", "R": "withstood", "W":
 def sample_values(
     batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]
 ) -> dict[str, numpy.ndarray]:
-    """Columns with an entry for each image, in the order of the images: "batch" (its number),
-    "label", "prediction" (of x), "prediction_adversarial" (of x~), and the four MI values in nats
-    under the names of `utils.mi.values.PAIRS`.
+    """Compute columns with an entry for each image, in the order of the images: "batch" (its
+    number), "label", "prediction" (of x), "prediction_adversarial" (of x~), and the four MI values
+    in nats under the names of `utils.mi.values.PAIRS`.
 
     estimators: {"natural": E_n, "adversarial": E_a}, each a `utils.mi.MIEstimator`; run in eval
     mode. An image's negatives are the others of its batch. Raises ValueError for a batch of a
@@ -50,8 +50,8 @@ def sample_values(
 
 
 def masks(values: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
-    """{key of SETS: boolean (N,)}: all images; C, R and W as `utils.mi.patterns.select` defines
-    them."""
+    """Select all images, and C, R and W as `utils.mi.patterns.select` defines them: {key of SETS:
+    boolean (N,)}."""
     right, right_adv = (
         values[name] == values["label"] for name in ("prediction", "prediction_adversarial")
     )
@@ -64,20 +64,23 @@ def masks(values: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
 
 
 def describe(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
-    """{name in PAIRS: {set: n, mean, sd and quantiles in nats}}; the sd of fewer than 2 images and
-    all else of none is None."""
+    """Describe the values: {name in PAIRS: {set: n, mean, sd and quantiles in nats}}.
+
+    The sd of fewer than 2 images and all else of none is None.
+    """
     found = {}
     for name in PAIRS:
         found[name] = {}
         for chosen, mask in masks(values).items():
             some = values[name][mask].astype(numpy.float64)
+            quantiles = None
+            if len(some):
+                quantiles = {q: numpy.quantile(some, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
             found[name][chosen] = {
                 "n": len(some),
                 "mean": some.mean() if len(some) else None,
                 "sd": some.std(ddof=1) if len(some) > 1 else None,
-                "quantiles": {q: numpy.quantile(some, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
-                if len(some)
-                else None,
+                "quantiles": quantiles,
             }
     return found
 
@@ -85,7 +88,7 @@ def describe(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
 def area(
     negatives: numpy.ndarray, positives: numpy.ndarray, z: float = 1.959964
 ) -> tuple[float, tuple[float, float] | None]:
-    """The area under the ROC curve of scores (N,) of natural and of adversarial samples,
+    """Compute the area under the ROC curve of scores (N,) of natural and of adversarial samples,
     positives[i] of the same image as negatives[i], and its interval (95 % for the default z).
 
     The interval is DeLong's (1988) in its form for clustered data, the two samples of an image
@@ -99,7 +102,7 @@ def area(
         return value, None
 
     def placement(some, among):
-        """The share of `among` below each of `some`, ties by half."""
+        """Compute the share of `among` below each of `some`, ties by half."""
         among = numpy.sort(among)
         return (
             numpy.searchsorted(among, some, "left") + numpy.searchsorted(among, some, "right")
@@ -114,9 +117,12 @@ def area(
 
 
 def detection(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
-    """{kind of MI: {set: n (pairs of a natural and an adversarial sample), auc and interval; None
-    of an empty set}}. The scores are signed as KINDS says: an area above 1/2 is what the paper
-    expects, one below the reverse."""
+    """Measure how well each kind of MI tells adversarial from natural samples.
+
+    Returns {kind of MI: {set: n (pairs of a natural and an adversarial sample), auc and interval;
+    None of an empty set}}. The scores are signed as KINDS says: an area above 1/2 is what the paper
+    expects, one below the reverse.
+    """
     found = {kind: {} for kind in KINDS}
     for kind, chosen, natural, adversarial in _scores(values):
         value, interval = area(natural, adversarial) if len(natural) else (None, None)
@@ -125,8 +131,8 @@ def detection(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
 
 
 def _scores(values):
-    """(kind, set, scores of its natural samples, scores of its adversarial ones), the higher the
-    more adversarial."""
+    """List (kind, set, scores of its natural samples, scores of its adversarial ones), the higher
+    the more adversarial."""
     for kind, (natural, adversarial, side) in KINDS.items():
         sign = -1 if side == "lower" else 1
         for chosen, mask in masks(values).items():
@@ -135,9 +141,11 @@ def _scores(values):
 
 
 def plot_histograms(values: dict[str, numpy.ndarray], path: Path, title: str) -> None:
-    """Histograms of natural and of adversarial MI, as a PNG file: natural against adversarial
-    samples, and both parted into those that the network classifies rightly and wrongly. Values
-    beyond the 0.5 % and 99.5 % quantiles stand in the outermost bins."""
+    """Plot histograms of natural and of adversarial MI to a PNG file: natural against adversarial
+    samples, and both split into those that the network classifies correctly and wrongly.
+
+    Values beyond the 0.5 % and 99.5 % quantiles stand in the outermost bins.
+    """
     right, right_adv = (
         values[name] == values["label"] for name in ("prediction", "prediction_adversarial")
     )
@@ -177,7 +185,7 @@ def plot_histograms(values: dict[str, numpy.ndarray], path: Path, title: str) ->
 
 
 def plot_roc(values: dict[str, numpy.ndarray], path: Path, title: str) -> None:
-    """ROC curves of telling adversarial from natural samples by each kind of MI, as a PNG file."""
+    """Plot ROC curves of telling adversarial from natural samples by each kind of MI (PNG)."""
     found = detection(values)
     figure, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
     for axis, (kind, (_, _, side)) in zip(axes, KINDS.items()):
@@ -208,7 +216,7 @@ def plot_roc(values: dict[str, numpy.ndarray], path: Path, title: str) -> None:
 
 
 def interval_text(entry: dict) -> str:
-    """An entry of `detection` as text: "0.612 (0.570-0.652)"."""
+    """Write an entry of `detection` as text: "0.612 (0.570-0.652)"."""
     if entry["auc"] is None:
         return "none"
     low_high = (

@@ -1,13 +1,18 @@
 """The bounds where mutual information is known: on correlated Gaussians.
 
-Componentwise correlated Gaussians x, y in R^d with correlation rho have I(x; y) = -d/2 log(1 -
-rho^2) nats, and their log density ratio, the critic at which every bound of `utils.mi.bounds` is
-greatest, is a quadratic form: an inner product <g(x), f(y)> as the bounds take it.
+Componentwise correlated Gaussians x, y in R^d with correlation rho have
+
+    I(x; y) = -d/2 log(1 - rho^2) nats,
+
+and their log density ratio, the critic at which every bound of `utils.mi.bounds` is greatest, is a
+quadratic form: an inner product <g(x), f(y)> as the bounds take it.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -27,14 +32,14 @@ UNITS, HIDDEN, LEARNING_RATE = 32, 64, 1e-3  # of the trained critic
 
 
 def correlation(mi: float, dim: int) -> float:
-    """The correlation of each of `dim` components at which x and y share `mi` nats."""
+    """Compute the correlation of each of `dim` components at which x and y share `mi` nats."""
     return math.sqrt(-math.expm1(-2 * mi / dim))
 
 
 def draw(
     n: int, dim: int, rho: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """n pairs x, y (n, dim), float64."""
+    """Draw n pairs x, y (n, dim), float64."""
     x, noise = torch.randn(2, n, dim, generator=generator, dtype=torch.float64)
     return x, rho * x + math.sqrt(1 - rho * rho) * noise
 
@@ -42,42 +47,28 @@ def draw(
 def optimal_critic(
     x: torch.Tensor, y: torch.Tensor, rho: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encodings local (N, d + 2, 1) of y and global (N, d + 2, 1) of x, whose inner products are
-    the log density ratios
+    """Encode y as local (N, d + 2, 1) and x as global (N, d + 2, 1), so that inner products are the
+    log density ratios
 
-    log p(x, y) / (p(x) p(y)) = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] /
-    (1 - rho^2).
+        log p(x, y) / (p(x) p(y))
+            = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] / (1 - rho^2).
     """
-    rest = 1 - rho * rho
-    one, square_x, square_y = (
-        torch.ones_like(x[:, :1]),
-        x.square().sum(1, keepdim=True),
-        y.square().sum(1, keepdim=True),
-    )
+    rest, one = 1 - rho * rho, torch.ones_like(x[:, :1])
+    square_x, square_y = (each.square().sum(1, keepdim=True) for each in (x, y))
     half = rho * rho / (2 * rest)
+    constant = -x.shape[1] / 2 * math.log(rest) - half * square_y
     global_ = torch.cat([x, square_x, one], 1)
-    local = torch.cat(
-        [rho / rest * y, -half * one, -x.shape[1] / 2 * math.log(rest) - half * square_y], 1
-    )
+    local = torch.cat([rho / rest * y, -half * one, constant], 1)
     return local.unsqueeze(2), global_.unsqueeze(2)
 
 
 def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int) -> Callable:
-    """A critic (x, y) -> (local, global) of two small networks, trained by `steps` Adam steps to
+    """Train a critic (x, y) -> (local, global) of two small networks by `steps` Adam steps to
     maximise the bound, each on `n` fresh pairs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        g, f = (
-            nn.Sequential(
-                nn.Linear(dim, HIDDEN),
-                nn.ReLU(),
-                nn.Linear(HIDDEN, HIDDEN),
-                nn.ReLU(),
-                nn.Linear(HIDDEN, UNITS),
-            )
-            for _ in "gf"
-        )
+        g, f = _encoder(dim), _encoder(dim)
 
     def critic(x, y):
         return f(y.float()).unsqueeze(2), g(x.float()).unsqueeze(2)
@@ -91,25 +82,33 @@ def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int
     return critic
 
 
+def _encoder(dim: int) -> nn.Sequential:
+    """Build a network from R^dim to UNITS units."""
+    first, second, last = (
+        nn.Linear(dim, HIDDEN),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.Linear(HIDDEN, UNITS),
+    )
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+
+
 @torch.no_grad()
 def estimates(
     bound: str, critic: Callable, n: int, dim: int, rho: float, repetitions: int, seed: int
 ) -> torch.Tensor:
-    """The bound's value on each of `repetitions` fresh batches of n pairs, (repetitions,)
+    """Compute the bound on each of `repetitions` fresh batches of n pairs, (repetitions,)
     float64."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack(
-        [
-            bounds.per_sample(bound, *critic(*draw(n, dim, rho, generator))).mean().double()
-            for _ in range(repetitions)
-        ]
-    )
+    generator, values = torch.Generator().manual_seed(seed), []
+    for _ in range(repetitions):
+        pairs = draw(n, dim, rho, generator)
+        values.append(bounds.per_sample(bound, *critic(*pairs)).mean().double())
+    return torch.stack(values)
 
 
 def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
-    """The greatest value that a critic, the same for every N, gives the bound as N grows: the
-    mutual information, but for ``fd``, whose measure is twice the Jensen-Shannon divergence between
-    p(x, y) and p(x) p(y), at most 2 log 2.
+    """Compute the greatest value that a critic, the same for every N, gives the bound as N grows:
+    the mutual information, except for ``fd``, whose measure is twice the Jensen-Shannon divergence
+    between p(x, y) and p(x) p(y), at most 2 log 2.
 
     With A and B chi-squared of d degrees of freedom, the log ratio r under p(x, y) is distributed
     as I + rho/2 (A - B), and an expectation under p(x) p(y) is one of exp(-r) times as much: twice
@@ -119,12 +118,10 @@ def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
     if bound != "fd":
         return mi
     k = numpy.arange(nodes)
-    beside = numpy.sqrt(
-        k[1:] * (k[1:] + dim / 2 - 1)
-    )  # the recurrence of the Laguerre polynomials (Golub and Welsch 1969)
-    points, vectors = numpy.linalg.eigh(
-        numpy.diag(2 * k + dim / 2) + numpy.diag(beside, 1) + numpy.diag(beside, -1)
-    )
+    # The recurrence of the Laguerre polynomials (Golub and Welsch 1969).
+    beside = numpy.sqrt(k[1:] * (k[1:] + dim / 2 - 1))
+    recurrence = numpy.diag(2 * k + dim / 2) + numpy.diag(beside, 1) + numpy.diag(beside, -1)
+    points, vectors = numpy.linalg.eigh(recurrence)
     weights = torch.from_numpy(vectors[0] ** 2)
     points = torch.from_numpy(points)
     r = mi + correlation(mi, dim) * (points[:, None] - points)  # the points are of A/2 and B/2
@@ -135,7 +132,7 @@ def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
 
 @dataclass
 class Study:
-    """Every bound against the known mutual information `mi` (nats) of Gaussians in `dim`
+    """Compare every bound with the known mutual information `mi` (nats) of Gaussians in `dim`
     dimensions, from batches of N `samples`, with the optimal critic and with one trained for
     `steps`; `repetitions` fresh batches of each."""
 
@@ -150,49 +147,40 @@ class Study:
         return len(CRITICS) * len(BOUNDS) * len(self.samples) * len(self.mi)
 
     def rows(self) -> Iterator[dict]:
-        """A row for each critic, bound, N and mutual information: mean, bias = mean - mi, standard
-        deviation sd over the repetitions, standard error of the mean, and the bound's `limit`."""
-        for c, critic_name in enumerate(CRITICS):
-            for bound in BOUNDS:
-                for n in self.samples:
-                    for i, mi in enumerate(self.mi):
-                        rho = correlation(mi, self.dim)
-                        if critic_name == "optimal":
-
-                            def critic(x, y, rho=rho):
-                                return optimal_critic(x, y, rho)
-                        else:
-                            critic = train_critic(
-                                bound, n, self.dim, rho, self.steps, mix(self.seed, 0, n, i)
-                            )
-                        # the same batches for every bound
-                        values = estimates(
-                            bound,
-                            critic,
-                            n,
-                            self.dim,
-                            rho,
-                            self.repetitions,
-                            mix(self.seed, 1, c, n, i),
-                        )
-                        mean, sd = values.mean().item(), values.std().item()
-                        yield {
-                            "critic": critic_name,
-                            "bound": bound,
-                            "n": n,
-                            "mi": mi,
-                            "limit": limit(bound, mi, self.dim),
-                            "mean": mean,
-                            "bias": mean - mi,
-                            "sd": sd,
-                            "standard_error": sd / math.sqrt(self.repetitions),
-                            "repetitions": self.repetitions,
-                        }
+        """Compute a row for each critic, bound, N and mutual information: mean, bias = mean - mi,
+        standard deviation sd over the repetitions, standard error of the mean, and the bound's
+        `limit`."""
+        cases = product(enumerate(CRITICS), BOUNDS, self.samples, enumerate(self.mi))
+        for (c, critic_name), bound, n, (i, mi) in cases:
+            rho = correlation(mi, self.dim)
+            if critic_name == "optimal":
+                critic = partial(optimal_critic, rho=rho)
+            else:
+                seed = mix(self.seed, 0, n, i)
+                critic = train_critic(bound, n, self.dim, rho, self.steps, seed)
+            seed = mix(self.seed, 1, c, n, i)  # the same batches for every bound
+            values = estimates(bound, critic, n, self.dim, rho, self.repetitions, seed)
+            mean, sd = values.mean().item(), values.std().item()
+            yield {
+                "critic": critic_name,
+                "bound": bound,
+                "n": n,
+                "mi": mi,
+                "limit": limit(bound, mi, self.dim),
+                "mean": mean,
+                "bias": mean - mi,
+                "sd": sd,
+                "standard_error": sd / math.sqrt(self.repetitions),
+                "repetitions": self.repetitions,
+            }
 
 
 def plot_study(rows: list[dict], path: Path, title: str) -> None:
-    """Bias and standard deviation of each bound against the true mutual information, a line for
-    each N, as a PNG file. rows: of `Study.rows`, with one critic."""
+    """Plot bias and standard deviation of each bound against the true mutual information, a line
+    for each N, to a PNG file.
+
+    rows: of `Study.rows`, with one critic.
+    """
     bounds = [bound for bound in BOUNDS if any(row["bound"] == bound for row in rows)]
     figure, axes = plt.subplots(
         2,

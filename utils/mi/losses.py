@@ -1,8 +1,6 @@
-"""Objectives over per-sample MI values (N,): of the estimators (stage 2) and of the target network
-(stage 3).
+"""Objectives over per-sample MI values (N,): of the estimators (stage 2) and the target (stage 3).
 
-In stage 2, ``a`` is an estimator's value on its own kind of sample and ``b`` its value on the
-other:
+In stage 2, ``a`` is an estimator's value on its own kind of sample and ``b`` on the other:
 
     natural estimator      a = E_n(x; h(x))     b = E_n(x; h(x~))
     adversarial estimator  a = E_a(n; h(x~))    b = E_a(n; h(x))
@@ -26,19 +24,19 @@ def _mean(values, mask):
 
 
 def _cosine(a, b, mask):
-    """0 for an empty set and where a vector is 0."""
+    """Compute cos_S(a, b); 0 for an empty set and where a vector is 0."""
     return F.cosine_similarity(torch.where(mask, a, 0), torch.where(mask, b, 0), dim=0)
 
 
 def _cosine_gap(a, b, mask):
-    """|1 - cos|; 0 for an empty set."""
+    """Compute |1 - cos|; 0 for an empty set."""
     return torch.where(mask.any(), (1 - _cosine(a, b, mask)).abs(), 0)
 
 
 def cosine_natural(
     a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """The released code's objective of the natural estimator:
+    """Compute the released code's objective of the natural estimator:
 
         [5 |cos_W(a,b)| - sum_W a / |C|] + 0.5 [5 |1 - cos_R(a,b)| - sum_R a / |C|].
 
@@ -55,7 +53,7 @@ def cosine_natural(
 def cosine_adversarial(
     a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """The released code's objective of the adversarial estimator:
+    """Compute the released code's objective of the adversarial estimator:
 
         [5 |cos_W(a,b)| - mean_W a] + 0.5 [8 |1 - cos_R(a,b)| + 0.1 mean_R a].
 
@@ -68,14 +66,14 @@ def cosine_adversarial(
 
 
 def difference(a: torch.Tensor, b: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The paper's Eq. 5, to be minimised: -(mean_W a - mean_W b)."""
+    """Compute the paper's Eq. 5, to be minimised: -(mean_W a - mean_W b)."""
     return _mean(b, masks["W"]) - _mean(a, masks["W"])
 
 
 def maximum(
     a: torch.Tensor, b: torch.Tensor | None, masks: dict[str, torch.Tensor], over: str = "C"
 ) -> torch.Tensor:
-    """The paper's Eq. 4, to be minimised: minus the mean of `a` over the set ``masks[over]``.
+    """Compute the paper's Eq. 4, to be minimised: minus the mean of `a` over ``masks[over]``.
 
     The natural estimator's set is C; the adversarial one's, {argmax h(x~) != y}, is for the caller
     to add to `masks`. `b` is not used and may be None: all stage-2 objectives are called alike.
@@ -84,8 +82,8 @@ def maximum(
 
 
 def wmim(standard_adv: torch.Tensor) -> torch.Tensor:
-    """L_mi of WMIM, to be minimised: -mean_i E_s(x~_i; h(x~_i)), of the standard MI values (N,) of
-    whole adversarial images."""
+    """Compute L_mi of WMIM, to be minimised: -mean_i E_s(x~_i; h(x~_i)), of the standard MI values
+    (N,) of whole adversarial images."""
     return -standard_adv.mean()
 
 
@@ -98,7 +96,7 @@ def namid_parts(
     lam: float = 0.1,
     without: str | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The three terms of L_mi (the paper's Eq. 8), lambda included; `namid` is their sum.
+    """Compute the three terms of L_mi (the paper's Eq. 8), lambda included; `namid` is their sum.
 
         natural      |1 - cos( E_n(x;h(x~)), E_n(x;h(x)) )|
         adversarial  |1 - cos( E_a(n;h(x~)), E_a(n;h(x)) )|
@@ -108,7 +106,7 @@ def namid_parts(
         natural, natural_adv: E_n(x;h(x)) and E_n(x;h(x~)), (N,).
         adversarial, adversarial_adv: E_a(n;h(x)) and E_a(n;h(x~)), (N,).
         mask: boolean (N,), the samples the terms are taken over: W of `utils.mi.patterns.select`
-        (Eq. 6).
+            (Eq. 6).
         lam: lambda; 0 is the paper's ablation (iii).
         without: "adversarial" is its ablation (i), "natural" its ablation (ii). That estimator's
             cosine term is 0, in lambda's term the other estimator's mean alone stays, and its two
@@ -144,7 +142,7 @@ def namid(
     lam: float = 0.1,
     without: str | None = None,
 ) -> torch.Tensor:
-    """L_mi, the mutual-information loss of NAMID: the sum of `namid_parts`, which explains the
-    arguments. A scalar."""
+    """Compute L_mi, the mutual-information loss of NAMID, a scalar: the sum of `namid_parts`, which
+    explains the arguments."""
     parts = namid_parts(natural, natural_adv, adversarial, adversarial_adv, mask, lam, without)
     return parts["natural"] + parts["adversarial"] + parts["difference"]

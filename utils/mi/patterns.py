@@ -1,5 +1,4 @@
-"""The two patterns of an adversarial image, and the sets of samples that the MI losses are taken
-over.
+"""The two patterns of an adversarial image, and the sets of samples that MI losses are taken over.
 
 An adversarial image x~ of a natural image x is the sum of a natural pattern, x, and an adversarial
 one, n = x~ - x.
@@ -11,13 +10,13 @@ from utils.mi.names import SELECTIONS
 
 
 def natural(x: torch.Tensor, x_adv: torch.Tensor) -> torch.Tensor:
-    """The natural pattern of `x_adv`: the natural image `x` (N, 3, H, W), in [0, 1]."""
+    """Return the natural pattern of `x_adv`: the natural image `x` (N, 3, H, W), in [0, 1]."""
     return x
 
 
 def adversarial(x: torch.Tensor, x_adv: torch.Tensor) -> torch.Tensor:
-    """The adversarial pattern of `x_adv`: the perturbation (N, 3, H, W), as large as the attack's
-    budget allows."""
+    """Compute the adversarial pattern of `x_adv`: the perturbation (N, 3, H, W), as large as the
+    attack's budget allows."""
     return x_adv - x
 
 
@@ -46,8 +45,8 @@ def select(
         selection: how labels are predicted; see `predicted`.
 
     Returns: "C", the natural image is classified correctly; of these "R", the adversarial image is
-        too, and "W", it is not: the X' of Eq. 6. R and W part C. "fooled", the adversarial image is
-        misclassified, whatever the natural one is.
+        too, and "W", it is not: the X' of Eq. 6. C consists of R and W. "fooled", the adversarial
+        image is misclassified, whatever the natural one is.
     """
     if logits.dim() != 2 or logits_adv.shape != logits.shape or y.shape != logits.shape[:1]:
         raise ValueError(

@@ -6,9 +6,9 @@ import numpy
 
 
 class JointGaussian:
-    """Natural pattern x ~ N(0, C), adversarial pattern n = K x + m, adversarial sample x~ = x + n
-    and output z = A x~ + B x + e, with m ~ N(0, s_m^2) and e ~ N(0, s_e^2) independent of x and of
-    each other. All in float64.
+    """Model a natural pattern x ~ N(0, C), an adversarial pattern n = K x + m, the adversarial
+    sample x~ = x + n and the output z = A x~ + B x + e, with m ~ N(0, s_m^2) and e ~ N(0, s_e^2)
+    independent of x and of each other. All in float64.
 
     Args:
         covariance: C (d, d), positive definite.
@@ -22,26 +22,26 @@ class JointGaussian:
     ):
         k, d = through.shape
         one, nothing = numpy.eye(d), numpy.zeros((d, k))
-        of_sources = {
+        of_sources = {  # of x, m and e
             "x": [one, 0 * one, nothing],
             "n": [follow, one, nothing],
             "x~": [one + follow, one, nothing],
             "z": [through @ (one + follow) + direct, through, numpy.eye(k)],
-        }  # of x, m and e
+        }
         self.maps = {name: numpy.hstack(parts) for name, parts in of_sources.items()}
         self.sources = numpy.diag([0.0] * d + [spread**2] * d + [noise**2] * k)
         self.sources[:d, :d] = covariance
 
     def covariance(self, names: tuple[str, ...], others: tuple[str, ...]) -> numpy.ndarray:
-        """Of the variables `names`, one below the other, with the variables `others`."""
+        """Compute the covariance of the variables `names`, one below the other, with `others`."""
         rows, columns = (
             numpy.vstack([self.maps[name] for name in some]) for some in (names, others)
         )
         return rows @ self.sources @ columns.T
 
     def entropy(self, names: tuple[str, ...], given: tuple[str, ...] = ()) -> float:
-        """The differential entropy H(names | given) in nats. No variable may be a function of the
-        others."""
+        """Compute the differential entropy H(names | given) in nats. No variable may be a function
+        of the others."""
         rest = self.covariance(names, names)
         if given:
             cross = self.covariance(names, given)
@@ -49,14 +49,14 @@ class JointGaussian:
         return float(numpy.linalg.slogdet(2 * math.pi * math.e * rest)[1] / 2)
 
     def mi(self, a: str, b: str, given: tuple[str, ...] = ()) -> float:
-        """I(a; b | given) in nats."""
+        """Compute I(a; b | given) in nats."""
         return self.entropy((a,), given) + self.entropy((b,), given) - self.entropy((a, b), given)
 
     def theorem1(self) -> dict[str, float]:
-        """The terms of Theorem 1 in nats, each by itself,
+        """Compute the terms of Theorem 1 in nats, each by itself,
 
-            I(x~; z) = I(x; z) + I(n; z) - I(x; n; z) + H(z | x, n) - H(z | x~),      I(x; n; z) =
-            I(x; n) - I(x; n | z),
+            I(x~; z) = I(x; z) + I(n; z) - I(x; n; z) + H(z | x, n) - H(z | x~),
+            I(x; n; z) = I(x; n) - I(x; n | z),
 
         the sum on its right, and the difference of the two sides.
         """
@@ -79,8 +79,8 @@ class JointGaussian:
 
 
 def theorem1_cases(dim: int, outputs: int, seed: int) -> dict[str, JointGaussian]:
-    """Joint Gaussians of random covariances and maps that differ in how n follows x and in what z
-    sees."""
+    """Build joint Gaussians of random covariances and maps that differ in how n follows x and in
+    what z sees."""
     random = numpy.random.default_rng(seed)
     root, follow = random.normal(size=(2, dim, dim)) / math.sqrt(dim)
     through, direct = random.normal(size=(2, outputs, dim)) / math.sqrt(dim)
