@@ -94,7 +94,7 @@ FAMILIES = {
                   benched=10),
     "sta": Family(f"{_HERE}.spatial.sta", "spatial", label="STA", steps=100, tabled=False,
                   benched=10),
-    # Projections took twice the time of the passes (results/cifar10-small/standard/linf-100.json).
+    # Projections: assumed up to twice the time of the passes; less at full width (docs/speed.md).
     "fwa": Family(f"{_HERE}.wasserstein.projected", "transport", label="FWA-{steps}", passes=3,
                   **_TRANSPORT),
     "fwa-fw": Family(f"{_HERE}.wasserstein.frank_wolfe", "transport", label="FWA-FW-{steps}",
