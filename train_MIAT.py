@@ -16,9 +16,11 @@ dominates or the predictions collapse, and --alpha-ramp and --init make a gentle
 target_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both of the
 averaged network.
 """
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from utils.mi.names import estimator_files
 from utils.settings.command_line import parse
@@ -130,7 +132,7 @@ from utils.scripts import run_script
 from utils.training.estimators import load_estimators
 from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
-from utils.training.losses import LOSSES
+from utils.training.losses import LOSSES, AdversarialLoss
 from utils.training.optimisation import optimisation
 from utils.training.stages import Stage, check_classes, check_split, check_threat_model, need_files, open_stage
 
@@ -141,84 +143,124 @@ DOMINANT = 3
 COLLAPSED = 0.9  # the share of held-out images with one same predicted label that draws a warning
 
 
+@dataclass(frozen=True)
+class Method:
+    """The values that Equation 9 takes in one batch."""
+
+    defense: AdversarialLoss  # L_adv
+    beta: float
+    alpha: float
+    lam: float
+    selection: str
+    without: str | None
+    autocast: Callable  # () -> the context in which networks run
+
+
+class Objective(NamedTuple):
+    """L_all of a batch, what the log shows of it, its weighted parts, and the target's outputs at which they pull."""
+
+    loss: torch.Tensor
+    log: dict[str, torch.Tensor]
+    parts: dict[str, torch.Tensor]
+    outputs: tuple[torch.Tensor | None, torch.Tensor]
+
+
+def natural_loss(x, y, target, autocast) -> torch.Tensor:
+    """Compute CE(h(x), y), which the warm-up epochs minimise."""
+    with autocast():
+        logits = target(x)
+    return F.cross_entropy(gather(logits.float()), gather(y))
+
+
+def namid_objective(x, x_adv, y, target, natural_mi, adversarial_mi, method: Method) -> Objective:
+    """Compute L_all of NAMID (Equation 9) for images x, x_adv (N,3,H,W) in [0,1] and labels y (N,).
+
+    Each network runs once per distinct input: the target on x and on x~, in train mode; the local networks on the patterns;
+    the global networks on both outputs. The patterns carry no gradient. `gather`: where several processes share the batch,
+    each has a part of it here, and the loss is over all of it.
+    """
+    labels = gather(y)
+    with method.autocast():
+        logits, output = target(x, tap=natural_mi.representation)                             # h(x)
+        logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)                 # h(x~)
+        logits, logits_adv = gather(at_least_float32(logits)), gather(at_least_float32(logits_adv))
+        selected = patterns.select(logits, logits_adv, labels, method.selection)["W"]         # Eq. 6
+        natural = natural_adv = adversarial = adversarial_adv = None
+        if method.without != "natural":            # E_n(x; h(x)) and E_n(x; h(x~))
+            natural, natural_adv = mi_of(natural_mi, patterns.natural(x, x_adv), output, output_adv)
+        if method.without != "adversarial":        # E_a(n; h(x)) and E_a(n; h(x~))
+            adversarial, adversarial_adv = mi_of(adversarial_mi, patterns.adversarial(x, x_adv), output, output_adv)
+        terms = namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, method.lam, method.without)
+        mi_loss = sum(terms.values())                                                         # Eq. 8
+    adv_loss = method.defense(logits, logits_adv, labels, method.beta)
+    loss = adv_loss + method.alpha * mi_loss                                                  # Eq. 9
+    log = {"adv_loss": adv_loss, "mi_loss": mi_loss, "selected": selected.float().mean(),
+           **{f"mi_{name}": term for name, term in terms.items()}}
+    parts = {"adv": adv_loss, "mi": method.alpha * mi_loss,
+             **{f"mi_{name}": method.alpha * term for name, term in terms.items()}}
+    return Objective(loss, log, parts, (output, output_adv))
+
+
+def wmim_objective(x, x_adv, y, target, standard_mi, method: Method) -> Objective:
+    """Compute L_all of WMIM, L_adv - alpha mean E_s(x~; h(x~)): the baseline sees whole adversarial images and one estimator.
+    The target sees x only where L_adv does."""
+    labels, logits, output = gather(y), None, None
+    with method.autocast():
+        if method.defense.natural_pass:
+            logits, output = target(x, tap=standard_mi.representation)
+            logits = gather(at_least_float32(logits))
+        logits_adv, output_adv = target(x_adv, tap=standard_mi.representation)
+        logits_adv = gather(at_least_float32(logits_adv))
+        mi_loss = wmim(*mi_of(standard_mi, x_adv, output_adv))
+    adv_loss = method.defense(logits, logits_adv, labels, method.beta)
+    loss = adv_loss + method.alpha * mi_loss
+    parts = {"adv": adv_loss, "mi": method.alpha * mi_loss}
+    return Objective(loss, {"adv_loss": adv_loss, "mi_loss": mi_loss}, parts, (output, output_adv))
+
+
 def mi_of(estimator, pattern, *outputs):
-    """The MI of the patterns with each of the outputs of the target. The patterns carry no gradient, and their encoding, the
-    largest tensor of a step, is gone when this returns."""
+    """Compute the MI of the patterns with each of the outputs of the target, (N,) each. The patterns carry no gradient, and
+    their encoding, the largest tensor of a step, is gone when this returns."""
     with torch.no_grad():
         local = estimator.encode_pattern(pattern)
     encoded = estimator.encode_output(torch.cat(outputs))  # at once: in eval mode samples do not touch each other
     return estimator.mi(local, encoded).chunk(len(outputs))
 
 
-def namid_terms(x, x_adv, output, output_adv, selected, natural_mi, adversarial_mi, settings) -> dict[str, torch.Tensor]:
-    """The terms of Equation 8 by name; their sum is L_mi."""
-    natural = natural_adv = adversarial = adversarial_adv = None
-    if settings.without != "natural":            # E_n(x; h(x)) and E_n(x; h(x~))
-        natural, natural_adv = mi_of(natural_mi, patterns.natural(x, x_adv), output, output_adv)
-    if settings.without != "adversarial":        # E_a(n; h(x)) and E_a(n; h(x~))
-        adversarial, adversarial_adv = mi_of(adversarial_mi, patterns.adversarial(x, x_adv), output, output_adv)
-    return namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, settings.lam, settings.without)
-
-
 def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, settings, compute, steps_per_epoch,
          perturbation=None):
-    """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,), Equation 9; and what the record shows of it.
-
-    Each network runs once per distinct input: the target on x and on x~ (train mode, two passes; WMIM with cross-entropy has no
-    use for x), the local networks on the patterns, the global networks on both outputs. With weight perturbation, all but the
-    attack runs once more, on the moved weights. For WMIM, natural_mi is its E_s and adversarial_mi None. `gather`: where
-    several processes share the batch, each has a part of x and y here and takes the loss over all of it.
-    """
+    """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and what the log shows of it. With weight perturbation the
+    objective is computed twice, the second time at the moved weights. For WMIM, natural_mi is its E_s."""
     if epoch < settings.warmup_epochs:
-        with compute.autocast():
-            logits = target(x)
-        return F.cross_entropy(gather(logits.float()), gather(y)), {}
-
-    defense, attack, namid = LOSSES[settings.adv_loss], settings.attack, settings.mi_loss == "namid"
-    alpha = alpha_at(settings, epoch + index / steps_per_epoch)
+        return natural_loss(x, y, target, compute.autocast), {}
+    attack, defense = settings.attack, LOSSES[settings.adv_loss]
     with compute.autocast():
         x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
                     generator=generator)
-    labels = gather(y)
-
-    def objective():
-        """At the weights that the target has now: L_all, what the record shows, what pulls at the outputs, and the outputs."""
-        logits = output = None
-        with compute.autocast():
-            if namid or defense.natural_pass:
-                logits, output = target(x, tap=natural_mi.representation)
-                logits = gather(at_least_float32(logits))
-            logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)
-            logits_adv = gather(at_least_float32(logits_adv))
-            if namid:
-                selected = patterns.select(logits, logits_adv, labels, settings.selection)["W"]         # Eq. 6
-                parts = namid_terms(x, x_adv, output, output_adv, selected, natural_mi, adversarial_mi, settings)
-                mi_loss = sum(parts.values())                                                           # Eq. 8
-                logged = {"selected": selected.float().mean(), **{f"mi_{name}": part for name, part in parts.items()}}
-            else:
-                parts, mi_loss, logged = {}, wmim(*mi_of(natural_mi, x_adv, output_adv)), {}            # E_s(x~; h(x~))
-        adv_loss = defense(logits, logits_adv, labels, settings.beta)
-        pulls = {"adv": adv_loss, "mi": alpha * mi_loss, **{f"mi_{name}": alpha * part for name, part in parts.items()}}
-        loss = adv_loss + alpha * mi_loss                                                               # Eq. 9
-        return loss, {"adv_loss": adv_loss, "mi_loss": mi_loss, **logged}, pulls, (output, output_adv)
-
+    alpha = alpha_at(settings, epoch + index / steps_per_epoch)
+    method = Method(defense, settings.beta, alpha, settings.lam, settings.selection, settings.without, compute.autocast)
+    if settings.mi_loss == "namid":
+        objective = partial(namid_objective, x, x_adv, y, target, natural_mi, adversarial_mi, method)
+    else:
+        objective = partial(wmim_objective, x, x_adv, y, target, natural_mi, method)
     if perturbation and epoch >= settings.weights.awp_warmup:
-        perturbation.ascend(lambda: objective()[0])
-    loss, logged, pulls, outputs = objective()
-    if index % -(-steps_per_epoch // LOOKS) == 0:
-        logged |= {f"gradient_{name}": gradient_norm(pull, outputs) for name, pull in pulls.items()}
-    return loss, logged
+        perturbation.ascend(lambda: objective().loss)
+    found = objective()
+    if index % -(-steps_per_epoch // LOOKS):
+        return found.loss, found.log
+    gradients = {f"gradient_{name}": gradient_norm(part, found.outputs) for name, part in found.parts.items()}
+    return found.loss, found.log | gradients
 
 
 def alpha_at(settings: Settings, epoch: float) -> float:
-    """alpha after `epoch` epochs, a whole or broken number: linear from 0 over --alpha-ramp epochs after the warm-up."""
+    """Return alpha after `epoch` epochs, a whole or broken number: linear from 0 over --alpha-ramp epochs after the warm-up."""
     if settings.alpha_ramp == 0:
         return settings.alpha
     return settings.alpha * min(1.0, max(0.0, epoch - settings.warmup_epochs) / settings.alpha_ramp)
 
 
 def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """The Euclidean norm of the gradient of `loss` in the target's natural and adversarial outputs together."""
+    """Compute the Euclidean norm of the gradient of `loss` in the target's natural and adversarial outputs together."""
     if not loss.requires_grad:
         return torch.zeros_like(loss)
     outputs = [output for output in outputs if output is not None]
@@ -228,7 +270,7 @@ def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> torc
 
 
 def warnings(row: dict) -> list[str]:
-    """What is suspect in a row of the record."""
+    """Say what is suspect in a row of the log."""
     found = []
     ratio = row.get("gradient_mi", 0) / max(row.get("gradient_adv", 1), 1e-12)
     if ratio > DOMINANT:

@@ -36,7 +36,7 @@ def without_paths(words: list[str]) -> list[str]:
 
 
 def _of_training(graph, node) -> str | None:
-    said, given = read(node.folder / "options.json"), options(node.words)
+    said, given = read(node.folder / "settings.json"), options(node.words)
     if not isinstance(said.get("command"), str):
         return None
     try:

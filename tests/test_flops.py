@@ -73,7 +73,7 @@ def test_a_namid_step_with_one_estimator_costs_at_most_1_17_adversarial_training
 
 @pytest.mark.parametrize("batch, printed", [(32, 1.184), (256, 1.203), (1024, 1.266)])
 def test_a_namid_step_costs_what_the_documents_print_for_its_batch(networks, batch, printed):
-    """Hold the figures of README and docs/speed.md. Above 32 images the excess is that of the
+    """Hold the figures of docs/results.md and docs/speed.md. Above 32 images the excess is that of the
     N x N x L scores (64 locations): 2 estimators, 2 outputs, value and gradient."""
     several = SimpleNamespace(**vars(networks) | {
         "x": torch.empty(batch, 3, 32, 32), "y": torch.empty(batch, dtype=torch.int64)})

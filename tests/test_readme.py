@@ -1,5 +1,7 @@
-"""Every command in the README and in the scripts' docstrings runs, on tiny data; its links lead somewhere; the demo works."""
+"""The commands of the README, of docs/training.md, docs/evaluation.md and of the scripts' docstrings run on
+tiny data; the links of all pages lead somewhere; the demo works."""
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, succeed
 
-README = (ROOT / "README.md").read_text()
+LINKED = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 TINY = {"train_standard.py": "--width 4 --epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1",
         "train_MI_estimator.py": "--epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --n-units 8",
         "train_MI_estimator_only_max.py": "--epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --n-units 8",
@@ -17,64 +19,131 @@ TINY = {"train_standard.py": "--width 4 --epochs 1 --batch-size 16 --num-steps 1
         "test_comparison.py": "--limit-test 4"}
 
 
+def read(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
 def shell_commands(text: str) -> list[list[str]]:
-    """The words of each `python SCRIPT ...` line, without its comment."""
-    lines = [line.strip() for line in text.splitlines()]
+    """List the words of each `python SCRIPT ...` command, without its comment. A line that ends in a backslash
+    is joined to the next."""
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
     return [shlex.split(line, comments=True) for line in lines if re.match(r"(\.venv/bin/)?python \w+\.py", line)]
 
 
+class Place:
+    """A folder with four arrays shaped as CIFAR-10 that stands for runs/, my_data and datasets/ in the commands.
+
+    A command that ran once is not run again: pages and docstrings share many.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.trained = {}  # {name of --model-dir: the command that trained it}
+        self.evaluated = set()
+        random = np.random.RandomState(0)
+        for split, n in (("train", 60), ("test", 20)):
+            np.save(folder / f"{split}_images.npy", random.randint(0, 256, (n, 32, 32, 3)).astype(np.uint8))
+            np.save(folder / f"{split}_labels.npy", np.arange(n) % 10)
+
+    def text(self, text: str) -> str:
+        """Put the folder's paths into a command's word or a file's text."""
+        return text.replace("runs/", f"{self.folder}/runs/").replace("my_data", str(self.folder))
+
+    def run(self, words: list[str]) -> None:
+        """Run a command, with options that make it short where it does not give them itself."""
+        command = words[1:]
+        if command[0] == "test_comparison.py":
+            if tuple(command) not in self.evaluated:
+                self.evaluated.add(tuple(command))
+                self._evaluate(command)
+            return
+        at = command.index("--model-dir") + 1
+        name = command[at]
+        if self.trained.setdefault(name, command) != command:  # the name is taken by other settings
+            command = [*command[:at], f"{name}-{len(self.trained)}", *command[at + 1:]]
+            self.trained[command[at]] = command
+        elif (self.folder / name).exists():
+            return
+        given = self._shortened(command)
+        if "--data-dir" not in given and "digits" not in given:
+            given += ["--data-dir", str(self.folder)]
+        succeed(command[0], *given)
+
+    def _evaluate(self, command: list[str]) -> None:
+        given = [re.sub(r"^(none,fgsm,|none,|)pgd-40$", r"\1pgd-2", word) for word in self._shortened(command)]
+        if "--model-dir" not in given:
+            given += ["--data-dir", str(self.folder)]
+        succeed(command[0], *given, "--restart")
+
+    def _shortened(self, command: list[str]) -> list[str]:
+        given = [self.text(word) for word in command[1:]]
+        tiny = TINY[command[0]].split()
+        for option, value in zip(tiny[::2], tiny[1::2]):
+            if option not in given:
+                given += [option, value]
+        return given
+
+
 @pytest.fixture(scope="module")
-def arrays(tmp_path_factory):
-    """Four arrays shaped as CIFAR-10, and the folder that the commands' runs/ becomes."""
-    folder = tmp_path_factory.mktemp("readme")
-    random = np.random.RandomState(0)
-    for split, n in (("train", 60), ("test", 20)):
-        np.save(folder / f"{split}_images.npy", random.randint(0, 256, (n, 32, 32, 3)).astype(np.uint8))
-        np.save(folder / f"{split}_labels.npy", np.arange(n) % 10)
-    return folder
+def place(tmp_path_factory):
+    """A place in which the README's stages have run, in their order."""
+    place = Place(tmp_path_factory.mktemp("readme"))
+    for words in shell_commands(read("README.md")):
+        place.run(words)
+    return place
 
 
-def run(words: list[str], folder) -> None:
-    """The command, its runs/ and data in `folder`, with options that make it short where it does not give them itself."""
-    script, given = words[1], [word.replace("runs/", f"{folder}/runs/").replace("my_data", str(folder)) for word in words[2:]]
-    tiny = TINY[script].split()
-    for option, value in zip(tiny[::2], tiny[1::2]):
-        if option not in given:
-            given += [option, value]
-    if script != "test_comparison.py" and "--data-dir" not in given and "digits" not in given:
-        given += ["--data-dir", str(folder)]
-    if script == "test_comparison.py":
-        given = [word.replace("pgd-40", "pgd-2") for word in given] + ["--restart"]
-        given += [] if "--model-dir" in given else ["--data-dir", str(folder)]
-    succeed(script, *given)
+def test_the_readme_has_the_four_stages_in_their_order(place):
+    stages = ["train_standard.py", "train_MI_estimator.py", "train_MIAT.py", "test_comparison.py"]
+    assert [words[1] for words in shell_commands(read("README.md"))] == stages
+    rows = json.loads((place.folder / "runs/namid/results.json").read_text())["attacks"]
+    assert list(rows) == ["none", "fgsm", "pgd-2"]
 
 
-def test_the_readmes_commands_run_in_their_order(arrays):
-    commands = shell_commands(README)
-    assert [words[1] for words in commands] == ["train_standard.py", "train_MI_estimator.py", "train_MIAT.py", "test_comparison.py",
-                                                "train_standard.py"]
+def test_the_commands_of_docs_training_run(place):
+    commands = shell_commands(read("docs/training.md"))
+    assert {words[1] for words in commands} == set(TINY)
     for words in commands:
-        run(words, arrays)
+        place.run(words)
+
+
+def test_the_commands_of_docs_evaluation_run(place, monkeypatch):
+    """And so does the file that the page shows beside them, a user's own network."""
+    page = read("docs/evaluation.md")
+    name, text = re.search(r"```python\n# (\w+\.py)\n(.*?)```", page, re.S).groups()
+    (place.folder / name).write_text(place.text(text))
+    monkeypatch.syspath_prepend(place.folder)
+    for words in shell_commands(page):
+        place.run(words)
+    found = {path.name for path in (place.folder / "runs").rglob("*") if path.is_file()}
+    assert {"black.json", "pgd.npz", "given.json", "sweep-sweep.csv", "other.json", "factory.json"} <= found
 
 
 @pytest.mark.parametrize("script", [name for name in TINY if name != "test_comparison.py"])
-def test_the_commands_of_a_scripts_docstring_run(script, arrays):
-    if not (arrays / "runs/estimators").exists():
-        for words in shell_commands(README)[:2]:
-            run(words, arrays)
-    commands = shell_commands(ast.get_docstring(ast.parse((ROOT / script).read_text())))
+def test_the_commands_of_a_scripts_docstring_run(script, place):
+    commands = shell_commands(ast.get_docstring(ast.parse(read(script))))
     assert commands and all(words[1] == script for words in commands)
-    for i, words in enumerate(commands):
-        # each into a folder of its own: another command may have used the one it names with other settings
-        words = [f"{word}-{script}-{i}" if before == "--model-dir" else word for before, word in zip(["", *words], words)]
-        run(words, arrays)
+    for words in commands:
+        place.run(words)
 
 
-def test_the_readmes_links_and_files_exist():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("http") or (ROOT / link).exists(), link
-    for path in re.findall(r"`((?:docs|tests|models|utils|data|results)/[\w./-]*)`", README):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", LINKED)
+def test_the_links_and_files_of_a_page_exist(page):
+    text = read(page)
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link
+    if page == "docs/ablations.md":
+        return  # it names files that its reader makes
+    for path in re.findall(r"`((?:docs|tests|models|utils|data|results)/[\w./-]*)`", text):
+        pattern = re.sub("SETTING|SEED", "*", path)
+        assert list(ROOT.glob(pattern)), path
+
+
+def test_the_readme_is_one_page_and_every_page_is_in_the_index():
+    lines = read("README.md").splitlines()
+    assert len(lines) <= 110 and max(map(len, lines)) <= 100
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in read("docs/README.md"), page.name
 
 
 def test_run_without_or_with_a_wrong_word_says_how():

@@ -9,12 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.batches import Batches
 
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal", "aten.masked_select")
-# Of utils.training: at the end of an epoch, or once in ten minutes. Of utils.averaging: its count of steps is on the CPU.
-MAY_WAIT = ("finite", "save", "evaluate", "get", "state", "update")
+# Of the loop: at the end of an epoch, or once in ten minutes. Of the averaged weights: their count of steps is on the CPU.
+MAY_WAIT = ("_check_finite", "_save", "evaluate", "get", "state", "update")
+# What happens between the beginning and the end of an epoch: Loop.batches, and the step functions of scripts and Loop.
+IN_AN_EPOCH = ("batches", "step")
 
 
 class Waits(TorchDispatchMode):
-    """Notes operations that would wait for an accelerator, where `fit` calls them between the beginning and the end of an epoch."""
+    """Notes operations that would wait for an accelerator, that a training makes between the beginning and the end of an epoch."""
 
     def __init__(self):
         super().__init__()
@@ -22,7 +24,7 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         names = [frame.name for frame in traceback.extract_stack()]
-        if "fit" in names and not set(MAY_WAIT) & set(names):
+        if set(IN_AN_EPOCH) & set(names) and not set(MAY_WAIT) & set(names):
             self.steps += str(function).startswith("aten.convolution")
             if str(function).startswith(WAITS) and all(arg.numel() for arg in args if isinstance(arg, torch.Tensor)):
                 self.found.append((str(function), names[-4:]))

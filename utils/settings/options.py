@@ -83,7 +83,7 @@ class Data:
     dataset: Dataset = "cifar10"
     """The data set."""
     data_dir: Path = Path("datasets")
-    """Where it is or is downloaded to: the set's own files, or four .npy arrays (README, "Your own data")."""
+    """Where it is or is downloaded to: the set's own files, or four .npy arrays (docs/training.md, "Your own data")."""
     limit_train: Count = None
     """Only the first N training images, for a short run."""
     limit_test: Count = None
