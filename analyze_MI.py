@@ -138,13 +138,15 @@ from utils.evaluation.networks import load_network
 from utils.evaluation.results import wilson
 from utils.evaluation.threat import threat_model
 from utils.mi.diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
-from utils.mi.gaussians import CRITICS, Study, plot_study, theorem1_cases
+from utils.mi.gaussians import CRITICS, Study, plot_study
 from utils.mi.names import BOUNDS, estimator_files
+from utils.mi.theorem1 import theorem1_cases
+from utils.mi.values import PAIRS
 from utils.plots import table
 from utils.provenance import git_commit
 from utils.scripts import run_script
 from utils.training.estimators import load_estimators
-from utils.training.held_out import PAIRS, examples
+from utils.training.held_out import examples
 from utils.training.stages import check_classes
 
 

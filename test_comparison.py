@@ -178,8 +178,7 @@ class Settings:
         own_step = {} if self.step_size is None else {"step_size": self.step_size}
         names = registry.COLUMNS.get(self.attacks) or self.attacks.split(",")
         specs = [registry.parse(name, norm) for name in names]
-        stepped = ("bim", "pgd", "mim", "tidim")
-        return {spec.name: own_step if spec.family in stepped else {} for spec in specs}
+        return {spec.name: own_step if spec.takes_step_size else {} for spec in specs}
 
 
 if __name__ == "__main__":

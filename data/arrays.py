@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
-from data import DATASETS
+from data.names import DATASETS
 
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 

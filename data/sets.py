@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from common.errors import InputError
 from common.locks import held
-from data import DATASETS, arrays
+from data import arrays
+from data.names import DATASETS
 
 
 @dataclass(frozen=True, eq=False)

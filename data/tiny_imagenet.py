@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import InputError
-from data import DATASETS
+from data.names import DATASETS
 
 
 def read(folder: Path):

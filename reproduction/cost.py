@@ -11,6 +11,7 @@ from common.errors import InputError
 from data import arrays
 from reproduction.plan import ROOT, Graph, Node
 from reproduction.run import recorded
+from utils.attacks import registry
 from utils.settings.command_line import parse
 
 # Images to train on and to test on, where the whole set is read.
@@ -20,20 +21,15 @@ SIZES = {"digits": (1400, 397), "mnist": (60000, 10000), "cifar10": (50000, 1000
 # much again, a forward pass alone half of it (tests/test_flops.py counts them).
 TRAIN, FORWARD = 1.5, 0.5
 STANDING = 0.4  # the share of the images that an attack has to work on to its end: assumed
-# Passes for an image that stands to the end: as many as the name says, but for AutoAttack, 2,000
-# and 6,000 queries more, CW, four searches, and FWA, whose projections are assumed to take up to
-# twice the time of its passes (less at full width: docs/speed.md).
-PASSES = {"none": FORWARD, "aa": 2000 + 6000 * FORWARD, "tidim": 40}
-FACTORS = {"pgd": 1, "ddn": 1, "cw": 4, "fwa": 3}
 
 HOW = ("Estimates: the mean of recorded times where the same run was made for another seed or before; else images x passes x "
        f"the time of one pass, measured just now on this machine, with {STANDING:.0%} of the images standing to an attack's end.")
 
 
 def passes(attack: str) -> float:
-    """Passes that `attack` needs for an image that stands."""
-    family, _, steps = attack.partition("-")
-    return PASSES[attack] if attack in PASSES else FACTORS[family] * int(steps)
+    """Count the passes that `attack` needs for an image that is robust."""
+    spec = registry.parse(attack)
+    return spec.restarts * (spec.steps or 1) * (spec.passes + spec.queries * FORWARD)
 
 
 def sizes(dataset: str, directory) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from common.files import write_text
 from reproduction import intervals, warned
 from reproduction.plan import DEFENSES, RADAR, VARIANTS, Graph
 from reproduction.provenance import listed
-from reproduction.tables import LABELS, Cell, caption, cell
+from reproduction.tables import Cell, caption, cell
 from reproduction.warned import Warned
+from utils.attacks import registry
 from utils.plots import COLOURS, STYLES, plt
 
 HATCHES = ["", "//", "..", "xx", "--"]
@@ -97,7 +98,7 @@ def figure2(graph: Graph):
         axis.plot([*angles, angles[0]], [*radii, radii[0]], label=label, color=COLOURS[i], linestyle=STYLES[i], marker="os^"[i])
     axis.set_theta_offset(math.pi / 2)
     axis.set_theta_direction(-1)
-    axis.set_xticks(angles, [LABELS[attack] for attack in RADAR])
+    axis.set_xticks(angles, [registry.parse(attack).label for attack in RADAR])
     axis.tick_params(axis="x", pad=12)
     axis.set_rlabel_position(180 / len(RADAR))
     axis.set_title("MI (nats), smallest value at 0", fontsize=10)
@@ -168,7 +169,7 @@ def accuracies(graph: Graph, runs: dict[str, str], attacks: tuple[str, ...], wha
         bars(axis, i, len(runs), heights, [list(side) for side in zip(*map(whiskers, chosen))], label,
              [each.state for each in chosen])
     images = {attack: sorted({n for run in runs for n in cells[run, attack].images}) for attack in attacks}
-    axis.set_xticks(range(len(attacks)), [f"{LABELS[attack]}\nn = {listed(images[attack])}" for attack in attacks])
+    axis.set_xticks(range(len(attacks)), [f"{registry.parse(attack).label}\nn = {listed(images[attack])}" for attack in attacks])
     axis.set(ylabel="accuracy (%)", ylim=(0, 100))
     figure.legend(loc="outside lower center", fontsize=8, ncols=2 if len(runs) > 2 else len(runs))
     rows = []

@@ -14,8 +14,6 @@ from reproduction.scales import SCALES
 from reproduction.warned import Note, Warned
 from utils.attacks import registry
 
-LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
-          "pgd-10": "PGD-10", "fwa-10": "FWA-10"}
 NORMS = {"linf": "Linf", "l2": "L2"}
 COVERS = ("An interval over one seed covers other test images, not other trainings; one over "
           "several seeds covers both.")
@@ -112,8 +110,9 @@ class Half:
     def heading(self, number: int, epsilon: float) -> str:
         """Of a column: the attack, how it is counted, and the number of images."""
         attack, anywhere = self.columns[number]
-        text, images = LABELS[attack], sorted({n for each in self.column(number).values() for n in each.images})
-        if registry.parse(attack).kind == "minimum-norm":
+        spec, images = registry.parse(attack), sorted({n for each in self.column(number).values() for n in each.images})
+        text = spec.label
+        if spec.kind == "minimum-norm":
             text += ", any norm" if anywhere else f", within {epsilon:g}"
         return text + (f" (n = {listed(images)})" if images else "")
 
@@ -269,7 +268,8 @@ def orders(part: dict) -> tuple[list[str], list[list[str]]]:
         return each["verdict"] if each["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(
             each["difference"], *each["interval"])
 
-    header = ["comparison", "", *(LABELS[column["attack"]] + ", any norm" * column["anywhere"] for column in part["orders"])]
+    header = ["comparison", "", *(registry.parse(column["attack"]).label + ", any norm" * column["anywhere"]
+                                  for column in part["orders"])]
     rows = []
     for comparisons in zip(*(column["comparisons"] for column in part["orders"])):
         if any(each["difference"] is not None for each in comparisons):

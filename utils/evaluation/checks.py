@@ -12,7 +12,6 @@ from utils.attacks.projected_gradient import frozen, l2_norm
 from utils.attacks.registry import Spec
 from utils.evaluation.counting import UNSEEN, Evaluation
 
-ITERATIVE = ("bim", "pgd", "mim", "tidim", "fwa", "fwa-fw")  # families whose steps can be too few
 
 
 def of_network(evaluation: Evaluation, sample: int = 64) -> list[str]:
@@ -118,7 +117,7 @@ def of_attack(evaluation: Evaluation, name: str, settings: dict) -> list[str]:
             f"{name}: returned {row['outside']} images with pixels outside [0,1], or that are "
             "no numbers; they were cut to it before they were judged: the attack is broken"
         )
-    if spec.family in ITERATIVE and "r" in row["standing"]:
+    if spec.climbs and "r" in row["standing"]:
         found += _of_convergence(evaluation, spec, settings)
     return found
 
@@ -133,7 +132,7 @@ def _of_convergence(
     x = evaluation.images[chosen].to(device).float() / 255
     y = evaluation.labels[chosen].to(device)
     norm, epsilon = evaluation.threat.norm, evaluation.threat.epsilon
-    options = dict(settings, index=chosen) if spec.family == "tidim" else settings
+    options = dict(settings, index=chosen) if spec.takes_index else settings
 
     def loss(steps):
         """Return the loss after an attack of so many steps."""
@@ -212,5 +211,5 @@ def of_order(rows: dict[str, dict]) -> dict[str, list[str]]:
 
 def _is_strong(spec: Spec) -> bool:
     """Decide whether an attack is one that no one-step or black-box attack should beat."""
-    weak = spec.one_step or spec.black_box or spec.family == "aa"
+    weak = spec.one_step or spec.black_box or bool(spec.parts)
     return spec.kind == "bounded" and not weak and (spec.steps or 10) >= 10

@@ -179,7 +179,7 @@ class Evaluation:
             return "its images were not kept"
         if "settings" not in row:
             partial = len(row["standing"]) < len(self.labels)
-            changed = task.spec.family in registry.CHANGED
+            changed = task.spec.changed
             return "its settings are not known" if partial or changed else None
         other = other_settings(row["settings"], settings)
         return f"it was made with other settings: {other}" if other else None
@@ -234,7 +234,7 @@ class Evaluation:
         options = dict(task.options)
         if self.rounded and task.spec.restarts > 1:
             options["rounded"] = True
-        if task.spec.family == "tidim":
+        if task.spec.takes_index:
             options["index"] = first + chosen.cpu()
         if task.spec.random:
             options["seed"] = mix(self.seed, number) % 2**31

@@ -1,6 +1,5 @@
 """What a stage measures on held-out images after an epoch: accuracies and mutual information, over samples."""
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 
@@ -9,27 +8,7 @@ from utils import distributed
 from utils.attacks.projected_gradient import frozen, pgd
 from utils.devices import Compute
 from utils.mi import patterns
-
-PAIRS = {  # column of the record -> (which estimator, which output); paper, section 3
-    "natural_mi_of_natural": ("natural", "output"),
-    "natural_mi_of_adversarial": ("natural", "output_adv"),
-    "adversarial_mi_of_natural": ("adversarial", "output"),
-    "adversarial_mi_of_adversarial": ("adversarial", "output_adv"),
-}
-
-
-@dataclass
-class Examples:
-    """A batch of images with what a target says of them: x, x_adv (N,3,H,W) in [0,1]; labels y (N,); logits (N,C); and the
-    representation that the estimators see."""
-
-    x: torch.Tensor
-    y: torch.Tensor
-    x_adv: torch.Tensor
-    logits: torch.Tensor
-    logits_adv: torch.Tensor
-    output: torch.Tensor
-    output_adv: torch.Tensor
+from utils.mi.values import Examples, mi_values
 
 
 def examples(target: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, settings, compute: Compute,
@@ -82,20 +61,6 @@ def held_out(batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]
         values[name] = total / count if count else None
         if name.endswith("_W"):
             values[f"{name}_deviation"] = max(squares / count - (total / count)**2, 0.0)**0.5 if count else None
-    return values
-
-
-@torch.no_grad()
-def mi_values(batch: Examples, estimators: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
-    """{name in PAIRS: MI of each sample (N,), in nats}; the estimators run in eval mode, the negatives are the batch's."""
-    values = {}
-    pattern = {"natural": patterns.natural(batch.x, batch.x_adv), "adversarial": patterns.adversarial(batch.x, batch.x_adv)}
-    for kind, estimator in estimators.items():
-        with frozen(estimator):
-            local = estimator.encode_pattern(pattern[kind])
-            for name, (which, output) in PAIRS.items():
-                if which == kind:
-                    values[name] = estimator.mi(local, estimator.encode_output(getattr(batch, output)))
     return values
 
 
