@@ -13,7 +13,6 @@ from utils.attacks.registry import Spec
 from utils.evaluation.counting import UNSEEN, Evaluation
 
 
-
 def of_network(evaluation: Evaluation, sample: int = 64) -> list[str]:
     """Warn of outputs and gradients of the network that mislead attacks, seen on a few images.
 
