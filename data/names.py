@@ -1,13 +1,14 @@
-"""What is known of each data set by its name, before it is read. Imports neither torch nor NumPy."""
+"""What is known of each data set before it is read. Imports neither torch nor NumPy."""
+
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of a named set before it is read. None: the data say it.
+    """State what is known of a named set before it is read. None: the data say it.
 
-    Augmentation is the paper's (random crop with padding 4, horizontal flip) wherever a mirrored and shifted image
-    keeps its label.
+    Augmentation is the paper's (random crop with padding 4, horizontal flip) wherever a mirrored
+    and shifted image keeps its label.
     """
 
     description: str
@@ -18,9 +19,12 @@ class Spec:
     flip: bool  # mirror horizontally with probability 1/2
 
 
-# A mirrored digit is another sign, so sets of digits are not flipped; the smaller images are also shifted less.
+# A mirrored digit is another sign, so sets of digits are not flipped; the smaller images are also
+# shifted less.
 DATASETS = {
-    "digits": Spec("1,797 handwritten digits of scikit-learn, no download", 10, 16, 8, padding=1, flip=False),
+    "digits": Spec(
+        "1,797 handwritten digits of scikit-learn, no download", 10, 16, 8, padding=1, flip=False
+    ),
     "mnist": Spec("70,000 handwritten digits", 10, 32, 28, padding=2, flip=False),
     "cifar10": Spec("60,000 photographs, 10 classes", 10, 32, 32, padding=4, flip=True),
     "cifar100": Spec("60,000 photographs, 100 classes", 100, 32, 32, padding=4, flip=True),

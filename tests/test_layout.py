@@ -25,7 +25,10 @@ CIRCLES = {
 def modules() -> dict[str, ast.Module]:
     """Parse the product code: {dotted name: tree}."""
     found = {}
-    for path in [*ROOT.glob("*.py"), *(p for each in FOLDERS for p in ROOT.glob(f"{each}/**/*.py"))]:
+    for path in [
+        *ROOT.glob("*.py"),
+        *(p for each in FOLDERS for p in ROOT.glob(f"{each}/**/*.py")),
+    ]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text())
     return found
