@@ -16,6 +16,7 @@ dominates or the predictions collapse, and --alpha-ramp and --init make a gentle
 target_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both of the
 averaged network.
 """
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +42,10 @@ from utils.settings.options import (
     need,
 )
 
-ESTIMATOR_DIR = {"namid": Path("runs/estimators"), "wmim": Path("runs/estimators_max")}  # what stage 2 writes
+ESTIMATOR_DIR = {
+    "namid": Path("runs/estimators"),
+    "wmim": Path("runs/estimators_max"),
+}  # what stage 2 writes
 ALPHA = {"namid": 5.0, "wmim": 0.1}  # the paper's; ours, for the paper names none
 
 
@@ -98,8 +102,12 @@ class Settings(StageSettings):
     def check(self) -> None:
         if self.mi_loss == "wmim":
             for option in ("lam", "without", "pre_local_a", "pre_global_a"):
-                need(not getattr(self, option), option, getattr(self, option),
-                     "is of NAMID; leave it out with --mi-loss wmim, which takes the natural estimator as it is")
+                need(
+                    not getattr(self, option),
+                    option,
+                    getattr(self, option),
+                    "is of NAMID; leave it out with --mi-loss wmim, which takes the natural estimator as it is",
+                )
             self.lam = 0.0
         self.lam = 0.1 if self.lam is None else self.lam
         self.alpha = ALPHA[self.mi_loss] if self.alpha is None else self.alpha
@@ -111,7 +119,10 @@ class Settings(StageSettings):
 
     def estimator_files(self) -> dict[str, Path]:
         """The files of the estimators, four or the natural one's two, by their options."""
-        files = estimator_files(self.estimator_dir or ESTIMATOR_DIR[self.mi_loss], "na" if self.mi_loss == "namid" else "n")
+        files = estimator_files(
+            self.estimator_dir or ESTIMATOR_DIR[self.mi_loss],
+            "na" if self.mi_loss == "namid" else "n",
+        )
         return {option: getattr(self, option) or path for option, path in files.items()}
 
 
@@ -134,7 +145,14 @@ from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
 from utils.training.losses import LOSSES, AdversarialLoss
 from utils.training.optimisation import optimisation
-from utils.training.stages import Stage, check_classes, check_split, check_threat_model, need_files, open_stage
+from utils.training.stages import (
+    Stage,
+    check_classes,
+    check_split,
+    check_threat_model,
+    need_files,
+    open_stage,
+)
 
 LOOKS = 10  # steps of an epoch, at most, whose gradients are measured part by part
 # How many times L_adv's gradient alpha L_mi's may be before a warning: in results/cifar10-small it was 0.7 to 1.9 times in
@@ -181,23 +199,34 @@ def namid_objective(x, x_adv, y, target, natural_mi, adversarial_mi, method: Met
     """
     labels = gather(y)
     with method.autocast():
-        logits, output = target(x, tap=natural_mi.representation)                             # h(x)
-        logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)                 # h(x~)
+        logits, output = target(x, tap=natural_mi.representation)  # h(x)
+        logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)  # h(x~)
         logits, logits_adv = gather(at_least_float32(logits)), gather(at_least_float32(logits_adv))
-        selected = patterns.select(logits, logits_adv, labels, method.selection)["W"]         # Eq. 6
+        selected = patterns.select(logits, logits_adv, labels, method.selection)["W"]  # Eq. 6
         natural = natural_adv = adversarial = adversarial_adv = None
-        if method.without != "natural":            # E_n(x; h(x)) and E_n(x; h(x~))
+        if method.without != "natural":  # E_n(x; h(x)) and E_n(x; h(x~))
             natural, natural_adv = mi_of(natural_mi, patterns.natural(x, x_adv), output, output_adv)
-        if method.without != "adversarial":        # E_a(n; h(x)) and E_a(n; h(x~))
-            adversarial, adversarial_adv = mi_of(adversarial_mi, patterns.adversarial(x, x_adv), output, output_adv)
-        terms = namid_parts(natural, natural_adv, adversarial, adversarial_adv, selected, method.lam, method.without)
-        mi_loss = sum(terms.values())                                                         # Eq. 8
+        if method.without != "adversarial":  # E_a(n; h(x)) and E_a(n; h(x~))
+            adversarial, adversarial_adv = mi_of(
+                adversarial_mi, patterns.adversarial(x, x_adv), output, output_adv
+            )
+        terms = namid_parts(
+            natural, natural_adv, adversarial, adversarial_adv, selected, method.lam, method.without
+        )
+        mi_loss = sum(terms.values())  # Eq. 8
     adv_loss = method.defense(logits, logits_adv, labels, method.beta)
-    loss = adv_loss + method.alpha * mi_loss                                                  # Eq. 9
-    log = {"adv_loss": adv_loss, "mi_loss": mi_loss, "selected": selected.float().mean(),
-           **{f"mi_{name}": term for name, term in terms.items()}}
-    parts = {"adv": adv_loss, "mi": method.alpha * mi_loss,
-             **{f"mi_{name}": method.alpha * term for name, term in terms.items()}}
+    loss = adv_loss + method.alpha * mi_loss  # Eq. 9
+    log = {
+        "adv_loss": adv_loss,
+        "mi_loss": mi_loss,
+        "selected": selected.float().mean(),
+        **{f"mi_{name}": term for name, term in terms.items()},
+    }
+    parts = {
+        "adv": adv_loss,
+        "mi": method.alpha * mi_loss,
+        **{f"mi_{name}": method.alpha * term for name, term in terms.items()},
+    }
     return Objective(loss, log, parts, (output, output_adv))
 
 
@@ -223,24 +252,58 @@ def mi_of(estimator, pattern, *outputs):
     their encoding, the largest tensor of a step, is gone when this returns."""
     with torch.no_grad():
         local = estimator.encode_pattern(pattern)
-    encoded = estimator.encode_output(torch.cat(outputs))  # at once: in eval mode samples do not touch each other
+    encoded = estimator.encode_output(
+        torch.cat(outputs)
+    )  # at once: in eval mode samples do not touch each other
     return estimator.mi(local, encoded).chunk(len(outputs))
 
 
-def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, settings, compute, steps_per_epoch,
-         perturbation=None):
+def step(
+    x,
+    y,
+    epoch,
+    index,
+    generator,
+    *,
+    target,
+    natural_mi,
+    adversarial_mi,
+    settings,
+    compute,
+    steps_per_epoch,
+    perturbation=None,
+):
     """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and what the log shows of it. With weight perturbation the
     objective is computed twice, the second time at the moved weights. For WMIM, natural_mi is its E_s."""
     if epoch < settings.warmup_epochs:
         return natural_loss(x, y, target, compute.autocast), {}
     attack, defense = settings.attack, LOSSES[settings.adv_loss]
     with compute.autocast():
-        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
-                    generator=generator)
+        x_adv = pgd(
+            target,
+            x,
+            y,
+            attack.norm,
+            attack.epsilon,
+            attack.num_steps,
+            attack.step_size,
+            defense.attack,
+            generator=generator,
+        )
     alpha = alpha_at(settings, epoch + index / steps_per_epoch)
-    method = Method(defense, settings.beta, alpha, settings.lam, settings.selection, settings.without, compute.autocast)
+    method = Method(
+        defense,
+        settings.beta,
+        alpha,
+        settings.lam,
+        settings.selection,
+        settings.without,
+        compute.autocast,
+    )
     if settings.mi_loss == "namid":
-        objective = partial(namid_objective, x, x_adv, y, target, natural_mi, adversarial_mi, method)
+        objective = partial(
+            namid_objective, x, x_adv, y, target, natural_mi, adversarial_mi, method
+        )
     else:
         objective = partial(wmim_objective, x, x_adv, y, target, natural_mi, method)
     if perturbation and epoch >= settings.weights.awp_warmup:
@@ -248,7 +311,9 @@ def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, s
     found = objective()
     if index % -(-steps_per_epoch // LOOKS):
         return found.loss, found.log
-    gradients = {f"gradient_{name}": gradient_norm(part, found.outputs) for name, part in found.parts.items()}
+    gradients = {
+        f"gradient_{name}": gradient_norm(part, found.outputs) for name, part in found.parts.items()
+    }
     return found.loss, found.log | gradients
 
 
@@ -265,7 +330,9 @@ def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> torc
         return torch.zeros_like(loss)
     outputs = [output for output in outputs if output is not None]
     gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
-    square = sum(at_least_float32(gradient).square().sum() for gradient in gradients if gradient is not None)
+    square = sum(
+        at_least_float32(gradient).square().sum() for gradient in gradients if gradient is not None
+    )
     return distributed.add(square).sqrt() / distributed.count()
 
 
@@ -274,11 +341,15 @@ def warnings(row: dict) -> list[str]:
     found = []
     ratio = row.get("gradient_mi", 0) / max(row.get("gradient_adv", 1), 1e-12)
     if ratio > DOMINANT:
-        found.append(f"alpha L_mi pulls {ratio:.1f} times as hard at the target's outputs as L_adv; "
-                     "a smaller --alpha or an --alpha-ramp keeps the classification in charge")
+        found.append(
+            f"alpha L_mi pulls {ratio:.1f} times as hard at the target's outputs as L_adv; "
+            "a smaller --alpha or an --alpha-ramp keeps the classification in charge"
+        )
     if row.get("largest_class", 0) > COLLAPSED:
-        found.append(f"{100 * row['largest_class']:.0f}% of the held-out images get one same label: the logits have collapsed; "
-                     "a smaller --alpha, --lam 0, an --alpha-ramp or --init may help")
+        found.append(
+            f"{100 * row['largest_class']:.0f}% of the held-out images get one same label: the logits have collapsed; "
+            "a smaller --alpha, --lam 0, an --alpha-ramp or --init may help"
+        )
     return found
 
 
@@ -299,18 +370,24 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
         check_classes(target, stage.dataset, f"--init {settings.init}")
         check_split("--init", settings.init, target.about, stage)
         if settings.network.width not in (None, target.options["width"]):
-            raise InputError(f"--width {settings.network.width}: --init {settings.init} has width {target.options['width']}; "
-                             "leave --width out")
+            raise InputError(
+                f"--width {settings.network.width}: --init {settings.init} has width {target.options['width']}; "
+                "leave --width out"
+            )
     else:
-        target = models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width)
+        target = models.build(
+            settings.network.arch, stage.dataset.num_classes, width=settings.network.width
+        )
     target = compute.prepare(target).train()
     estimators = load_estimators(files, settings, target, settings.bound)
     for kind, estimator in estimators.items():
         for option in ("n_units", "representation"):
             asked, found = getattr(settings, option), getattr(estimator, option)
             if asked not in (None, found):
-                raise InputError(f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have {found}; "
-                                 "leave the option out")
+                raise InputError(
+                    f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have {found}; "
+                    "leave the option out"
+                )
         compute.prepare(estimator)
         for net in (estimator.local_net, estimator.global_net):
             compute.compiled(net)
@@ -318,24 +395,51 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate(epoch):
-        found = held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute,
-                                  estimators["natural"].representation), estimators)
+        found = held_out(
+            examples(
+                kept,
+                stage.held_images,
+                stage.held_labels,
+                settings,
+                compute,
+                estimators["natural"].representation,
+            ),
+            estimators,
+        )
         if epoch < settings.warmup_epochs:
-            found.pop("score", None)  # what was trained naturally so far is not the best of a defense
+            found.pop(
+                "score", None
+            )  # what was trained naturally so far is not the best of a defense
         return found
 
     def keep(which):
-        models.save(kept, stage.folder.path / ("target_model.pth" if which == "best" else "last_model.pth"),
-                    defense=f"{settings.mi_loss}-{settings.adv_loss}", dataset=settings.data.dataset, **stage.split,
-                    **settings.attack.threat_model)
+        models.save(
+            kept,
+            stage.folder.path / ("target_model.pth" if which == "best" else "last_model.pth"),
+            defense=f"{settings.mi_loss}-{settings.adv_loss}",
+            dataset=settings.data.dataset,
+            **stage.split,
+            **settings.attack.threat_model,
+        )
 
     natural_mi, adversarial_mi = estimators["natural"], estimators.get("adversarial")
     with Loop(stage, nets, optimizer, settings.training, keep, settings.mi_loss.upper()) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = step(x, y, epoch, loop.index, loop.generator, target=target, natural_mi=natural_mi,
-                                 adversarial_mi=adversarial_mi, settings=settings, compute=compute,
-                                 steps_per_epoch=len(stage.batches), perturbation=perturbation)
+                loss, log = step(
+                    x,
+                    y,
+                    epoch,
+                    loop.index,
+                    loop.generator,
+                    target=target,
+                    natural_mi=natural_mi,
+                    adversarial_mi=adversarial_mi,
+                    settings=settings,
+                    compute=compute,
+                    steps_per_epoch=len(stage.batches),
+                    perturbation=perturbation,
+                )
                 loop.step(loss, log)
             loop.end_of_epoch(evaluate(epoch), warnings)
     print(f"done: {stage.folder.path}/target_model.pth and last_model.pth, metrics.csv, curves.png")

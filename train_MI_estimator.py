@@ -8,6 +8,7 @@ turned wrong and R those that withstood it, the estimators learn to tell the two
 released code does (utils/losses.py), "difference" as the paper's Equation 5. The folder ends with the four networks,
 local_n_model.pth, global_n_model.pth, local_a_model.pth and global_a_model.pth.
 """
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,9 @@ class Settings(EstimatorSettings):
 
     objective: Literal["cosine", "difference"] = "cosine"
     """What the estimators minimise: the released code's cosine objectives, or the paper's Equation 5."""
-    training: Training = group(Training, epochs=25, batch_size=400, lr=1e-2, lr_milestones=(0.4, 0.8))
+    training: Training = group(
+        Training, epochs=25, batch_size=400, lr=1e-2, lr_milestones=(0.4, 0.8)
+    )
 
 
 if __name__ == "__main__":
@@ -60,12 +63,23 @@ def train(stage: Stage, settings: Settings) -> None:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
                 loss, log = estimators.step(
-                    x, y, epoch, loop.index, loop.generator, target=target, natural_mi=nets["natural"],
-                    adversarial_mi=nets["adversarial"], objectives=OBJECTIVES[settings.objective], settings=settings,
-                    compute=stage.compute)
+                    x,
+                    y,
+                    epoch,
+                    loop.index,
+                    loop.generator,
+                    target=target,
+                    natural_mi=nets["natural"],
+                    adversarial_mi=nets["adversarial"],
+                    objectives=OBJECTIVES[settings.objective],
+                    settings=settings,
+                    compute=stage.compute,
+                )
                 loop.step(loss, log)
             loop.end_of_epoch(evaluate())
-    print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
+    print(
+        f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png"
+    )
 
 
 if __name__ == "__main__":

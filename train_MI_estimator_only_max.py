@@ -5,6 +5,7 @@
 The natural estimator maximises its MI over the samples that the target gets right, the adversarial one over the adversarial
 samples that fool it. All else is as in train_MI_estimator.py.
 """
+
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,9 @@ class Settings(EstimatorSettings):
 
     stage = "train_MI_estimator_only_max"
 
-    training: Training = group(Training, epochs=50, batch_size=200, lr=1e-2, lr_milestones=(0.4, 0.6, 0.8), lr_factor=0.5)
+    training: Training = group(
+        Training, epochs=50, batch_size=200, lr=1e-2, lr_milestones=(0.4, 0.6, 0.8), lr_factor=0.5
+    )
     run: Run = group(Run, model_dir=Path("runs/estimators_max"))
 
 
@@ -32,7 +35,10 @@ from utils.training import estimators
 from utils.training.loop import Loop
 from utils.training.stages import Stage, need_files, open_stage
 
-OBJECTIVES = {"natural": partial(maximum, over="C"), "adversarial": partial(maximum, over="fooled")}  # Eq. 4
+OBJECTIVES = {
+    "natural": partial(maximum, over="C"),
+    "adversarial": partial(maximum, over="fooled"),
+}  # Eq. 4
 
 
 def main(settings: Settings) -> None:
@@ -54,12 +60,24 @@ def train(stage: Stage, settings: Settings) -> None:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
                 loss, log = estimators.step(
-                    x, y, epoch, loop.index, loop.generator, target=target, natural_mi=nets["natural"],
-                    adversarial_mi=nets["adversarial"], objectives=OBJECTIVES, settings=settings,
-                    compute=stage.compute, compare=False)
+                    x,
+                    y,
+                    epoch,
+                    loop.index,
+                    loop.generator,
+                    target=target,
+                    natural_mi=nets["natural"],
+                    adversarial_mi=nets["adversarial"],
+                    objectives=OBJECTIVES,
+                    settings=settings,
+                    compute=stage.compute,
+                    compare=False,
+                )
                 loop.step(loss, log)
             loop.end_of_epoch(evaluate())
-    print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
+    print(
+        f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png"
+    )
 
 
 if __name__ == "__main__":

@@ -10,12 +10,23 @@ section 5.1). The other defenses differ in their loss alone (utils/training/loss
 best_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both of the averaged
 network.
 """
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from utils.settings.command_line import parse
-from utils.settings.options import Attack, Data, Network, Run, StageSettings, Training, Weights, group, need
+from utils.settings.options import (
+    Attack,
+    Data,
+    Network,
+    Run,
+    StageSettings,
+    Training,
+    Weights,
+    group,
+    need,
+)
 
 
 @dataclass
@@ -37,8 +48,12 @@ class Settings(StageSettings):
 
     def check(self) -> None:
         need(self.beta >= 0, "beta", self.beta, "give 0 or more")
-        need(self.defense != "natural" or self.weights.awp == 0, "awp", self.weights.awp,
-             "perturbs the weights in adversarial training; leave it out with --defense natural")
+        need(
+            self.defense != "natural" or self.weights.awp == 0,
+            "awp",
+            self.weights.awp,
+            "perturbs the weights in adversarial training; leave it out with --defense natural",
+        )
 
 
 if __name__ == "__main__":
@@ -67,8 +82,17 @@ def step(x, y, epoch, index, generator, *, target, settings, compute, perturbati
     defense = LOSSES["ce" if settings.defense == "standard" else settings.defense]
     attack = settings.attack
     with compute.autocast():
-        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
-                    generator=generator)
+        x_adv = pgd(
+            target,
+            x,
+            y,
+            attack.norm,
+            attack.epsilon,
+            attack.num_steps,
+            attack.step_size,
+            defense.attack,
+            generator=generator,
+        )
 
     def loss():
         with compute.autocast():
@@ -89,7 +113,9 @@ def main(settings: Settings) -> None:
 def train(stage: Stage, settings: Settings) -> None:
     compute = stage.compute
 
-    target = models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width)
+    target = models.build(
+        settings.network.arch, stage.dataset.num_classes, width=settings.network.width
+    )
     target = compute.compiled(compute.prepare(target)).train()
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
@@ -98,14 +124,31 @@ def train(stage: Stage, settings: Settings) -> None:
 
     def keep(which):
         threat_model = settings.attack.threat_model if settings.defense != "natural" else {}
-        models.save(kept, stage.folder.path / f"{which}_model.pth", defense=settings.defense, dataset=settings.data.dataset,
-                    **stage.split, **threat_model)
+        models.save(
+            kept,
+            stage.folder.path / f"{which}_model.pth",
+            defense=settings.defense,
+            dataset=settings.data.dataset,
+            **stage.split,
+            **threat_model,
+        )
 
-    with Loop(stage, nets, optimizer, settings.training, keep, f"{settings.defense} training") as loop:
+    with Loop(
+        stage, nets, optimizer, settings.training, keep, f"{settings.defense} training"
+    ) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = step(x, y, epoch, loop.index, loop.generator, target=target, settings=settings, compute=compute,
-                                 perturbation=perturbation)
+                loss, log = step(
+                    x,
+                    y,
+                    epoch,
+                    loop.index,
+                    loop.generator,
+                    target=target,
+                    settings=settings,
+                    compute=compute,
+                    perturbation=perturbation,
+                )
                 loop.step(loss, log)
             loop.end_of_epoch(evaluate())
     print(f"done: {stage.folder.path}/best_model.pth and last_model.pth, metrics.csv, curves.png")

@@ -4,6 +4,7 @@ A file of ours is ``{"arch": str, "options": dict, "state_dict": dict, "about": 
 of how the model came to be (norm, epsilon, data set, ...). A plain state dict, as most published checkpoints are, and
 one wrapped as ``{"state_dict": ...}`` or ``{"net": ...}`` are read too.
 """
+
 import csv
 import hashlib
 import io
@@ -24,17 +25,25 @@ def read_file(path, device="cpu") -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: is no file; a model file written by a training stage is needed here")
+        raise InputError(
+            f"{path}: is no file; a model file written by a training stage is needed here"
+        )
     torch.empty(0, device=device)  # a device that is not there raises here, not as a damaged file
     try:
-        with warnings.catch_warnings(action="ignore"):  # on the pickle protocol; what matters is told in one line below
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # on the pickle protocol; what matters is told in one line below
             content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a wrong byte surfaces as almost any exception
         # GLOBAL is the pickle opcode that fetches a class or function by name.
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
-            raise InputError(f"{path}: holds pickled code, which is not run; save tensors and plain values") from None
+            raise InputError(
+                f"{path}: holds pickled code, which is not run; save tensors and plain values"
+            ) from None
         what = type(error).__name__
-        raise InputError(f"{path}: is truncated or no file of torch.save ({what}); copy or train it again") from None
+        raise InputError(
+            f"{path}: is truncated or no file of torch.save ({what}); copy or train it again"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; a dict of tensors is needed")
     return content
@@ -47,10 +56,20 @@ def state_dict_of(content: dict, path) -> dict:
     Raises InputError where some value is no tensor.
     """
     state = content.get("state_dict", content.get("net", content))
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor)
+            for name, value in state.items()
+        )
+    ):
         raise InputError(f"{path}: has no parameters; a state dict (name -> tensor) is needed")
-    for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled before or after it was made parallel
+    for prefix in (
+        "_orig_mod.",
+        "module.",
+        "_orig_mod.",
+    ):  # compiled before or after it was made parallel
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
@@ -60,7 +79,9 @@ def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
     """Load `state` into `net`: every name and every shape must fit, or InputError names the first that does not."""
     own = net.state_dict()
     # BatchNorm counts its batches since PyTorch 0.4.1; older files lack the counter, which nothing here reads.
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    missing = [
+        name for name in own if name not in state and not name.endswith("num_batches_tracked")
+    ]
     unknown = [name for name in state if name not in own]
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
     if missing or unknown or shapes:
@@ -68,7 +89,9 @@ def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
             why = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
         else:
             why = f"{shapes[0]} has shape {tuple(state[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
-        raise InputError(f"{path}: is not a checkpoint of {what}: {why}; name the architecture it was trained with")
+        raise InputError(
+            f"{path}: is not a checkpoint of {what}: {why}; name the architecture it was trained with"
+        )
     net.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
@@ -98,10 +121,18 @@ def write_text(path: Path, text: str) -> None:
 def write_csv(path: Path, rows: list[dict]) -> None:
     """A CSV file with a column per name that some row has, empty where a row lacks it or has no value; 6 digits of a float."""
     text = io.StringIO()
-    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    table = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
+    )
     table.writeheader()
-    table.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
-                     if value is not None} for row in rows)
+    table.writerows(
+        {
+            name: f"{value:.6g}" if isinstance(value, float) else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in rows
+    )
     write_text(path, text.getvalue())
 
 
@@ -119,4 +150,6 @@ def make_folder(path: Path, option: str) -> None:
         probe.touch()
         probe.unlink(missing_ok=True)  # another process may look at the same moment
     except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written ({error.strerror}); name a folder that can") from None
+        raise InputError(
+            f"{option} {path}: cannot be written ({error.strerror}); name a folder that can"
+        ) from None

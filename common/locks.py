@@ -1,4 +1,5 @@
 """One process at a time in a folder."""
+
 import contextlib
 import fcntl
 import os

@@ -2,6 +2,7 @@
 
 This file imports neither torch nor NumPy: the command line is read from it before they are loaded.
 """
+
 from dataclasses import dataclass
 
 
@@ -23,7 +24,9 @@ class Spec:
 
 # A mirrored digit is another sign, so sets of digits are not flipped; the smaller images are also shifted less.
 DATASETS = {
-    "digits": Spec("1,797 handwritten digits of scikit-learn, no download", 10, 16, 8, padding=1, flip=False),
+    "digits": Spec(
+        "1,797 handwritten digits of scikit-learn, no download", 10, 16, 8, padding=1, flip=False
+    ),
     "mnist": Spec("70,000 handwritten digits", 10, 32, 28, padding=2, flip=False),
     "cifar10": Spec("60,000 photographs, 10 classes", 10, 32, 32, padding=4, flip=True),
     "cifar100": Spec("60,000 photographs, 100 classes", 100, 32, 32, padding=4, flip=True),

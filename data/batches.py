@@ -1,4 +1,5 @@
 """Batches of a data set that lives on the device: drawn once per epoch, cropped and flipped by one gather per batch."""
+
 import hashlib
 import math
 from collections.abc import Iterator
@@ -31,15 +32,31 @@ class Batches:
     Raises InputError for fewer than two images or a batch size below 2, ValueError for tensors of another kind.
     """
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, *, padding: int = 0,
-                 flip: bool = False, device="cpu", channels_last: bool = False, share: tuple[int, int] = (0, 1)):
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        batch_size: int,
+        *,
+        padding: int = 0,
+        flip: bool = False,
+        device="cpu",
+        channels_last: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ):
         _check(images, labels)
         if batch_size < 2:
-            raise InputError(f"--batch-size {batch_size}: must be 2 or more, for batch norm and the MI bounds")
+            raise InputError(
+                f"--batch-size {batch_size}: must be 2 or more, for batch norm and the MI bounds"
+            )
         if len(images) < 2:
-            raise InputError(f"--limit-train: {len(images)} training images are left; at least 2 are needed")
+            raise InputError(
+                f"--limit-train: {len(images)} training images are left; at least 2 are needed"
+            )
         if min(batch_size, len(images)) < share[1]:
-            raise InputError(f"--batch-size {batch_size}: is shared by {share[1]} processes; give {share[1]} or more images")
+            raise InputError(
+                f"--batch-size {batch_size}: is shared by {share[1]} processes; give {share[1]} or more images"
+            )
         if padding < 0:
             raise ValueError(f"padding must be 0 or more, not {padding}")
         self.images, self.labels = images.to(device), labels.to(device)
@@ -57,7 +74,9 @@ class Batches:
         """The images of a batch, those of all processes."""
         return min(self.batch_size, len(self.images) - batch * self.batch_size)
 
-    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(
+        self, seed: int, epoch: int, start: int = 0
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (x, y), float32 (n,3,H,W) in [0,1] and int64 (n,), from the batch `start` on: this process's part of each.
 
         Batches before `start` are not computed; the others have the bits that they have in the whole epoch.
@@ -83,7 +102,9 @@ class Batches:
             yield to_float(x, self.channels_last), self.labels[index]
 
 
-def crop_and_flip(images: torch.Tensor, index: torch.Tensor, corner: torch.Tensor, mirrored: torch.Tensor):
+def crop_and_flip(
+    images: torch.Tensor, index: torch.Tensor, corner: torch.Tensor, mirrored: torch.Tensor
+):
     """Windows of the size of an image out of images[index] surrounded by zeros, some of them mirrored.
 
     Args:
@@ -99,15 +120,27 @@ def crop_and_flip(images: torch.Tensor, index: torch.Tensor, corner: torch.Tenso
     column = torch.arange(width, device=images.device)
     row = row + corner[:, :1]  # (n,H)
     column = torch.where(mirrored[:, None], width - 1 - column, column) + corner[:, 1:]  # (n,W)
-    inside = ((row >= 0) & (row < height))[:, None, :, None] & ((column >= 0) & (column < width))[:, None, None, :]
+    inside = ((row >= 0) & (row < height))[:, None, :, None] & ((column >= 0) & (column < width))[
+        :, None, None, :
+    ]
     row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
     plane = index[:, None] * channels + torch.arange(channels, device=images.device)  # (n,C)
     # Flat positions: on a CPU `take` is twice as fast as indexing with four tensors.
-    pixel = plane[:, :, None, None] * (height * width) + (row * width)[:, None, :, None] + column[:, None, None, :]
+    pixel = (
+        plane[:, :, None, None] * (height * width)
+        + (row * width)[:, None, :, None]
+        + column[:, None, None, :]
+    )
     return images.take(pixel) * inside
 
 
-def in_order(images: torch.Tensor, labels: torch.Tensor, batch_size: int, device="cpu", channels_last: bool = False):
+def in_order(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    batch_size: int,
+    device="cpu",
+    channels_last: bool = False,
+):
     """Yield every image once, in order and as it is, for evaluation: float32 (n,3,H,W) in [0,1] and int64 (n,).
 
     The batches differ by one image at most and hold at least two (a model in train mode, and the MI bounds, need them)
@@ -134,6 +167,10 @@ def to_float(images: torch.Tensor, channels_last: bool = False) -> torch.Tensor:
 
 def _check(images: torch.Tensor, labels: torch.Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4:
-        raise ValueError(f"images must be uint8 (N,3,H,W), not {images.dtype} {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be uint8 (N,3,H,W), not {images.dtype} {tuple(images.shape)}"
+        )
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must be int64 ({len(images)},), not {labels.dtype} {tuple(labels.shape)}")
+        raise ValueError(
+            f"labels must be int64 ({len(images)},), not {labels.dtype} {tuple(labels.shape)}"
+        )

@@ -1,4 +1,5 @@
 """From a data set's name to four tensors, and training images kept aside."""
+
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +37,9 @@ class DataSet:
         return digest.hexdigest()[:16]
 
 
-def load(name: str, data_dir=None, limit_train: int | None = None, limit_test: int | None = None) -> DataSet:
+def load(
+    name: str, data_dir=None, limit_train: int | None = None, limit_test: int | None = None
+) -> DataSet:
     """`data.load`, which see."""
     if name not in DATASETS:
         raise InputError(f"--dataset {name}: is unknown; choose one of {', '.join(DATASETS)}")
@@ -49,7 +52,9 @@ def load(name: str, data_dir=None, limit_train: int | None = None, limit_test: i
         train, test = arrays.read(folder, name)
     elif name == "arrays":
         given = "is not given" if data_dir is None else f"{folder}: lacks them"
-        raise InputError(f"--data-dir {given}; --dataset arrays reads {', '.join(arrays.FILES)} there")
+        raise InputError(
+            f"--data-dir {given}; --dataset arrays reads {', '.join(arrays.FILES)} there"
+        )
     elif name == "digits":
         train, test = _digits()
     elif name == "tiny-imagenet":
@@ -64,8 +69,16 @@ def load(name: str, data_dir=None, limit_train: int | None = None, limit_test: i
     brightest = 16 if name == "digits" and train[0].max() <= 16 else 255
     train = _first(*train, limit_train, "--limit-train", "training")
     test = _first(*test, limit_test, "--limit-test", "test")
-    return DataSet(name, num_classes, _tensor(train[0], name, brightest), torch.from_numpy(train[1]),
-                   _tensor(test[0], name, brightest), torch.from_numpy(test[1]), spec.padding, spec.flip)
+    return DataSet(
+        name,
+        num_classes,
+        _tensor(train[0], name, brightest),
+        torch.from_numpy(train[1]),
+        _tensor(test[0], name, brightest),
+        torch.from_numpy(test[1]),
+        spec.padding,
+        spec.flip,
+    )
 
 
 def _digits():
@@ -82,8 +95,13 @@ def _torchvision(name: str, folder: Path):
     """A set that torchvision knows, downloaded into `folder` where it is not there yet."""
     from torchvision import datasets
 
-    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10,
-            "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN}[name]
+    kind = {
+        "mnist": datasets.MNIST,
+        "fashion-mnist": datasets.FashionMNIST,
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+        "svhn": datasets.SVHN,
+    }[name]
     splits = []
     for split in ("train", "test"):
         which = {"split": split} if name == "svhn" else {"train": split == "train"}
@@ -91,10 +109,14 @@ def _torchvision(name: str, folder: Path):
             folder.mkdir(parents=True, exist_ok=True)
             with held(folder):  # of several processes one downloads
                 part = kind(folder, download=True, **which)
-        except Exception as error:  # it raises what urllib, pickle, tarfile, scipy raise, and AssertionError
+        except (
+            Exception
+        ) as error:  # it raises what urllib, pickle, tarfile, scipy raise, and AssertionError
             reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
-            raise InputError(f"--data-dir {folder}: {name} is damaged there or cannot be downloaded ({reason}); "
-                             f"mend it, or name a folder with {', '.join(arrays.FILES)}") from None
+            raise InputError(
+                f"--data-dir {folder}: {name} is damaged there or cannot be downloaded ({reason}); "
+                f"mend it, or name a folder with {', '.join(arrays.FILES)}"
+            ) from None
         if name == "svhn":  # (N,3,H,W)
             splits.append((np.moveaxis(part.data, 1, -1), np.asarray(part.labels, np.int64)))
         else:
@@ -107,7 +129,9 @@ def _first(images, labels, limit: int | None, option: str, what: str):
     if limit is None:
         return images, labels
     if not 1 <= limit <= len(labels):
-        raise InputError(f"{option} {limit}: there are {len(labels)} {what} images; ask for 1 to {len(labels)} of them")
+        raise InputError(
+            f"{option} {limit}: there are {len(labels)} {what} images; ask for 1 to {len(labels)} of them"
+        )
     return images[:limit], labels[:limit]
 
 
@@ -126,7 +150,9 @@ def _tensor(images, name: str, brightest: int) -> torch.Tensor:
         return images
     if name == "digits":
         # Exact on every machine: the weights are sixteenths, so each product and sum fits a float32.
-        bright = F.interpolate(images.float() * (255 / brightest), (size, size), mode="bilinear", align_corners=False)
+        bright = F.interpolate(
+            images.float() * (255 / brightest), (size, size), mode="bilinear", align_corners=False
+        )
         return bright.round().to(torch.uint8)
     border = (size - source_size) // 2
     return F.pad(images, (border,) * 4)  # 28x28 -> 32x32, which survives five halvings
@@ -139,7 +165,9 @@ def holdout_size(asked: int, n_train: int) -> int:
     return min(asked, n_train // 5)
 
 
-def split_holdout(labels: torch.Tensor, holdout: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def split_holdout(
+    labels: torch.Tensor, holdout: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Split the indices of `labels`, int64 (N,), at random into N - `holdout` and `holdout`, each class in proportion.
 
     A class with c of the N labels gives holdout c / N of its images, rounded by largest remainders (at equal ones the
@@ -155,7 +183,9 @@ def split_holdout(labels: torch.Tensor, holdout: int, seed: int) -> tuple[torch.
     share[np.argsort(-remainder, kind="stable")[: holdout - share.sum()]] += 1
     # RandomState and not default_rng: NumPy froze its streams (NEP 19), so a split outlives a change of version.
     random = np.random.RandomState(seed % 2**32)
-    chosen = [random.permutation(np.flatnonzero(labels == label))[:n] for label, n in enumerate(share)]
+    chosen = [
+        random.permutation(np.flatnonzero(labels == label))[:n] for label, n in enumerate(share)
+    ]
     held_out = np.zeros(len(labels), dtype=bool)
     held_out[np.concatenate(chosen)] = True
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))

@@ -1,4 +1,5 @@
 """Tiny-ImageNet from the folders of its archive, tiny-imagenet-200.zip."""
+
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,8 +22,10 @@ def read(folder: Path):
     root = folder / "tiny-imagenet-200" if (folder / "tiny-imagenet-200").is_dir() else folder
     annotations = root / "val" / "val_annotations.txt"
     if not (root / "train").is_dir() or not annotations.is_file():
-        raise InputError(f"--data-dir {folder}: holds no Tiny-ImageNet; unpack tiny-imagenet-200.zip there "
-                         "(train/<wnid>/images and val/val_annotations.txt are needed), or give the four arrays")
+        raise InputError(
+            f"--data-dir {folder}: holds no Tiny-ImageNet; unpack tiny-imagenet-200.zip there "
+            "(train/<wnid>/images and val/val_annotations.txt are needed), or give the four arrays"
+        )
     wnids = _wnids(root)
 
     turns = []
@@ -30,7 +33,9 @@ def read(folder: Path):
         images_folder = root / "train" / wnid / "images"
         images = sorted(images_folder.glob("*.JPEG"))
         if not images:
-            raise InputError(f"{images_folder}: holds no .JPEG image; unpack tiny-imagenet-200.zip again")
+            raise InputError(
+                f"{images_folder}: holds no .JPEG image; unpack tiny-imagenet-200.zip again"
+            )
         turns += [(turn, label, image) for turn, image in enumerate(images)]
     turns.sort()
     train = [image for _, _, image in turns], np.array([label for _, label, _ in turns], np.int64)
@@ -39,8 +44,10 @@ def read(folder: Path):
     for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), start=1):
         columns = line.split("\t")
         if len(columns) < 2 or columns[1] not in wnids:
-            raise InputError(f"{annotations}: line {number} names no class of train/; "
-                             "image name and WordNet id, tab-separated, are needed")
+            raise InputError(
+                f"{annotations}: line {number} names no class of train/; "
+                "image name and WordNet id, tab-separated, are needed"
+            )
         files.append(root / "val" / "images" / columns[0])
         labels.append(wnids[columns[1]])
     if not files:
@@ -55,10 +62,14 @@ def _wnids(root: Path) -> dict[str, int]:
     if listed.is_file():
         missing = sorted(set(listed.read_text().split()) - set(found))
         if missing:
-            raise InputError(f"{root / 'train' / missing[0]}: is missing; wnids.txt lists it, unpack the archive again")
+            raise InputError(
+                f"{root / 'train' / missing[0]}: is missing; wnids.txt lists it, unpack the archive again"
+            )
     most = DATASETS["tiny-imagenet"].num_classes
     if not 2 <= len(found) <= most:
-        raise InputError(f"{root / 'train'}: holds {len(found)} class folders; Tiny-ImageNet has {most}")
+        raise InputError(
+            f"{root / 'train'}: holds {len(found)} class folders; Tiny-ImageNet has {most}"
+        )
     return {wnid: label for label, wnid in enumerate(found)}
 
 
@@ -76,7 +87,11 @@ def _decode(file: Path) -> np.ndarray:
     try:
         with Image.open(file, formats=["JPEG"]) as image:
             if image.size != (size, size):
-                raise InputError(f"{file}: is {image.height}x{image.width}; Tiny-ImageNet has {size}x{size} images")
+                raise InputError(
+                    f"{file}: is {image.height}x{image.width}; Tiny-ImageNet has {size}x{size} images"
+                )
             return np.asarray(image.convert("RGB"))
     except OSError:
-        raise InputError(f"{file}: is missing or no readable JPEG; unpack tiny-imagenet-200.zip again") from None
+        raise InputError(
+            f"{file}: is missing or no readable JPEG; unpack tiny-imagenet-200.zip again"
+        ) from None

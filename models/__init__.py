@@ -2,6 +2,7 @@
 
 Importing this package does not import torch, so the command line can offer `ARCHITECTURES` without waiting for it.
 """
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 ARCHITECTURES = {
     "resnet18": ("models.resnet", "ResNet", {"depths": (2, 2, 2, 2), "width": 64}),
     "resnet34": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64}),
-    "resnet50": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64, "bottleneck": True}),
+    "resnet50": (
+        "models.resnet",
+        "ResNet",
+        {"depths": (3, 4, 6, 3), "width": 64, "bottleneck": True},
+    ),
     "wrn28-10": ("models.wideresnet", "WideResNet", {"depth": 28, "width": 160}),
     "wrn34-10": ("models.wideresnet", "WideResNet", {"depth": 34, "width": 160}),
     "vgg16": ("models.vgg", "VGG", {"depths": (2, 2, 3, 3, 3), "width": 64}),
@@ -47,7 +52,9 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     sizes = {"num_classes": num_classes, "width": arguments["width"] if width is None else width}
     for option, least in (("num_classes", 2), ("width", 1)):
         if type(sizes[option]) is not int or sizes[option] < least:
-            raise InputError(f"{option} of {arch} is {sizes[option]!r}; choose a whole number from {least} up")
+            raise InputError(
+                f"{option} of {arch} is {sizes[option]!r}; choose a whole number from {least} up"
+            )
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}
     return net
@@ -69,16 +76,23 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
     said, options, about = (content.get(key) for key in ("arch", "options", "about"))
     if isinstance(said, str):
         if arch not in (None, said):
-            raise InputError(f"{path}: holds a {said}, not a {arch}; give --arch {said} or another file")
+            raise InputError(
+                f"{path}: holds a {said}, not a {arch}; give --arch {said} or another file"
+            )
         arch = said
     elif arch is None:
-        raise InputError(f"{path}: does not say what network it is; give --arch, one of: {', '.join(ARCHITECTURES)}")
+        raise InputError(
+            f"{path}: does not say what network it is; give --arch, one of: {', '.join(ARCHITECTURES)}"
+        )
 
     try:
         network_class, _ = _class_of(arch)
         state = network_class.adapt(state)
-        sizes = {option: state[name].shape[0] for option, name in network_class.SIZES.items()
-                 if name in state and state[name].ndim}
+        sizes = {
+            option: state[name].shape[0]
+            for option, name in network_class.SIZES.items()
+            if name in state and state[name].ndim
+        }
         with fork_rng(devices=[]):  # the initial values are overwritten at once
             net = build(arch, **sizes | (options if isinstance(options, dict) else {}))
     except InputError as error:
@@ -98,9 +112,14 @@ def save(model: Target, path: str | Path, **about) -> None:
 
     for fact, value in about.items():
         if not _is_plain(value):
-            raise ValueError(f"about {fact}: {value!r} is no plain value (a number, a text, or a list or dict of them)")
+            raise ValueError(
+                f"about {fact}: {value!r} is no plain value (a number, a text, or a list or dict of them)"
+            )
     state = to_cpu(model.state_dict())
-    write_file({"arch": model.arch, "options": dict(model.options), "state_dict": state, "about": about}, path)
+    write_file(
+        {"arch": model.arch, "options": dict(model.options), "state_dict": state, "about": about},
+        path,
+    )
 
 
 def _class_of(arch: str) -> tuple[type[Target], dict]:
@@ -116,4 +135,9 @@ def _is_plain(value) -> bool:
         return all(_is_plain(item) for item in value)
     if type(value) is dict:
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    return value is None or type(value) in (bool, int, float, str)  # numpy's float64 is a float, yet pickles as code
+    return value is None or type(value) in (
+        bool,
+        int,
+        float,
+        str,
+    )  # numpy's float64 is a float, yet pickles as code

@@ -5,6 +5,7 @@ target made of an image, its logits or a feature map, as (N, U, 1); `utils.mi.bo
 
 Parameters bear the names that the paper's released estimator files bear, so those files load.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -56,7 +57,9 @@ class _MINet(nn.Module):
         self.options = options
         self.about = {}
         self.block_nonlinear = nn.Sequential(*nonlinear, nn.Conv2d(n_units, n_units, kernel_size=1))
-        self.block_ln = nn.Sequential(_Permute(0, 2, 3, 1), nn.LayerNorm(n_units), _Permute(0, 3, 1, 2))
+        self.block_ln = nn.Sequential(
+            _Permute(0, 2, 3, 1), nn.LayerNorm(n_units), _Permute(0, 3, 1, 2)
+        )
         self.linear_shortcut = shortcut
 
     def _block(self, x):
@@ -70,7 +73,9 @@ class LocalNet(_MINet):
     arch = "mi-local"
 
     def __init__(self, n_units: int = 2048):
-        super().__init__(_conv_bn_relu(128, n_units, 1), _identity_like(128, n_units), n_units=n_units)
+        super().__init__(
+            _conv_bn_relu(128, n_units, 1), _identity_like(128, n_units), n_units=n_units
+        )
         self.layer0 = nn.Sequential(*_halve(3, 64))
         self.layer1 = nn.Sequential(*_halve(64, 128))
 
@@ -86,8 +91,12 @@ class GlobalNet(_MINet):
     arch, representation = "mi-global", "logits"
 
     def __init__(self, n_inputs: int, n_units: int = 2048):
-        super().__init__(_conv_bn_relu(n_inputs, n_units, 1), _identity_like(n_inputs, n_units),
-                         n_inputs=n_inputs, n_units=n_units)
+        super().__init__(
+            _conv_bn_relu(n_inputs, n_units, 1),
+            _identity_like(n_inputs, n_units),
+            n_inputs=n_inputs,
+            n_units=n_units,
+        )
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         n_inputs = self.options["n_inputs"]
@@ -105,7 +114,9 @@ class _FeatureMapNet(_MINet):
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         n_inputs = self.options["n_inputs"]
         if feature_map.dim() != 4 or feature_map.shape[1] != n_inputs:
-            raise ValueError(f"a feature map (N,{n_inputs},H,W) is needed, not {tuple(feature_map.shape)}")
+            raise ValueError(
+                f"a feature map (N,{n_inputs},H,W) is needed, not {tuple(feature_map.shape)}"
+            )
         if feature_map.shape[2:] != (self.side, self.side):
             feature_map = F.adaptive_avg_pool2d(feature_map, self.side)
         return self._block(feature_map)
@@ -118,11 +129,19 @@ class InternalNet(_FeatureMapNet):
 
     def __init__(self, n_inputs: int = 256, n_units: int = 2048):
         super().__init__(
-            [*_halve(n_inputs, 2 * n_inputs), *_halve(2 * n_inputs, 4 * n_inputs), *_halve(4 * n_inputs, n_units)],
-            nn.Sequential(nn.Conv2d(n_inputs, 4 * n_inputs, kernel_size=4, stride=2, bias=False),
-                          nn.Conv2d(4 * n_inputs, n_units, kernel_size=3, bias=False),
-                          nn.Conv2d(n_units, n_units, kernel_size=1, bias=False)),
-            n_inputs=n_inputs, n_units=n_units)
+            [
+                *_halve(n_inputs, 2 * n_inputs),
+                *_halve(2 * n_inputs, 4 * n_inputs),
+                *_halve(4 * n_inputs, n_units),
+            ],
+            nn.Sequential(
+                nn.Conv2d(n_inputs, 4 * n_inputs, kernel_size=4, stride=2, bias=False),
+                nn.Conv2d(4 * n_inputs, n_units, kernel_size=3, bias=False),
+                nn.Conv2d(n_units, n_units, kernel_size=1, bias=False),
+            ),
+            n_inputs=n_inputs,
+            n_units=n_units,
+        )
 
 
 class InternalLastNet(_FeatureMapNet):
@@ -133,9 +152,13 @@ class InternalLastNet(_FeatureMapNet):
     def __init__(self, n_inputs: int = 512, n_units: int = 2048):
         super().__init__(
             [*_halve(n_inputs, 2 * n_inputs), *_halve(2 * n_inputs, n_units)],
-            nn.Sequential(nn.Conv2d(n_inputs, n_units, kernel_size=4, bias=False),
-                          nn.Conv2d(n_units, n_units, kernel_size=1, bias=False)),
-            n_inputs=n_inputs, n_units=n_units)
+            nn.Sequential(
+                nn.Conv2d(n_inputs, n_units, kernel_size=4, bias=False),
+                nn.Conv2d(n_units, n_units, kernel_size=1, bias=False),
+            ),
+            n_inputs=n_inputs,
+            n_units=n_units,
+        )
 
 
 def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> _MINet:
@@ -143,7 +166,9 @@ def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> _MINe
     after "stage3" or "stage4" with `n_inputs` channels. Raises ValueError for another `representation`."""
     nets = {net.representation: net for net in (GlobalNet, InternalNet, InternalLastNet)}
     if representation not in nets:
-        raise ValueError(f"representation {representation!r} is unknown; choose one of {', '.join(REPRESENTATIONS)}")
+        raise ValueError(
+            f"representation {representation!r} is unknown; choose one of {', '.join(REPRESENTATIONS)}"
+        )
     return nets[representation](n_inputs, n_units)
 
 
@@ -152,8 +177,15 @@ _NETS = {net.arch: net for net in (LocalNet, GlobalNet, InternalNet, InternalLas
 
 def save_net(net: _MINet, path, **about) -> None:
     """Write an MI network with what rebuilds it and `about`, plain facts of how it was trained (norm, epsilon, ...)."""
-    files.write_file({"arch": net.arch, "options": net.options, "state_dict": files.to_cpu(net.state_dict()),
-                      "about": about}, path)
+    files.write_file(
+        {
+            "arch": net.arch,
+            "options": net.options,
+            "state_dict": files.to_cpu(net.state_dict()),
+            "about": about,
+        },
+        path,
+    )
 
 
 def load_net(path, device="cpu") -> _MINet:
@@ -169,8 +201,10 @@ def load_net(path, device="cpu") -> _MINet:
     arch, options, about = (content.get(key) for key in ("arch", "options", "about"))
     if isinstance(arch, str):
         if arch not in _NETS:
-            raise InputError(f"{path}: holds a network {arch!r}; a network of an MI estimator is needed "
-                             f"({', '.join(_NETS)})")
+            raise InputError(
+                f"{path}: holds a network {arch!r}; a network of an MI estimator is needed "
+                f"({', '.join(_NETS)})"
+            )
     else:
         # The released local network registers its layers twice; `layers.N` and `layerN` are the same tensors.
         state = {name: value for name, value in state.items() if not name.startswith("layers.")}
@@ -179,7 +213,9 @@ def load_net(path, device="cpu") -> _MINet:
         with torch.random.fork_rng(devices=[]):  # the initial values are overwritten at once
             net = _NETS[arch](**options)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{path}: the options {options!r} build no {arch}; copy or train it again") from None
+        raise InputError(
+            f"{path}: the options {options!r} build no {arch}; copy or train it again"
+        ) from None
     files.load_strictly(net, state, path, arch)
     net.about = about if isinstance(about, dict) else {}
     return net.to(device).eval()
@@ -187,16 +223,24 @@ def load_net(path, device="cpu") -> _MINet:
 
 def _recognise(state, path):
     """(arch, options) of a state dict without either."""
-    shapes = {name: tuple(value.shape) for name, value in state.items()
-              if name.startswith("linear_shortcut.") and value.dim() == 4}
+    shapes = {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if name.startswith("linear_shortcut.") and value.dim() == 4
+    }
     if "linear_shortcut.weight" in shapes:
         n_units, n_inputs = shapes["linear_shortcut.weight"][:2]
         if "layer0.0.weight" in state:
             return "mi-local", {"n_units": n_units}
         return "mi-global", {"n_inputs": n_inputs, "n_units": n_units}
     if "linear_shortcut.0.weight" in shapes and "linear_shortcut.1.weight" in shapes:
-        n_inputs, n_units = shapes["linear_shortcut.0.weight"][1], shapes["linear_shortcut.1.weight"][0]
+        n_inputs, n_units = (
+            shapes["linear_shortcut.0.weight"][1],
+            shapes["linear_shortcut.1.weight"][0],
+        )
         arch = "mi-internal" if "linear_shortcut.2.weight" in shapes else "mi-internal-last"
         return arch, {"n_inputs": n_inputs, "n_units": n_units}
-    raise InputError(f"{path}: is no network of an MI estimator: it has no linear_shortcut.weight; name a file of the "
-                     "estimator stage")
+    raise InputError(
+        f"{path}: is no network of an MI estimator: it has no linear_shortcut.weight; name a file of the "
+        "estimator stage"
+    )

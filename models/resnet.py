@@ -3,6 +3,7 @@ with the four stages and widths of its ImageNet networks): a 3x3 stem of stride 
 
 Parameters are named as in the published CIFAR checkpoints (TRADES, MART, AutoAttack's example).
 """
+
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -89,7 +90,13 @@ class ResNet(Target):
 
     SIZES: ClassVar[dict[str, str]] = {"width": "conv1.weight", "num_classes": "linear.weight"}
 
-    def __init__(self, depths: tuple[int, int, int, int], width: int, num_classes: int, bottleneck: bool = False):
+    def __init__(
+        self,
+        depths: tuple[int, int, int, int],
+        width: int,
+        num_classes: int,
+        bottleneck: bool = False,
+    ):
         block = Bottleneck if bottleneck else BasicBlock
         widths = [width, 2 * width, 4 * width, 8 * width]
         stage3, stage4 = (block.expansion * channels for channels in widths[2:])

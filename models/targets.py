@@ -1,4 +1,5 @@
 """What every target network offers: logits, and on request a feature map of the same forward pass."""
+
 from typing import ClassVar
 
 from torch import Tensor, nn

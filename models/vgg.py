@@ -1,6 +1,7 @@
 """VGG with batch norm (Simonyan & Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 configurations D and E) and a single linear classifier in place of the three, as is usual for small images.
 """
+
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -23,7 +24,11 @@ class VGG(Target):
         n_in = 3
         for depth, factor in zip(depths, (1, 2, 4, 8, 8)):
             for _ in range(depth):
-                layers += [nn.Conv2d(n_in, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(n_in, factor * width, 3, padding=1),
+                    nn.BatchNorm2d(factor * width),
+                    nn.ReLU(),
+                ]
                 n_in = factor * width
             # With ceil_mode the fifth pool takes the 1x1 map that is left of 16x16 images; even sizes are unaffected.
             layers.append(nn.MaxPool2d(2, ceil_mode=True))

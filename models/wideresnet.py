@@ -2,6 +2,7 @@
 
 Parameters are named as in the published robust checkpoints (TRADES, MART).
 """
+
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -52,7 +53,10 @@ class WideResNet(Target):
     channels, 8x8; before the last batch norm and ReLU).
     """
 
-    SIZES: ClassVar[dict[str, str]] = {"width": "block1.layer.0.conv1.weight", "num_classes": "fc.weight"}
+    SIZES: ClassVar[dict[str, str]] = {
+        "width": "block1.layer.0.conv1.weight",
+        "num_classes": "fc.weight",
+    }
 
     def __init__(self, depth: int, width: int, num_classes: int):
         super().__init__(num_classes, stage3=2 * width, stage4=4 * width)

@@ -1,4 +1,5 @@
 """What a run computes on: the device, the precision of its networks, and the seeds of its random draws."""
+
 import contextlib
 import ctypes
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ class Compute:
 
     def eager(self) -> contextlib.AbstractContextManager:
         """Networks called inside are not compiled: for evaluation, in another precision and other batch sizes."""
-        return torch.compiler.set_stance("force_eager") if self.compiles else contextlib.nullcontext()
+        return (
+            torch.compiler.set_stance("force_eager") if self.compiles else contextlib.nullcontext()
+        )
 
     def generator(self, *numbers: int) -> torch.Generator:
         """A generator on the device whose stream is fixed by `numbers`, say seed, epoch and step: nothing about
@@ -52,8 +55,12 @@ def compute(device_asked: str, precision: str = "fp32", compile: str = "off") ->
     """The `Compute` that the options --device, --precision and --compile ask for, in each process of torchrun its own. float32
     means float32: TF32 stays off."""
     if device_asked == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
-    device = start(torch.device("cuda" if device_asked != "cpu" and torch.cuda.is_available() else "cpu"))
+        raise InputError(
+            "--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto"
+        )
+    device = start(
+        torch.device("cuda" if device_asked != "cpu" and torch.cuda.is_available() else "cpu")
+    )
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported()
@@ -67,7 +74,9 @@ def compute(device_asked: str, precision: str = "fp32", compile: str = "off") ->
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    return Compute(device, precision, compile == "on" or (compile == "auto" and device.type == "cuda"))
+    return Compute(
+        device, precision, compile == "on" or (compile == "auto" and device.type == "cuda")
+    )
 
 
 def _keep_memory() -> None:
@@ -75,5 +84,5 @@ def _keep_memory() -> None:
     clear their pages again each time: a fifth of the time of PGD (ResNet-18 of width 16, batch 125, bf16, one thread)."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)        # M_MMAP_THRESHOLD
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD

@@ -12,6 +12,7 @@ The gradients are averaged in one reduction after the backward pass and not by D
 behind one backward pass of one `forward`: here a dozen passes come before the one that has gradients to send, PGD and the
 estimators run networks in other ways than by one `forward`, and the same few lines serve every stage.
 """
+
 import contextlib
 import datetime
 import os
@@ -34,12 +35,16 @@ def start(device: torch.device) -> torch.device:
     if device.type == "cuda":
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
-            raise InputError(f"--nproc_per_node: process {local} has no device of its own, there are "
-                             f"{torch.cuda.device_count()}; start one process for each device")
+            raise InputError(
+                f"--nproc_per_node: process {local} has no device of its own, there are "
+                f"{torch.cuda.device_count()}; start one process for each device"
+            )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
+        )
         if rank() > 0:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     return device
@@ -101,8 +106,10 @@ def average(tensors: list[torch.Tensor]) -> None:
 def normal(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """Standard normal numbers (n, ...) for this process's rows `like`: those that one process would draw for all rows."""
     lengths = sizes(len(like))
-    noise = torch.randn(sum(lengths), *like.shape[1:], dtype=like.dtype, device=like.device, generator=generator)
-    return noise[sum(lengths[:rank()]):][:len(like)]
+    noise = torch.randn(
+        sum(lengths), *like.shape[1:], dtype=like.dtype, device=like.device, generator=generator
+    )
+    return noise[sum(lengths[: rank()]) :][: len(like)]
 
 
 def synchronised(net: nn.Module) -> nn.Module:
@@ -153,7 +160,9 @@ def alone() -> Iterator[None]:
 
 def count() -> int:
     """The number of processes that share a batch."""
-    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+    return (
+        dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+    )
 
 
 def rank() -> int:
@@ -184,9 +193,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         lengths = sizes(len(x))
-        ctx.part = slice(sum(lengths[:rank()]), sum(lengths[:rank() + 1]))
+        ctx.part = slice(sum(lengths[: rank()]), sum(lengths[: rank() + 1]))
         padded = x.new_zeros(max(lengths), *x.shape[1:])
-        padded[:len(x)] = x
+        padded[: len(x)] = x
         rows = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(rows, padded)
         return torch.cat([row[:length] for row, length in zip(rows, lengths)])

@@ -1,4 +1,5 @@
 """Tables on the screen and pictures of runs."""
+
 from pathlib import Path
 
 import matplotlib
@@ -22,8 +23,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells):
-        return "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                         for i, (cell, width) in enumerate(zip(cells, widths))).rstrip()
+        return "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths))
+        ).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
 
@@ -31,18 +34,44 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def plot_curves(rows: list[dict], path: Path, title: str) -> None:
     """Loss, accuracies and MI values over epochs, as far as the rows of a run's metrics have them, as a PNG file."""
     panels = [
-        ("loss per image", {"loss": "loss", "adv_loss": r"$L_{adv}$", "mi_loss": r"$L_{mi}$",
-                            "natural_loss": "natural estimator", "adversarial_loss": "adversarial estimator"}),
-        ("accuracy on held-out images (%)", {"natural_accuracy": "natural", "robust_accuracy": "under PGD"}),
+        (
+            "loss per image",
+            {
+                "loss": "loss",
+                "adv_loss": r"$L_{adv}$",
+                "mi_loss": r"$L_{mi}$",
+                "natural_loss": "natural estimator",
+                "adversarial_loss": "adversarial estimator",
+            },
+        ),
+        (
+            "accuracy on held-out images (%)",
+            {"natural_accuracy": "natural", "robust_accuracy": "under PGD"},
+        ),
         ("MI over W, fooled (nats)", {f"{name}_W": text for name, text in MI_NAMES.items()}),
         ("MI over R, withstood (nats)", {f"{name}_R": text for name, text in MI_NAMES.items()}),
     ]
-    found = [(label, series) for label, names in panels
-             if (series := {text: points for name, text in names.items() if (points := _points(rows, name))})]
-    figure, axes = plt.subplots(1, len(found), figsize=(4.6 * len(found), 3.9), squeeze=False, layout="constrained")
+    found = [
+        (label, series)
+        for label, names in panels
+        if (
+            series := {
+                text: points for name, text in names.items() if (points := _points(rows, name))
+            }
+        )
+    ]
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(4.6 * len(found), 3.9), squeeze=False, layout="constrained"
+    )
     for axis, (label, series) in zip(axes[0], found):
         for i, (text, points) in enumerate(series.items()):
-            axis.plot(*zip(*points), label=text, color=COLOURS[i], linestyle=STYLES[i], marker="." if len(points) < 40 else None)
+            axis.plot(
+                *zip(*points),
+                label=text,
+                color=COLOURS[i],
+                linestyle=STYLES[i],
+                marker="." if len(points) < 40 else None,
+            )
         axis.set(xlabel="epoch", ylabel=label)
         if "%" in label:
             axis.set_ylim(0, 100)
@@ -62,27 +91,50 @@ def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, 
     unit = 255 if norm == "linf" else 1
     figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
     for i, (name, points) in enumerate(curves.items()):
-        axis.plot([unit * epsilon for epsilon, _ in points], [accuracy for _, accuracy in points], label=name, marker="o",
-                  color=COLOURS[i % len(COLOURS)], linestyle=STYLES[i % len(STYLES)])
-    axis.set(xlabel="budget, grey levels of 255 (Linf)" if norm == "linf" else "budget, L2 norm in pixel units",
-             ylabel="accuracy (%)", ylim=(0, None), title=f"{n} images")
+        axis.plot(
+            [unit * epsilon for epsilon, _ in points],
+            [accuracy for _, accuracy in points],
+            label=name,
+            marker="o",
+            color=COLOURS[i % len(COLOURS)],
+            linestyle=STYLES[i % len(STYLES)],
+        )
+    axis.set(
+        xlabel="budget, grey levels of 255 (Linf)"
+        if norm == "linf"
+        else "budget, L2 norm in pixel units",
+        ylabel="accuracy (%)",
+        ylim=(0, None),
+        title=f"{n} images",
+    )
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     save_figure(figure, path)
 
 
-def plot_examples(x, x_adv, labels, said, said_adv, path: Path, title: str, class_names: list[str] | None = None) -> None:
+def plot_examples(
+    x, x_adv, labels, said, said_adv, path: Path, title: str, class_names: list[str] | None = None
+) -> None:
     """A grid, a row for each image: the natural image, its natural pattern (the image itself), its adversarial pattern
     n = x~ - x scaled to be seen (the factor is printed), and the adversarial image, with the predictions.
 
     x, x_adv: (N,3,H,W) in [0,1]; labels, said, said_adv: (N,) labels and what the network says of x and of x~.
     """
     x, x_adv = x.cpu().float(), x_adv.cpu().float()
-    names = class_names or [str(i) for i in range(1 + max(int(v.max()) for v in (labels, said, said_adv)))]
+    names = class_names or [
+        str(i) for i in range(1 + max(int(v.max()) for v in (labels, said, said_adv)))
+    ]
     noise = x_adv - x
     scale = 0.5 / max(noise.abs().max().item(), 1e-12)
-    columns = ["natural image x", "natural pattern x", f"adversarial pattern n\n(0.5 + {scale:.2g} n)", "adversarial image x + n"]
-    figure, axes = plt.subplots(len(x), 4, figsize=(6.4, 1.62 * len(x) + 0.9), squeeze=False, layout="constrained")
+    columns = [
+        "natural image x",
+        "natural pattern x",
+        f"adversarial pattern n\n(0.5 + {scale:.2g} n)",
+        "adversarial image x + n",
+    ]
+    figure, axes = plt.subplots(
+        len(x), 4, figsize=(6.4, 1.62 * len(x) + 0.9), squeeze=False, layout="constrained"
+    )
     for i, row in enumerate(axes):
         shown = [x[i], x[i], 0.5 + scale * noise[i], x_adv[i]]
         for axis, image in zip(row, shown):
@@ -90,8 +142,11 @@ def plot_examples(x, x_adv, labels, said, said_adv, path: Path, title: str, clas
             axis.set(xticks=[], yticks=[])
         for axis, label in ((row[0], said[i]), (row[3], said_adv[i])):
             right = int(label) == int(labels[i])
-            axis.set_xlabel(f"says {names[int(label)]}" + ("" if right else f", is {names[int(labels[i])]}"), fontsize=8,
-                            color=COLOURS[2] if right else COLOURS[1])
+            axis.set_xlabel(
+                f"says {names[int(label)]}" + ("" if right else f", is {names[int(labels[i])]}"),
+                fontsize=8,
+                color=COLOURS[2] if right else COLOURS[1],
+            )
     for axis, text in zip(axes[0], columns):
         axis.set_title(text, fontsize=8)
     figure.suptitle(title, fontsize=9)

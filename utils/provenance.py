@@ -1,4 +1,5 @@
 """Where a number is from: hardware, versions and commit."""
+
 import contextlib
 import platform
 import subprocess
@@ -29,18 +30,32 @@ def hardware(device: torch.device) -> str:
 
 def versions() -> dict:
     """The versions that a result depends on."""
-    packages = {name: metadata.version(name) for name in ("torchvision", "pyautoattack", "advertorch")}
-    return {"python": platform.python_version(), "torch": torch.__version__, **packages, "numpy": numpy.__version__,
-            "cuda": torch.version.cuda if torch.cuda.is_available() else None}
+    packages = {
+        name: metadata.version(name) for name in ("torchvision", "pyautoattack", "advertorch")
+    }
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **packages,
+        "numpy": numpy.__version__,
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+    }
 
 
 def git_commit() -> str | None:
     """The commit of this checkout, with "+changes" where files differ from it; None outside a checkout."""
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True,
-                                 text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + "+changes" * bool(changed)

@@ -1,4 +1,5 @@
 """How a script ends: its exit status, and one line for what went wrong."""
+
 import os
 import sys
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Read a script's settings from its command line; end the program in one line where they are wrong."""
+
 import contextlib
 import dataclasses
 import io
@@ -21,7 +22,13 @@ def flat(settings) -> dict:
         if dataclasses.is_dataclass(value):
             options |= flat(value)
         else:
-            options[each.name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            options[each.name] = (
+                str(value)
+                if isinstance(value, Path)
+                else list(value)
+                if isinstance(value, tuple)
+                else value
+            )
     return options
 
 
@@ -72,9 +79,18 @@ def _preset(kind: type[StageSettings], words: list[str]) -> StageSettings:
 
 def origin(settings: StageSettings, words: list[str]) -> dict[str, str]:
     """{option: "command line", "preset NAME" or "default"}: where each option of a stage, read from `words`, is from."""
-    given, preset = _given(words), presets.values(settings.preset, settings.stage, settings.attack.norm)
-    return {name: "command line" if name in given else f"preset {settings.preset}" if name in preset else "default"
-            for name in flat(settings)}
+    given, preset = (
+        _given(words),
+        presets.values(settings.preset, settings.stage, settings.attack.norm),
+    )
+    return {
+        name: "command line"
+        if name in given
+        else f"preset {settings.preset}"
+        if name in preset
+        else "default"
+        for name in flat(settings)
+    }
 
 
 def parse(kind, description: str, argv: list[str] | None = None):
@@ -86,7 +102,13 @@ def parse(kind, description: str, argv: list[str] | None = None):
     try:
         with contextlib.redirect_stderr(said):
             start = {"default": _preset(kind, argv)} if issubclass(kind, StageSettings) else {}
-            settings = tyro.cli(kind, args=argv, description=description, config=(tyro.conf.OmitArgPrefixes,), **start)
+            settings = tyro.cli(
+                kind,
+                args=argv,
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+                **start,
+            )
         check(settings)
         return settings
     except InputError as error:
@@ -107,7 +129,11 @@ def exit_with(message) -> None:
 def _one_line(box: str) -> str:
     """What tyro draws as a box, of lines or of dashes, as one line: between the title and the next rule, below which it
     repeats the option's help."""
-    lines = [line for line in (line.strip("│ ") for line in box.splitlines()) if line and not line.startswith("╰")][1:]
+    lines = [
+        line
+        for line in (line.strip("│ ") for line in box.splitlines())
+        if line and not line.startswith("╰")
+    ][1:]
     rules = [i for i, line in enumerate(lines) if not line.strip("─-")]
     first = 1 if rules[:1] == [0] else 0
     last = next((i for i in rules if i >= first), len(lines))

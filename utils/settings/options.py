@@ -3,6 +3,7 @@
 A script's settings are a dataclass of shared groups (``Data``, ``Network``, ``Attack``, ``Training``, ``Weights``, ``Run``) and
 its own fields; `parse` reads them with tyro. Nothing here imports torch: ``--help`` and a wrong option answer at once.
 """
+
 import math
 import os
 from dataclasses import dataclass, field
@@ -30,9 +31,13 @@ def fraction(text: str) -> float:
     try:
         value = float(above) / (float(below) if slash else 1.0)
     except ZeroDivisionError:
-        raise ValueError(f"{text} divides by zero; write a number or a fraction such as 8/255") from None
+        raise ValueError(
+            f"{text} divides by zero; write a number or a fraction such as 8/255"
+        ) from None
     except ValueError:
-        raise ValueError(f"{text} is not a number; write a number or a fraction such as 8/255") from None
+        raise ValueError(
+            f"{text} is not a number; write a number or a fraction such as 8/255"
+        ) from None
     if not math.isfinite(value):
         raise ValueError(f"{text} is not finite; write a number or a fraction such as 8/255")
     return value
@@ -49,9 +54,12 @@ def whole(text: str) -> int:
 def _option(read, metavar: str, show: str):
     """How tyro reads an option that may be left out: one word, through `read`, whose ValueError is the user's message."""
     return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1, metavar=metavar, instance_from_str=lambda words: read(words[0]),
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: read(words[0]),
         is_instance=lambda value: value is None or isinstance(value, int | float),
-        str_from_instance=lambda value: ["not given" if value is None else format(value, show)])
+        str_from_instance=lambda value: ["not given" if value is None else format(value, show)],
+    )
 
 
 Fraction = Annotated[float | None, _option(fraction, "NUMBER|A/B", "g")]
@@ -94,8 +102,18 @@ class Data:
     """Random crop, and horizontal flip where a mirrored image keeps its class (paper, section 5.1)."""
 
     def check(self) -> None:
-        need(self.limit_train is None or self.limit_train > 0, "limit_train", self.limit_train, "give 1 or more images")
-        need(self.limit_test is None or self.limit_test > 0, "limit_test", self.limit_test, "give 1 or more images")
+        need(
+            self.limit_train is None or self.limit_train > 0,
+            "limit_train",
+            self.limit_train,
+            "give 1 or more images",
+        )
+        need(
+            self.limit_test is None or self.limit_test > 0,
+            "limit_test",
+            self.limit_test,
+            "give 1 or more images",
+        )
         need(self.holdout >= 0, "holdout", self.holdout, "give 0 or more images")
 
 
@@ -109,7 +127,12 @@ class Network:
     """Channels of its first stage; the architecture's own when not given: 64 for ResNet and VGG, 160 for WRN-*-10."""
 
     def check(self) -> None:
-        need(self.width is None or self.width > 0, "width", self.width, "give 1 or more channels, or leave it out")
+        need(
+            self.width is None or self.width > 0,
+            "width",
+            self.width,
+            "give 1 or more channels, or leave it out",
+        )
 
 
 @dataclass
@@ -132,10 +155,19 @@ class Attack:
         self.epsilon = EPSILON[self.norm] if self.epsilon is None else self.epsilon
         self.step_size = self.epsilon / 4 if self.step_size is None else self.step_size
         largest = 1 if self.norm == "linf" else 128
-        need(0 <= self.epsilon <= largest, "epsilon", f"{self.epsilon:g}",
-             f"a budget from 0 to {largest} in pixel units is needed; write 8/255 for 8 grey levels")
+        need(
+            0 <= self.epsilon <= largest,
+            "epsilon",
+            f"{self.epsilon:g}",
+            f"a budget from 0 to {largest} in pixel units is needed; write 8/255 for 8 grey levels",
+        )
         need(self.num_steps > 0, "num_steps", self.num_steps, "give 1 or more steps")
-        need(self.step_size > 0 or self.epsilon == 0, "step_size", self.step_size, "give a step above 0")
+        need(
+            self.step_size > 0 or self.epsilon == 0,
+            "step_size",
+            self.step_size,
+            "give a step above 0",
+        )
         need(self.eval_steps > 0, "eval_steps", self.eval_steps, "give 1 or more steps")
 
     @property
@@ -171,14 +203,22 @@ class Training:
 
     def check(self) -> None:
         need(self.epochs > 0, "epochs", self.epochs, "give 1 or more epochs")
-        need(self.batch_size > 1, "batch_size", self.batch_size,
-             "2 or more images are needed: batch norm and the MI bounds compare the images of a batch")
+        need(
+            self.batch_size > 1,
+            "batch_size",
+            self.batch_size,
+            "2 or more images are needed: batch norm and the MI bounds compare the images of a batch",
+        )
         need(self.lr > 0, "lr", self.lr, "give a learning rate above 0")
         need(self.momentum >= 0, "momentum", self.momentum, "give 0 or more")
         need(self.weight_decay >= 0, "weight_decay", self.weight_decay, "give 0 or more")
         need(self.lr_factor > 0, "lr_factor", self.lr_factor, "give a factor above 0")
-        need(all(0 <= m <= 1 for m in self.lr_milestones), "lr_milestones", self.lr_milestones,
-             "give fractions of the epochs, from 0 to 1")
+        need(
+            all(0 <= m <= 1 for m in self.lr_milestones),
+            "lr_milestones",
+            self.lr_milestones,
+            "give fractions of the epochs, from 0 to 1",
+        )
         need(0 <= self.seed < 2**31, "seed", self.seed, "give a whole number from 0 to 2147483647")
 
 
@@ -197,7 +237,12 @@ class Weights:
 
     def check(self) -> None:
         need(0 <= self.ema < 1, "ema", self.ema, "give a decay from 0 (off) to below 1, say 0.999")
-        need(0 <= self.awp < 1, "awp", self.awp, "give a fraction of the weights' norm from 0 (off) to below 1, say 0.005")
+        need(
+            0 <= self.awp < 1,
+            "awp",
+            self.awp,
+            "give a fraction of the weights' norm from 0 (off) to below 1, say 0.005",
+        )
         need(self.awp_warmup >= 0, "awp_warmup", self.awp_warmup, "give 0 or more epochs")
 
 
@@ -269,4 +314,9 @@ class EstimatorSettings(StageSettings):
     def check(self) -> None:
         for option in ("momentum", "weight_decay"):
             value = getattr(self.training, option)
-            need(value == getattr(Training, option), option, value, "is of SGD, and stage 2 trains with Adam; leave it out")
+            need(
+                value == getattr(Training, option),
+                option,
+                value,
+                "is of SGD, and stage 2 trains with Adam; leave it out",
+            )

@@ -11,14 +11,20 @@ RELEASED_ATTACK = {
 RELEASED_TARGET = RELEASED_ATTACK | {
     "arch": "wrn34-10",  # what its stages 1 and 3 train
     "batch_size": 256,  # its scripts' default
-    "lr_milestones": (0.74, 0.89),  # its epochs count from 1 and the rate falls before the 75th and the 90th
+    "lr_milestones": (
+        0.74,
+        0.89,
+    ),  # its epochs count from 1 and the rate falls before the 75th and the 90th
 }
 # Stage 2 as released has PGD-20, batch 400 (plain maximisation: 200) and 2048 units, which are the defaults here, too.
-RELEASED_ESTIMATORS = RELEASED_ATTACK | {
-    "arch": "resnet18",  # it reads a ResNet-18, whatever its stage 1 wrote: train one with --preset released --arch resnet18
-    "bound": "dv-released",  # the positive pair enters each sum as exp(0)
-    "selection": "released",  # predicted labels from a softmax over the batch
-}
+RELEASED_ESTIMATORS = (
+    RELEASED_ATTACK
+    | {
+        "arch": "resnet18",  # it reads a ResNet-18, whatever its stage 1 wrote: train one with --preset released --arch resnet18
+        "bound": "dv-released",  # the positive pair enters each sum as exp(0)
+        "selection": "released",  # predicted labels from a softmax over the batch
+    }
+)
 STRONG = {
     "weight_decay": 5e-4,  # the factor that matters most in Pang et al. 2021, Bag of Tricks for Adversarial Training
     "batch_size": 128,  # Rice et al. 2020 and most since; robust accuracy falls with larger batches (Pang et al. 2021)
@@ -29,13 +35,15 @@ STRONG = {
 PRESETS = {
     "paper": {},
     "released": {
-        "train_standard": RELEASED_TARGET | {"holdout": 0},  # all images train, and the latest model is kept
+        "train_standard": RELEASED_TARGET
+        | {"holdout": 0},  # all images train, and the latest model is kept
         ("train_standard", "l2"): {"step_size": 0.1},  # of 10 steps
         "train_MI_estimator": RELEASED_ESTIMATORS,
         "train_MI_estimator_only_max": RELEASED_ESTIMATORS,
         ("train_MI_estimator", "l2"): {"step_size": 0.05},  # of 20 steps
         ("train_MI_estimator_only_max", "l2"): {"step_size": 0.05},
-        "train_MIAT": RELEASED_TARGET | {
+        "train_MIAT": RELEASED_TARGET
+        | {
             "num_steps": 40,  # PGD-40 in training
             "lam": 0.0,  # lambda's term is commented out
             "selection": "released",  # as in its stage 2

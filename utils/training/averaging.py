@@ -1,4 +1,5 @@
 """Exponential moving averages of a network's weights (Polyak and Juditsky 1992; for robust networks, Gowal et al. 2020)."""
+
 import copy
 
 import torch
@@ -29,7 +30,9 @@ class Average(torch.nn.Module):
     def update(self, net: torch.nn.Module) -> None:
         """Move the average towards `net` as it is now."""
         weight = 1 - decay_after(int(self.steps), self.decay)
-        for average, value in zip([*self.module.parameters(), *self.module.buffers()], [*net.parameters(), *net.buffers()]):
+        for average, value in zip(
+            [*self.module.parameters(), *self.module.buffers()], [*net.parameters(), *net.buffers()]
+        ):
             if average.is_floating_point():
                 average.lerp_(value, weight)
             else:

@@ -10,6 +10,7 @@
 The script computes the loss; the loop draws the batches, sets the learning rate, steps the optimizer, saves and resumes. Each
 random draw is fixed by (seed, epoch, step), so a run that was stopped anywhere ends with the same weights.
 """
+
 import math
 import signal
 import sys
@@ -34,7 +35,9 @@ class _Signals:
 
     def __enter__(self):
         self.number = None
-        self.before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {
+            each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def _note(self, number, frame):
@@ -53,11 +56,15 @@ class Means:
     """Means over samples of what the steps log, summed on the device: reading one waits for it, adding does not."""
 
     def __init__(self, saved: dict | None = None, device="cpu"):
-        self.sums = {name: [total.to(device), count] for name, (total, count) in (saved or {}).items()}
+        self.sums = {
+            name: [total.to(device), count] for name, (total, count) in (saved or {}).items()
+        }
 
     def add(self, values: dict[str, torch.Tensor], n: int) -> None:
         for name, value in values.items():
-            entry = self.sums.setdefault(name, [torch.zeros((), dtype=torch.float64, device=value.device), 0])
+            entry = self.sums.setdefault(
+                name, [torch.zeros((), dtype=torch.float64, device=value.device), 0]
+            )
             entry[0] += n * value.detach()
             entry[1] += n
 
@@ -88,8 +95,15 @@ class Loop:
     Raises Diverged where a loss or a weight is not finite, and Interrupted on SIGINT or SIGTERM, with the state saved.
     """
 
-    def __init__(self, stage: Stage, nets: dict[str, torch.nn.Module], optimizer: torch.optim.Optimizer, training,
-                 keep: Callable, title: str):
+    def __init__(
+        self,
+        stage: Stage,
+        nets: dict[str, torch.nn.Module],
+        optimizer: torch.optim.Optimizer,
+        training,
+        keep: Callable,
+        title: str,
+    ):
         self.folder, self.data, self.compute = stage.folder, stage.batches, stage.compute
         self.nets, self.optimizer, self.training = nets, optimizer, training
         self.keep, self.title = keep, title
@@ -101,14 +115,22 @@ class Loop:
         self.elapsed = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def _resume(self, saved: dict) -> None:
-        self.first, self.index, self.rows, self.best = saved["epoch"], saved["index"], saved["rows"], saved["best"]
+        self.first, self.index, self.rows, self.best = (
+            saved["epoch"],
+            saved["index"],
+            saved["rows"],
+            saved["best"],
+        )
         self.means = Means(saved["means"], self.compute.device)
         for name, net in self.nets.items():
             net.load_state_dict(saved["nets"][name])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.folder.write_metrics(self.rows)
         done = "already finished" if self.first == self.training.epochs else "resumed"
-        print(f"{self.folder.path}: {done} after epoch {self.first}" + f", batch {self.index}" * bool(self.index))
+        print(
+            f"{self.folder.path}: {done} after epoch {self.first}"
+            + f", batch {self.index}" * bool(self.index)
+        )
 
     def __enter__(self) -> "Loop":
         self.signals = _Signals()
@@ -132,10 +154,18 @@ class Loop:
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the batches of an epoch that are left: x (N,3,H,W) in [0,1] and labels y (N,)."""
         images, begin, total = 0, self.index, len(self.data)
-        with tqdm(total=total, initial=begin, desc=f"epoch {epoch + 1}/{self.training.epochs}", unit="batch",
-                  disable=not (sys.stderr.isatty() and distributed.first()), leave=False) as bar:
+        with tqdm(
+            total=total,
+            initial=begin,
+            desc=f"epoch {epoch + 1}/{self.training.epochs}",
+            unit="batch",
+            disable=not (sys.stderr.isatty() and distributed.first()),
+            leave=False,
+        ) as bar:
             shown_at = 0.0
-            for index, (x, y) in enumerate(self.data.epoch(self.training.seed, epoch, start=begin), start=begin):
+            for index, (x, y) in enumerate(
+                self.data.epoch(self.training.seed, epoch, start=begin), start=begin
+            ):
                 self.index = index
                 for group in self.optimizer.param_groups:
                     group["lr"] = learning_rate(self.training, epoch, index, total)
@@ -143,9 +173,13 @@ class Loop:
                 yield x, y
                 images += self.data.size(index)
                 now = time.monotonic()
-                if not bar.disable and now - shown_at > 1:  # reading the loss waits for the device: once a second
+                if (
+                    not bar.disable and now - shown_at > 1
+                ):  # reading the loss waits for the device: once a second
                     shown_at = now
-                    bar.set_postfix_str(f"loss {self.loss.item():.4f}, {images / (now - self.began):.0f} images/s")
+                    bar.set_postfix_str(
+                        f"loss {self.loss.item():.4f}, {images / (now - self.began):.0f} images/s"
+                    )
                 bar.update()
                 self._after_batch(epoch, now)
         self._check_finite(epoch)
@@ -154,7 +188,9 @@ class Loop:
 
     def _after_batch(self, epoch: int, now: float) -> None:
         """Stop where a signal came; save where the last save is long ago."""
-        asked = distributed.any_number(self.signals.number)  # a signal reaches the processes in different steps
+        asked = distributed.any_number(
+            self.signals.number
+        )  # a signal reaches the processes in different steps
         if asked:
             self._stop(epoch, self.index + 1, asked)
         if now - self.saved_at > SAVE_EVERY:
@@ -179,8 +215,13 @@ class Loop:
         print.
         """
         epoch = len(self.rows)
-        row = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"], **self.means.get(), **values,
-               "images_per_second": self.images_per_second}
+        row = {
+            "epoch": epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self.means.get(),
+            **values,
+            "images_per_second": self.images_per_second,
+        }
         self.elapsed += time.monotonic() - self.began
         self.rows.append(row | {"seconds": self.elapsed})
         if "score" in row and (self.best is None or row["score"] > self.best):
@@ -199,36 +240,63 @@ class Loop:
 
     def _save(self, epoch: int, index: int) -> None:
         nets = {name: net.state_dict() for name, net in self.nets.items()}
-        self.folder.save(epoch=epoch, index=index, rows=self.rows, best=self.best, means=self.means.state(),
-                         optimizer=self.optimizer.state_dict(), nets=nets)
+        self.folder.save(
+            epoch=epoch,
+            index=index,
+            rows=self.rows,
+            best=self.best,
+            means=self.means.state(),
+            optimizer=self.optimizer.state_dict(),
+            nets=nets,
+        )
 
     def _stop(self, epoch: int, index: int, number: int) -> None:
         """Save the state and raise Interrupted."""
         self._check_finite(epoch)
         self._save(epoch, index)
         if distributed.first():
-            print(f"{self.folder.path}: state saved in epoch {epoch + 1} after batch {index}; the same command resumes",
-                  file=sys.stderr)
+            print(
+                f"{self.folder.path}: state saved in epoch {epoch + 1} after batch {index}; the same command resumes",
+                file=sys.stderr,
+            )
         raise Interrupted(number)
 
     def _check_finite(self, epoch: int) -> None:
         """Raise Diverged where a mean of the log or a weight is not finite."""
         wrong = [name for name, value in self.means.get().items() if not math.isfinite(value)]
-        wrong += [f"a weight of {name}" for name, net in self.nets.items()
-                  if not torch.stack([weight.isfinite().all() for weight in net.parameters()]).all()]
+        wrong += [
+            f"a weight of {name}"
+            for name, net in self.nets.items()
+            if not torch.stack([weight.isfinite().all() for weight in net.parameters()]).all()
+        ]
         if wrong:
             kept = self.folder.path / "last.ckpt"
-            raise Diverged(f"{wrong[0]} is not a finite number in epoch {epoch + 1}; "
-                           + (f"the last good state stays in {kept}" if kept.exists() else "no state was saved before")
-                           + "; a smaller --lr or --alpha, or an --alpha-ramp, may help")
+            raise Diverged(
+                f"{wrong[0]} is not a finite number in epoch {epoch + 1}; "
+                + (
+                    f"the last good state stays in {kept}"
+                    if kept.exists()
+                    else "no state was saved before"
+                )
+                + "; a smaller --lr or --alpha, or an --alpha-ramp, may help"
+            )
 
 
 def _line(row: dict, epochs: int) -> str:
     """A row of the record as an aligned line."""
-    shown = [("loss", "loss {:8.4f}"), ("mi_loss", "L_mi {:8.4f}"), ("natural_accuracy", "natural {:5.1f}%"),
-             ("robust_accuracy", "robust {:5.1f}%"), ("natural_mi_of_natural_W", "MI over W: E_n(x;h(x)) {:8.3f}"),
-             ("natural_mi_of_adversarial_W", "E_n(x;h(x~)) {:8.3f}"),
-             ("adversarial_mi_of_natural_W", "E_a(n;h(x)) {:8.3f}"), ("adversarial_mi_of_adversarial_W", "E_a(n;h(x~)) {:8.3f}"),
-             ("images_per_second", "{:7.0f} images/s"), ("seconds", "{:7.1f} s")]
+    shown = [
+        ("loss", "loss {:8.4f}"),
+        ("mi_loss", "L_mi {:8.4f}"),
+        ("natural_accuracy", "natural {:5.1f}%"),
+        ("robust_accuracy", "robust {:5.1f}%"),
+        ("natural_mi_of_natural_W", "MI over W: E_n(x;h(x)) {:8.3f}"),
+        ("natural_mi_of_adversarial_W", "E_n(x;h(x~)) {:8.3f}"),
+        ("adversarial_mi_of_natural_W", "E_a(n;h(x)) {:8.3f}"),
+        ("adversarial_mi_of_adversarial_W", "E_a(n;h(x~)) {:8.3f}"),
+        ("images_per_second", "{:7.0f} images/s"),
+        ("seconds", "{:7.1f} s"),
+    ]
     texts = [text.format(row[name]) for name, text in shown if row.get(name) is not None]
-    return f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  lr {row['lr']:7.2g}  " + "  ".join(texts)
+    return f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  lr {row['lr']:7.2g}  " + "  ".join(
+        texts
+    )

@@ -3,6 +3,7 @@
 `logits` h(x) and `logits_adv` h(x~) are (N,C), `y` is (N,); computed in float32 at least, mean over the samples.
 A further loss is one function here and one line in `LOSSES`.
 """
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,12 +30,16 @@ def ce(logits: torch.Tensor | None, logits_adv: torch.Tensor, y: torch.Tensor) -
     return F.nll_loss(_log_softmax(logits_adv), y)
 
 
-def trades(logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA) -> torch.Tensor:
+def trades(
+    logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA
+) -> torch.Tensor:
     """CE(h(x), y) + beta KL(softmax h(x) || softmax h(x~)) (Zhang et al. 2019)."""
     return F.nll_loss(_log_softmax(logits), y) + beta * _kl(logits, logits_adv).mean()
 
 
-def mart(logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA) -> torch.Tensor:
+def mart(
+    logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA
+) -> torch.Tensor:
     """BCE(h(x~), y) + beta mean[ KL(softmax h(x) || softmax h(x~)) (1 - p_y(x)) ] (Wang et al. 2020), with
     BCE = CE(h(x~), y) - log(1.0001 - max_{k != y} p_k(x~) + 1e-12)."""
     log_p, log_p_adv = _log_softmax(logits), _log_softmax(logits_adv)

@@ -1,4 +1,5 @@
 """How a target's weights are stepped: SGD, and what --ema and --awp add to it."""
+
 import torch
 
 from utils.training.averaging import Average
@@ -9,8 +10,13 @@ def optimisation(target: torch.nn.Module, settings) -> tuple:
     """What stages 1 and 3 train a target with: the optimizer; its `WeightPerturbation`, or None; the networks whose state a run
     saves; and the network that is evaluated and kept, the target or its `Average`."""
     training, weights = settings.training, settings.weights
-    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
-                                fused=True)
+    optimizer = torch.optim.SGD(
+        target.parameters(),
+        training.lr,
+        training.momentum,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )
     perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
     if not weights.ema:
         return optimizer, perturbation, {"target": target}, target

@@ -1,10 +1,11 @@
 """A run's folder: its settings, its record, and the state it goes on from.
 
-    settings.json   every option and where its value is from, the command, versions, git commit, fingerprints of the data and
-                    of the files read
-    metrics.csv     a row per epoch
-    last.ckpt       everything needed to go on
+settings.json   every option and where its value is from, the command, versions, git commit, fingerprints of the data and
+                of the files read
+metrics.csv     a row per epoch
+last.ckpt       everything needed to go on
 """
+
 import contextlib
 import json
 import shlex
@@ -20,9 +21,30 @@ from utils.settings.command_line import flat, origin
 
 # Options that say where things and values are from and what a run runs on, not what it computes: another may go on with a run.
 # Of the precision counts what was used, not what was asked for.
-FREE = {"preset", "model_dir", "data_dir", "estimator_dir", "restart", "device", "compile", "precision"}
-OURS = ("settings.json", "metrics.csv", "last.ckpt", "curves.png", "results.json", "best_model.pth", "last_model.pth",
-        "target_model.pth", "local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth")
+FREE = {
+    "preset",
+    "model_dir",
+    "data_dir",
+    "estimator_dir",
+    "restart",
+    "device",
+    "compile",
+    "precision",
+}
+OURS = (
+    "settings.json",
+    "metrics.csv",
+    "last.ckpt",
+    "curves.png",
+    "results.json",
+    "best_model.pth",
+    "last_model.pth",
+    "target_model.pth",
+    "local_n_model.pth",
+    "global_n_model.pth",
+    "local_a_model.pth",
+    "global_a_model.pth",
+)
 
 
 class RunFolder:
@@ -35,7 +57,14 @@ class RunFolder:
     new run).
     """
 
-    def __init__(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None = None):
+    def __init__(
+        self,
+        stage: str,
+        settings,
+        compute: devices.Compute,
+        fingerprint: str,
+        inputs: dict | None = None,
+    ):
         self.path = Path(settings.run.model_dir)
         with contextlib.ExitStack() as lock:
             if distributed.first():
@@ -56,14 +85,20 @@ class RunFolder:
 
     def _lock(self, lock: contextlib.ExitStack) -> None:
         """Lock the folder before anything in it is read or written; InputError where another process holds it."""
+
         def busy():
-            raise InputError(f"--model-dir {self.path}: another process trains in it; wait for it, or name another folder")
+            raise InputError(
+                f"--model-dir {self.path}: another process trains in it; wait for it, or name another folder"
+            )
+
         with contextlib.suppress(OSError):  # make_folder says what is wrong
             self.path.mkdir(parents=True, exist_ok=True)
         if self.path.is_dir():
             lock.enter_context(held(self.path, busy))
 
-    def _open(self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None) -> None:
+    def _open(
+        self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None
+    ) -> None:
         """Find the checkpoint there is, or write the settings of a new run."""
         if distributed.first():
             for name in OURS if settings.run.restart else ():
@@ -71,18 +106,40 @@ class RunFolder:
         else:
             distributed.wait()  # until the first process has made the folder ready
         self.options, self.defaults = flat(settings), flat(type(settings)())
-        facts = {"stage": stage, "data_fingerprint": fingerprint, "precision": compute.precision,
-                 **{f"{name}_hash": file_hash(file) for name, file in (inputs or {}).items()}}
-        computed = {name: value for name, value in self.options.items() if name not in FREE and name not in (inputs or {})}
+        facts = {
+            "stage": stage,
+            "data_fingerprint": fingerprint,
+            "precision": compute.precision,
+            **{f"{name}_hash": file_hash(file) for name, file in (inputs or {}).items()},
+        }
+        computed = {
+            name: value
+            for name, value in self.options.items()
+            if name not in FREE and name not in (inputs or {})
+        }
         self.identity = json.loads(json.dumps(facts | computed))
         self.checkpoint = self._resume()
         if self.checkpoint is None and distributed.first():
             used = facts.pop("precision")
-            write_text(self.path / "settings.json", json.dumps({
-                **facts, "options": self.options, "origin": origin(settings, sys.argv[1:]), "precision_used": used,
-                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-                "hardware": provenance.hardware(compute.device), "versions": provenance.versions(),
-                "git_commit": provenance.git_commit(), "identity": self.identity}, indent=1) + "\n")
+            write_text(
+                self.path / "settings.json",
+                json.dumps(
+                    {
+                        **facts,
+                        "options": self.options,
+                        "origin": origin(settings, sys.argv[1:]),
+                        "precision_used": used,
+                        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+                        "hardware": provenance.hardware(compute.device),
+                        "versions": provenance.versions(),
+                        "git_commit": provenance.git_commit(),
+                        "identity": self.identity,
+                    },
+                    indent=1,
+                )
+                + "\n",
+            )
         if distributed.first():
             distributed.wait()
 
@@ -91,15 +148,25 @@ class RunFolder:
             return None
         checkpoint = read_file(self.path / "last.ckpt")
         # A run from before an option was there did what the option's default does.
-        before = {name: value for name, value in self.defaults.items() if name in self.identity} | checkpoint.get("identity", {})
-        if before["precision"] == "auto":  # runs from before the precision used was part of the question
+        before = {
+            name: value for name, value in self.defaults.items() if name in self.identity
+        } | checkpoint.get("identity", {})
+        if (
+            before["precision"] == "auto"
+        ):  # runs from before the precision used was part of the question
             before["precision"] = self._precision_used() or self.identity["precision"]
-        other = [name for name in self.identity | before if self.identity.get(name) != before.get(name)]
+        other = [
+            name for name in self.identity | before if self.identity.get(name) != before.get(name)
+        ]
         if other:
-            named = ", ".join(f"{name} {before.get(name)} (now {self.identity.get(name)})" for name in other[:4])
+            named = ", ".join(
+                f"{name} {before.get(name)} (now {self.identity.get(name)})" for name in other[:4]
+            )
             more = f" and {len(other) - 4} more" if len(other) > 4 else ""
-            raise InputError(f"--model-dir {self.path}: holds a run with other settings: {named}{more}; "
-                             "use another folder, the same settings, or --restart to throw that run away")
+            raise InputError(
+                f"--model-dir {self.path}: holds a run with other settings: {named}{more}; "
+                "use another folder, the same settings, or --restart to throw that run away"
+            )
         return checkpoint
 
     def _precision_used(self) -> str | None:
@@ -125,5 +192,7 @@ def read_settings(folder: Path) -> dict:
         settings = json.loads((folder / "settings.json").read_text())
         return settings | {"options": dict(settings["options"])}
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"--model-dir {folder}: holds no run (no readable settings.json); name the folder of a training "
-                         "stage, or a model file with --model") from None
+        raise InputError(
+            f"--model-dir {folder}: holds no run (no readable settings.json); name the folder of a training "
+            "stage, or a model file with --model"
+        ) from None

@@ -1,4 +1,5 @@
 """The learning rate over a run."""
+
 import math
 
 
@@ -9,7 +10,9 @@ def learning_rate(training, epoch: int, index: int, steps_per_epoch: int) -> flo
     cosine from lr to 0; linear from 0 to lr at t = 0.4, then linear to 0 (Wong et al. 2020).
     """
     if training.schedule == "steps":
-        return training.lr * training.lr_factor ** sum(epoch >= round(m * training.epochs) for m in training.lr_milestones)
+        return training.lr * training.lr_factor ** sum(
+            epoch >= round(m * training.epochs) for m in training.lr_milestones
+        )
     t = (epoch + index / steps_per_epoch) / training.epochs
     if training.schedule == "cosine":
         return training.lr * (1 + math.cos(math.pi * t)) / 2

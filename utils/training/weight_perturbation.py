@@ -1,4 +1,5 @@
 """Adversarial weight perturbation (Wu, Xia and Wang 2020, Adversarial Weight Perturbation Helps Robust Generalization)."""
+
 from collections.abc import Callable
 
 import torch
