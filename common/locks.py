@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Lock a folder so that one process at a time works in it."""
 
 import contextlib
 import fcntl
@@ -9,8 +9,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def held(folder: Path, busy: Callable[[], None] = lambda: None) -> Iterator[int]:
-    """Inside, no other process is inside for this folder, which exists. Where one is, busy() is called, which may raise; then we
-    wait. Yields the file descriptor that holds the lock: a child that inherits it keeps the folder as long as it lives."""
+    """Hold the lock of an existing folder inside the `with` block; yield the lock's file
+    descriptor.
+
+    Where another process holds the lock, call busy(), which may raise, then wait. A child process
+    that inherits the file descriptor keeps the lock as long as it lives.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:

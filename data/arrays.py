@@ -1,4 +1,4 @@
-"""A data set in four NumPy files: read without running code, and checked before anything is computed from them."""
+"""Read a data set from four NumPy files without running code, and check it before it is used."""
 
 from pathlib import Path
 
@@ -11,7 +11,9 @@ FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels
 
 
 def are_in(folder: Path) -> bool:
-    """Whether `folder` holds the four files. Raises InputError where it holds only some of them."""
+    """Return whether `folder` holds the four files. Raises InputError where it holds only some of
+    them.
+    """
     missing = [name for name in FILES if not (folder / name).exists()]
     if 0 < len(missing) < len(FILES):
         raise InputError(
@@ -21,13 +23,13 @@ def are_in(folder: Path) -> bool:
 
 
 def read(folder: Path, name: str):
-    """The arrays in `folder`, checked to fit the data set `name`.
+    """Read the arrays in `folder` and check that they fit the data set `name`.
 
-    Returns (train_images, train_labels), (test_images, test_labels): images uint8 (N,H,W,3) or (N,H,W), still on the
-    disk (memory-mapped); labels int64 (N,) in [0, num_classes).
+    Returns (train_images, train_labels), (test_images, test_labels): images uint8 (N,H,W,3) or
+    (N,H,W), still on disk (memory-mapped); labels int64 (N,) in [0, num_classes).
 
-    Raises InputError for a file that is damaged or would need unpickling, and for shapes, types, sizes or labels that
-    do not fit.
+    Raises InputError for a file that is damaged or would need unpickling, and for shapes, types,
+    sizes or labels that do not fit.
     """
     num_classes = DATASETS[name].num_classes
     splits = []
@@ -54,11 +56,11 @@ def read(folder: Path, name: str):
 
 def _open(path: Path) -> np.ndarray:
     try:
-        # A map reads no more of the file than --limit-train asks for, and cannot unpickle.
+        # A memory map reads only the images that --limit-train keeps, and cannot unpickle.
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); a file of numpy.save is needed"
+            f"{path}: cannot be read ({error.strerror}); give a readable .npy file"
         ) from None
     except (ValueError, EOFError, OverflowError) as error:
         if "Python objects" in str(error):
@@ -67,7 +69,7 @@ def _open(path: Path) -> np.ndarray:
                 "integer labels"
             ) from None
         raise InputError(
-            f"{path}: is truncated or no .npy file; write it again with numpy.save"
+            f"{path}: is truncated or not an .npy file; write it again with numpy.save"
         ) from None
 
 
@@ -97,7 +99,7 @@ def _check_images(images: np.ndarray, path: Path, name: str) -> None:
         fitting = " or ".join(f"{s}x{s}" for s in sorted({spec.size, spec.source_size}))
         raise InputError(
             f"{path}: images are {_size(images)}, those of {name} are {fitting}; "
-            "--dataset arrays takes any size"
+            "use --dataset arrays for other sizes"
         )
 
 

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet from the folders of its archive, tiny-imagenet-200.zip."""
+"""Read Tiny-ImageNet from the folders of its archive, tiny-imagenet-200.zip."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,20 +11,21 @@ from data import DATASETS
 
 
 def read(folder: Path):
-    """The JPEG files and labels below `folder`, which is tiny-imagenet-200 or holds it.
+    """List the JPEG files and labels below `folder`, which is tiny-imagenet-200 or holds it.
 
-    Labels number the sorted WordNet ids. The validation images serve as the test set: the labels of the real one were
-    never published. Training images are ordered by turns, one of each class, so that the first N are a fair sample.
+    Labels number the sorted WordNet ids. The validation images serve as the test set, because the
+    labels of the real one were never published. Training images alternate between the classes, so
+    that the first N are a fair sample.
 
-    Returns (train_files, train_labels), (test_files, test_labels): lists of paths, and int64 (N,) labels.
-    Raises InputError for missing folders or annotations and for unknown classes.
+    Returns (train_files, train_labels), (test_files, test_labels): lists of paths, and int64 (N,)
+    labels. Raises InputError for missing folders or annotations and for unknown classes.
     """
     root = folder / "tiny-imagenet-200" if (folder / "tiny-imagenet-200").is_dir() else folder
     annotations = root / "val" / "val_annotations.txt"
     if not (root / "train").is_dir() or not annotations.is_file():
         raise InputError(
-            f"--data-dir {folder}: holds no Tiny-ImageNet; unpack tiny-imagenet-200.zip there "
-            "(train/<wnid>/images and val/val_annotations.txt are needed), or give the four arrays"
+            f"--data-dir {folder}: does not hold Tiny-ImageNet; unpack tiny-imagenet-200.zip there "
+            "(train/<wnid>/images and val/val_annotations.txt are needed), or the four .npy arrays"
         )
     wnids = _wnids(root)
 
@@ -45,8 +46,8 @@ def read(folder: Path):
         columns = line.split("\t")
         if len(columns) < 2 or columns[1] not in wnids:
             raise InputError(
-                f"{annotations}: line {number} names no class of train/; "
-                "image name and WordNet id, tab-separated, are needed"
+                f"{annotations}: line {number} does not name a class of train/; "
+                "give image name and WordNet id, tab-separated"
             )
         files.append(root / "val" / "images" / columns[0])
         labels.append(wnids[columns[1]])
@@ -56,7 +57,9 @@ def read(folder: Path):
 
 
 def _wnids(root: Path) -> dict[str, int]:
-    """WordNet id -> label, checked against wnids.txt where it is there: a missing folder would shift the labels."""
+    """Map WordNet ids to labels, checked against wnids.txt where it exists: a missing folder would
+    shift the labels.
+    """
     found = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
     listed = root / "wnids.txt"
     if listed.is_file():
@@ -74,11 +77,11 @@ def _wnids(root: Path) -> dict[str, int]:
 
 
 def decode(files: list[Path]) -> np.ndarray:
-    """The images in `files` as uint8 (N,64,64,3), greyscale ones with three equal channels.
+    """Decode the images in `files` to uint8 (N,64,64,3); greyscale ones get three equal channels.
 
     Raises InputError for a file that is missing, damaged or of another size.
     """
-    with ThreadPoolExecutor() as pool:  # Pillow lets other threads run while it decodes
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
         return np.stack(list(pool.map(_decode, files)))
 
 
@@ -93,5 +96,5 @@ def _decode(file: Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except OSError:
         raise InputError(
-            f"{file}: is missing or no readable JPEG; unpack tiny-imagenet-200.zip again"
+            f"{file}: is missing or not a readable JPEG; unpack tiny-imagenet-200.zip again"
         ) from None
