@@ -398,8 +398,8 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
         found = held_out(
             examples(
                 kept,
-                stage.held_images,
-                stage.held_labels,
+                stage.holdout_images,
+                stage.holdout_labels,
                 settings,
                 compute,
                 estimators["natural"].representation,

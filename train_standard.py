@@ -120,7 +120,9 @@ def train(stage: Stage, settings: Settings) -> None:
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate():
-        return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute))
+        return held_out(
+            examples(kept, stage.holdout_images, stage.holdout_labels, settings, compute)
+        )
 
     def keep(which):
         threat_model = settings.attack.threat_model if settings.defense != "natural" else {}

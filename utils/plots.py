@@ -1,13 +1,13 @@
-"""Tables on the screen and pictures of runs."""
+"""Print tables and draw figures of runs."""
 
 from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # pictures go to files; no display is needed
+matplotlib.use("Agg")  # figures go to files; no display is needed
 import matplotlib.pyplot as plt
 
-# Okabe and Ito's palette: told apart with any colour vision; line styles tell them apart in grey.
+# Okabe and Ito's palette is distinct for any colour vision; line styles are distinct in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (3, 1)), (0, (1, 1))]
 MI_NAMES = {
@@ -19,7 +19,7 @@ MI_NAMES = {
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned text: the first column to the left, the others to the right."""
+    """Format rows as aligned text: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells):
@@ -32,7 +32,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def plot_curves(rows: list[dict], path: Path, title: str) -> None:
-    """Loss, accuracies and MI values over epochs, as far as the rows of a run's metrics have them, as a PNG file."""
+    """Plot loss, accuracies and MI values over epochs, and write them as a PNG file.
+
+    Panels without values in the rows of metrics.csv are left out.
+    """
     panels = [
         (
             "loss per image",
@@ -49,7 +52,7 @@ def plot_curves(rows: list[dict], path: Path, title: str) -> None:
             {"natural_accuracy": "natural", "robust_accuracy": "under PGD"},
         ),
         ("MI over W, fooled (nats)", {f"{name}_W": text for name, text in MI_NAMES.items()}),
-        ("MI over R, withstood (nats)", {f"{name}_R": text for name, text in MI_NAMES.items()}),
+        ("MI over R, robust (nats)", {f"{name}_R": text for name, text in MI_NAMES.items()}),
     ]
     found = [
         (label, series)
@@ -87,7 +90,14 @@ def _points(rows: list[dict], name: str) -> list[tuple[int, float]]:
 
 
 def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, path: Path) -> None:
-    """Accuracy in percent against the budget, {attack: [(epsilon, accuracy)]}, as a PNG file."""
+    """Plot accuracy in percent against the budget, and write it as a PNG file.
+
+    Args:
+        curves: {attack: [(epsilon, accuracy)]}.
+        norm: "linf" or "l2".
+        n: the number of images.
+        path: the file.
+    """
     unit = 255 if norm == "linf" else 1
     figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
     for i, (name, points) in enumerate(curves.items()):
@@ -115,10 +125,18 @@ def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, 
 def plot_examples(
     x, x_adv, labels, said, said_adv, path: Path, title: str, class_names: list[str] | None = None
 ) -> None:
-    """A grid, a row for each image: the natural image, its natural pattern (the image itself), its adversarial pattern
-    n = x~ - x scaled to be seen (the factor is printed), and the adversarial image, with the predictions.
+    """Draw a row for each image: natural image, both patterns, adversarial image, predictions.
 
-    x, x_adv: (N,3,H,W) in [0,1]; labels, said, said_adv: (N,) labels and what the network says of x and of x~.
+    The natural pattern is the image itself. The adversarial pattern n = x~ - x is scaled to be
+    visible, and the factor is printed.
+
+    Args:
+        x, x_adv: images (N,3,H,W) in [0,1].
+        labels: (N,) labels.
+        said, said_adv: (N,) predictions on x and on x~.
+        path: the PNG file.
+        title: the figure's title.
+        class_names: names to print instead of label numbers.
     """
     x, x_adv = x.cpu().float(), x_adv.cpu().float()
     names = class_names or [
@@ -154,5 +172,6 @@ def plot_examples(
 
 
 def save_figure(figure, path: Path) -> None:
+    """Write a figure and close it."""
     figure.savefig(path, dpi=130)
     plt.close(figure)

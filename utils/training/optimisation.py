@@ -1,4 +1,4 @@
-"""How a target's weights are stepped: SGD, and what --ema and --awp add to it."""
+"""Build the optimizer of a target: SGD, and what --ema and --awp add to it."""
 
 import torch
 
@@ -7,8 +7,11 @@ from utils.training.weight_perturbation import WeightPerturbation
 
 
 def optimisation(target: torch.nn.Module, settings) -> tuple:
-    """What stages 1 and 3 train a target with: the optimizer; its `WeightPerturbation`, or None; the networks whose state a run
-    saves; and the network that is evaluated and kept, the target or its `Average`."""
+    """Build what stages 1 and 3 need to train a target.
+
+    Returns the optimizer; its `WeightPerturbation`, or None; the networks whose state a checkpoint
+    holds; and the network that is evaluated and kept, the target or its `Average`.
+    """
     training, weights = settings.training, settings.weights
     optimizer = torch.optim.SGD(
         target.parameters(),
