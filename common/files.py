@@ -86,7 +86,7 @@ def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
     entry.
     """
     own = net.state_dict()
-    # BatchNorm counts its batches since PyTorch 0.4.1; older files lack the counter, which nothing here reads.
+    # BatchNorm has counted batches since PyTorch 0.4.1; older files lack the unused counter.
     missing = [
         name for name in own if name not in state and not name.endswith("num_batches_tracked")
     ]
@@ -96,9 +96,11 @@ def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
         if missing or unknown:
             why = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
         else:
-            why = f"{shapes[0]} has shape {tuple(state[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
+            found, right = (tuple(tensors[shapes[0]].shape) for tensors in (state, own))
+            why = f"{shapes[0]} has shape {found}, not {right}"
         raise InputError(
-            f"{path}: is not a checkpoint of {what}: {why}; name the architecture it was trained with"
+            f"{path}: is not a checkpoint of {what}: {why}; "
+            "name the architecture it was trained with"
         )
     net.load_state_dict({name: state.get(name, own[name]) for name in own})
 

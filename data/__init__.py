@@ -23,7 +23,7 @@ class Spec:
     flip: bool  # mirror horizontally with probability 1/2
 
 
-# A mirrored digit is another sign, so sets of digits are not flipped; the smaller images are also shifted less.
+# A mirrored digit is another sign, so digits are not flipped; smaller images are shifted less.
 DATASETS = {
     "digits": Spec(
         "1,797 handwritten digits of scikit-learn, no download", 10, 16, 8, padding=1, flip=False

@@ -65,8 +65,8 @@ def _open(path: Path) -> np.ndarray:
     except (ValueError, EOFError, OverflowError) as error:
         if "Python objects" in str(error):
             raise InputError(
-                f"{path}: holds pickled Python objects, which are not loaded; save uint8 images and "
-                "integer labels"
+                f"{path}: holds pickled Python objects, which are not loaded; "
+                "save uint8 images and integer labels"
             ) from None
         raise InputError(
             f"{path}: is truncated or not an .npy file; write it again with numpy.save"
@@ -88,7 +88,8 @@ def _check_images(images: np.ndarray, path: Path, name: str) -> None:
         raise InputError(f"{path}: holds no images; at least one is needed")
     if images.dtype.kind == "f":
         raise InputError(
-            f"{path}: holds {images.dtype} images; multiply values in [0,1] by 255 and save as uint8"
+            f"{path}: holds {images.dtype} images; "
+            "multiply values in [0,1] by 255 and save as uint8"
         )
     if images.dtype != np.uint8:
         raise InputError(f"{path}: holds {images.dtype} images; save values 0 to 255 as uint8")

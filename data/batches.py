@@ -62,7 +62,8 @@ class Batches:
             )
         if min(batch_size, len(images)) < share[1]:
             raise InputError(
-                f"--batch-size {batch_size}: {share[1]} processes share a batch; give {share[1]} or more images"
+                f"--batch-size {batch_size}: {share[1]} processes share a batch; "
+                f"give {share[1]} or more images"
             )
         if padding < 0:
             raise ValueError(f"padding must be 0 or more, not {padding}")
@@ -95,7 +96,7 @@ class Batches:
         n, device = len(self.images), self.images.device
         digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
         self.generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        # Drawn at once, so that one copy per epoch goes to the device and a late start costs nothing.
+        # Drawn at once: one copy per epoch goes to the device, and a late start costs nothing.
         order = torch.randperm(n, generator=self.generator).to(device)
         corner = torch.randint(2 * self.padding + 1, (n, 2), generator=self.generator).to(device)
         mirrored = torch.randint(2, (n,), generator=self.generator).bool().to(device) & self.flip

@@ -135,7 +135,8 @@ def _first(images, labels, limit: int | None, option: str, what: str):
         return images, labels
     if not 1 <= limit <= len(labels):
         raise InputError(
-            f"{option} {limit}: there are {len(labels)} {what} images; ask for 1 to {len(labels)} of them"
+            f"{option} {limit}: there are {len(labels)} {what} images; "
+            f"ask for 1 to {len(labels)} of them"
         )
     return images[:limit], labels[:limit]
 
@@ -192,7 +193,8 @@ def split_holdout(
     counts = np.bincount(labels)
     share, remainder = np.divmod(holdout * counts, len(labels))
     share[np.argsort(-remainder, kind="stable")[: holdout - share.sum()]] += 1
-    # RandomState and not default_rng: NumPy froze its streams (NEP 19), so a split is the same in every version.
+    # RandomState instead of default_rng: NumPy froze its streams (NEP 19), so a split is the same
+    # in every version.
     random = np.random.RandomState(seed % 2**32)
     chosen = [
         random.permutation(np.flatnonzero(labels == label))[:n] for label, n in enumerate(share)

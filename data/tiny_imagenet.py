@@ -66,7 +66,8 @@ def _wnids(root: Path) -> dict[str, int]:
         missing = sorted(set(listed.read_text().split()) - set(found))
         if missing:
             raise InputError(
-                f"{root / 'train' / missing[0]}: is missing; wnids.txt lists it, unpack the archive again"
+                f"{root / 'train' / missing[0]}: is missing; "
+                "wnids.txt lists it, unpack the archive again"
             )
     most = DATASETS["tiny-imagenet"].num_classes
     if not 2 <= len(found) <= most:
@@ -91,7 +92,8 @@ def _decode(file: Path) -> np.ndarray:
         with Image.open(file, formats=["JPEG"]) as image:
             if image.size != (size, size):
                 raise InputError(
-                    f"{file}: is {image.height}x{image.width}; Tiny-ImageNet has {size}x{size} images"
+                    f"{file}: is {image.height}x{image.width}; "
+                    f"Tiny-ImageNet has {size}x{size} images"
                 )
             return np.asarray(image.convert("RGB"))
     except OSError:

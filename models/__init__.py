@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from models.targets import Target
 
-# name: (module, class, arguments). `build` can change one argument, "width", the channels of the first stage.
+# name: (module, class, arguments). `build` can change "width", the channels of the first stage.
 ARCHITECTURES = {
     "resnet18": ("models.resnet", "ResNet", {"depths": (2, 2, 2, 2), "width": 64}),
     "resnet34": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64}),
@@ -91,7 +91,8 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
         arch = said
     elif arch is None:
         raise InputError(
-            f"{path}: does not name its architecture; give --arch, one of: {', '.join(ARCHITECTURES)}"
+            f"{path}: does not name its architecture; "
+            f"give --arch, one of: {', '.join(ARCHITECTURES)}"
         )
 
     try:
@@ -124,7 +125,8 @@ def save(model: Target, path: str | Path, **about) -> None:
     for fact, value in about.items():
         if not _is_plain(value):
             raise ValueError(
-                f"about {fact}: {value!r} is not a plain value (a number, a text, or a list or dict of them)"
+                f"about {fact}: {value!r} is not a plain value "
+                "(a number, a text, or a list or dict of them)"
             )
     state = to_cpu(model.state_dict())
     write_file(

@@ -37,7 +37,7 @@ def _halve(n_inputs, n_outputs):
 
 
 def _identity_like(n_inputs, n_units):
-    """Return a 1x1 convolution, initialised as a noisy copy of its input where n_units >= n_inputs."""
+    """Return a 1x1 convolution, at first a noisy copy of its input where n_units >= n_inputs."""
     conv = nn.Conv2d(n_inputs, n_units, kernel_size=1, bias=False)
     if n_units >= n_inputs:
         with torch.no_grad():
@@ -182,7 +182,8 @@ def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> _MINe
     nets = {net.representation: net for net in (GlobalNet, InternalNet, InternalLastNet)}
     if representation not in nets:
         raise ValueError(
-            f"representation {representation!r} is unknown; choose one of {', '.join(REPRESENTATIONS)}"
+            f"representation {representation!r} is unknown; "
+            f"choose one of {', '.join(REPRESENTATIONS)}"
         )
     return nets[representation](n_inputs, n_units)
 
@@ -225,7 +226,7 @@ def load_net(path, device="cpu") -> _MINet:
                 f"({', '.join(_NETS)})"
             )
     else:
-        # The released local network registers its layers twice; `layers.N` and `layerN` are the same tensors.
+        # The released local network registers its layers twice: `layers.N` is `layerN`.
         state = {name: value for name, value in state.items() if not name.startswith("layers.")}
         arch, options = _recognise(state, path)
     try:

@@ -33,7 +33,8 @@ class VGG(Target):
                     nn.ReLU(),
                 ]
                 n_in = factor * width
-            # With ceil_mode the fifth pool takes the 1x1 map that is left of 16x16 images; even sizes are unaffected.
+            # With ceil_mode the fifth pool accepts the 1x1 map of 16x16 images; even sizes do not
+            # change.
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers)
         self.linear = nn.Linear(n_in, num_classes)

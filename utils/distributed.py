@@ -194,7 +194,7 @@ def sizes(n: int) -> list[int]:
 
 
 def gather(x: torch.Tensor) -> torch.Tensor:
-    """Concatenate the rows of all processes, in their order: (n, ...) -> (N, ...); with gradient."""
+    """Concatenate the rows of all processes, in order: (n, ...) -> (N, ...); with gradient."""
     return x if count() == 1 else torch.compiler.disable(_Gather.apply)(x)
 
 

@@ -7,14 +7,16 @@ import matplotlib
 matplotlib.use("Agg")  # figures go to files; no display is needed
 import matplotlib.pyplot as plt
 
-# Okabe and Ito's palette is distinct for any colour vision; line styles are distinct in grey.
+# Okabe and Ito's palette is distinct for any colour vision; the line styles also in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (3, 1)), (0, (1, 1))]
 MI_NAMES = {
     "natural_mi_of_natural": "natural MI of natural samples, $E_n(x; h(x))$",
     "natural_mi_of_adversarial": r"natural MI of adversarial samples, $E_n(x; h(\tilde{x}))$",
     "adversarial_mi_of_natural": "adversarial MI of natural samples, $E_a(n; h(x))$",
-    "adversarial_mi_of_adversarial": r"adversarial MI of adversarial samples, $E_a(n; h(\tilde{x}))$",
+    "adversarial_mi_of_adversarial": (
+        r"adversarial MI of adversarial samples, $E_a(n; h(\tilde{x}))$"
+    ),
 }
 
 
@@ -54,15 +56,12 @@ def plot_curves(rows: list[dict], path: Path, title: str) -> None:
         ("MI over W, fooled (nats)", {f"{name}_W": text for name, text in MI_NAMES.items()}),
         ("MI over R, robust (nats)", {f"{name}_R": text for name, text in MI_NAMES.items()}),
     ]
-    found = [
-        (label, series)
-        for label, names in panels
-        if (
-            series := {
-                text: points for name, text in names.items() if (points := _points(rows, name))
-            }
-        )
-    ]
+    found = []
+    for label, names in panels:
+        series = {text: _points(rows, name) for name, text in names.items()}
+        series = {text: points for text, points in series.items() if points}
+        if series:
+            found.append((label, series))
     figure, axes = plt.subplots(
         1, len(found), figsize=(4.6 * len(found), 3.9), squeeze=False, layout="constrained"
     )
@@ -98,7 +97,9 @@ def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, 
         n: the number of images.
         path: the file.
     """
-    unit = 255 if norm == "linf" else 1
+    unit, budget = 1, "budget, L2 norm in pixel units"
+    if norm == "linf":
+        unit, budget = 255, "budget, grey levels of 255 (Linf)"
     figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
     for i, (name, points) in enumerate(curves.items()):
         axis.plot(
@@ -109,14 +110,7 @@ def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, 
             color=COLOURS[i % len(COLOURS)],
             linestyle=STYLES[i % len(STYLES)],
         )
-    axis.set(
-        xlabel="budget, grey levels of 255 (Linf)"
-        if norm == "linf"
-        else "budget, L2 norm in pixel units",
-        ylabel="accuracy (%)",
-        ylim=(0, None),
-        title=f"{n} images",
-    )
+    axis.set(xlabel=budget, ylabel="accuracy (%)", ylim=(0, None), title=f"{n} images")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     save_figure(figure, path)
@@ -139,9 +133,8 @@ def plot_examples(
         class_names: names to print instead of label numbers.
     """
     x, x_adv = x.cpu().float(), x_adv.cpu().float()
-    names = class_names or [
-        str(i) for i in range(1 + max(int(v.max()) for v in (labels, said, said_adv)))
-    ]
+    largest = max(int(values.max()) for values in (labels, said, said_adv))
+    names = class_names or [str(i) for i in range(1 + largest)]
     noise = x_adv - x
     scale = 0.5 / max(noise.abs().max().item(), 1e-12)
     columns = [
@@ -159,12 +152,10 @@ def plot_examples(
             axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
         for axis, label in ((row[0], said[i]), (row[3], said_adv[i])):
-            right = int(label) == int(labels[i])
-            axis.set_xlabel(
-                f"says {names[int(label)]}" + ("" if right else f", is {names[int(labels[i])]}"),
-                fontsize=8,
-                color=COLOURS[2] if right else COLOURS[1],
-            )
+            text, colour = f"predicted {names[int(label)]}", COLOURS[2]
+            if int(label) != int(labels[i]):
+                text, colour = f"{text}, true {names[int(labels[i])]}", COLOURS[1]
+            axis.set_xlabel(text, fontsize=8, color=colour)
     for axis, text in zip(axes[0], columns):
         axis.set_title(text, fontsize=8)
     figure.suptitle(title, fontsize=9)

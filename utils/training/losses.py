@@ -26,7 +26,7 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 
 def ce(logits: torch.Tensor | None, logits_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Compute the cross-entropy on adversarial samples (Madry et al. 2018); `logits` is not used."""
+    """Compute the cross-entropy on adversarial samples (Madry et al. 2018), without `logits`."""
     return F.nll_loss(_log_softmax(logits_adv), y)
 
 
