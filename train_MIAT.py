@@ -412,7 +412,7 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
 
     def keep(which):
         name = "target_model.pth" if which == "best" else "last_model.pth"
-        about = stage.split | settings.attack.threat_model | {"dataset": settings.data.dataset}
+        about = {"dataset": settings.data.dataset} | stage.split | settings.attack.threat_model
         defense = f"{settings.mi_loss}-{settings.adv_loss}"
         models.save(kept, stage.folder.path / name, defense=defense, **about)
 

@@ -131,7 +131,7 @@ def train(stage: Stage, settings: Settings) -> None:
         return held_out(examples(kept, images, labels, settings, compute))
 
     def keep(which):
-        about = stage.split | {"dataset": settings.data.dataset}
+        about = {"dataset": settings.data.dataset} | stage.split
         if settings.defense != "natural":
             about |= settings.attack.threat_model
         path = stage.folder.path / f"{which}_model.pth"

@@ -1,6 +1,4 @@
-"""Define how a command ends early on purpose. This file imports nothing, so every package may use
-it.
-"""
+"""Define how a command ends early on purpose; without imports, so that every package may use it."""
 
 
 class InputError(ValueError):
@@ -12,14 +10,16 @@ class InputError(ValueError):
 
 
 class Diverged(RuntimeError):
-    """Report that training met a NaN or infinite value. Scripts exit with status 3; the last good
-    state stays.
+    """Report that training met a NaN or infinite value.
+
+    Scripts exit with status 3; the last good state stays.
     """
 
 
 class Interrupted(BaseException):
-    """Report that SIGINT or SIGTERM arrived and the state was saved. `status` is the exit status,
-    128 + signal.
+    """Report that SIGINT or SIGTERM arrived and the state was saved.
+
+    `status` is the exit status, 128 + signal.
     """
 
     def __init__(self, number: int):

@@ -82,8 +82,9 @@ def state_dict_of(content: dict, path) -> dict:
 
 
 def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
-    """Load `state` into `net`; raise InputError that names the first missing, unknown or misshapen
-    entry.
+    """Load `state` into `net`.
+
+    Raises InputError that names the first missing, unknown or misshapen entry.
     """
     own = net.state_dict()
     # BatchNorm has counted batches since PyTorch 0.4.1; older files lack the unused counter.
@@ -106,8 +107,9 @@ def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
 
 
 def write_file(content: dict, path) -> None:
-    """Write `content` with ``torch.save`` beside `path`, then rename: a reader finds the old file
-    or the new one.
+    """Write `content` with ``torch.save`` beside `path`, then rename.
+
+    A reader finds the old file or the new one.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
@@ -158,8 +160,9 @@ def file_hash(path) -> str:
 
 
 def make_folder(path: Path, option: str) -> None:
-    """Create the folder `path` and test that files can be written in it; if not, raise InputError
-    that names `option`.
+    """Create the folder `path` and test that files can be written in it.
+
+    Raises InputError that names `option` where they cannot.
     """
     probe = path / ".write-test"
     try:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def held(folder: Path, busy: Callable[[], None] = lambda: None) -> Iterator[int]:
-    """Hold the lock of an existing folder inside the `with` block; yield the lock's file
-    descriptor.
+    """Lock an existing folder inside the `with` block and yield the lock's file descriptor.
 
-    Where another process holds the lock, call busy(), which may raise, then wait. A child process
+    Where another process has the lock, call busy(), which may raise, then wait. A child process
     that inherits the file descriptor keeps the lock as long as it lives.
     """
     handle = os.open(folder, os.O_RDONLY)

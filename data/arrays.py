@@ -55,6 +55,7 @@ def read(folder: Path, name: str):
 
 
 def _open(path: Path) -> np.ndarray:
+    """Open a .npy file as a memory map. Raises InputError for a file that NumPy cannot map."""
     try:
         # A memory map reads only the images that --limit-train keeps, and cannot unpickle.
         return np.lib.format.open_memmap(path, mode="r")
@@ -78,6 +79,7 @@ def _size(images: np.ndarray) -> str:
 
 
 def _check_images(images: np.ndarray, path: Path, name: str) -> None:
+    """Raise InputError unless `images` are uint8 images of a size that the data set `name` has."""
     if (
         images.ndim not in (3, 4)
         or (images.ndim == 4 and images.shape[3] != 3)
@@ -107,6 +109,7 @@ def _check_images(images: np.ndarray, path: Path, name: str) -> None:
 def _check_labels(
     labels: np.ndarray, path: Path, n_images: int, num_classes: int | None, name: str
 ) -> None:
+    """Raise InputError unless `labels` are `n_images` integers from 0 to num_classes - 1."""
     if labels.ndim != 1:
         raise InputError(f"{path}: has shape {labels.shape}; labels must be (N,)")
     if labels.dtype.kind not in "iu":

@@ -183,6 +183,7 @@ def to_float(images: torch.Tensor, channels_last: bool = False) -> torch.Tensor:
 
 
 def _check(images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Raise ValueError unless `images` and `labels` have the right types and shapes."""
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(
             f"images must be uint8 (N,3,H,W), not {images.dtype} {tuple(images.shape)}"

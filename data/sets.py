@@ -16,8 +16,10 @@ from data import DATASETS, arrays
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Hold images uint8 (N,3,H,W), labels int64 (N,) in [0, num_classes), and the augmentation that
-    keeps the labels.
+    """Hold training and test images, their labels and the augmentation.
+
+    Images are uint8 (N,3,H,W), labels int64 (N,) in [0, num_classes). The augmentation keeps
+    labels.
     """
 
     name: str

@@ -87,6 +87,7 @@ def decode(files: list[Path]) -> np.ndarray:
 
 
 def _decode(file: Path) -> np.ndarray:
+    """Decode one JPEG file to uint8 (64,64,3)."""
     size = DATASETS["tiny-imagenet"].size
     try:
         with Image.open(file, formats=["JPEG"]) as image:

@@ -27,6 +27,7 @@ class _Permute(nn.Module):
 
 
 def _conv_bn_relu(n_inputs, n_outputs, kernel_size, stride=1, padding=0):
+    """Return convolution, BN and ReLU as a list."""
     conv = nn.Conv2d(n_inputs, n_outputs, kernel_size, stride, padding, bias=False)
     return [conv, nn.BatchNorm2d(n_outputs), nn.ReLU()]
 

@@ -1,6 +1,4 @@
-"""Define what every target network offers: logits, and on request a feature map of the same forward
-pass.
-"""
+"""Define what target networks offer: logits, and on request a feature map of the same pass."""
 
 from typing import ClassVar
 
@@ -8,8 +6,8 @@ from torch import Tensor, nn
 
 
 class Target(nn.Module):
-    """Map images in [0, 1], (N,3,H,W), to logits (N,num_classes): the base class of the target
-    networks h.
+    """Map images in [0, 1], (N,3,H,W), to logits (N,num_classes): the base of the target networks
+    h.
 
     Global average pooling precedes the classifier, so any H and W from 16 up work. A subclass
     defines `maps`. `models.build` adds ``arch``, ``options`` and ``about``.

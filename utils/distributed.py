@@ -204,6 +204,8 @@ def add(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Gather(torch.autograd.Function):
+    """Concatenate rows; the backward pass sums gradients and takes this process's rows."""
+
     @staticmethod
     def forward(ctx, x):
         lengths = sizes(len(x))
@@ -220,6 +222,8 @@ class _Gather(torch.autograd.Function):
 
 
 class _Add(torch.autograd.Function):
+    """Sum a tensor over the processes; the backward pass sums the gradients."""
+
     @staticmethod
     def forward(ctx, x):
         return _sum(x)
@@ -230,6 +234,7 @@ class _Add(torch.autograd.Function):
 
 
 def _sum(x: torch.Tensor) -> torch.Tensor:
+    """Return the sum of `x` over the processes, without gradient."""
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total

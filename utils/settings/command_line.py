@@ -54,7 +54,7 @@ def _flags(words: list[str]) -> list[str]:
 
 
 def _given(words: list[str]) -> dict[str, str]:
-    """Return {option: first word of its value}; a repeated option counts as given last."""
+    """Return {option: first word of its value}; the last of a repeated option counts."""
     given = {}
     for word, after in zip(words, [*words[1:], ""]):
         if word.startswith("--"):
@@ -68,15 +68,15 @@ def _preset(kind: type[StageSettings], words: list[str]) -> StageSettings:
     given = _given(words)
     values = presets.values(given.get("preset", "paper"), kind.stage, given.get("norm", "linf"))
 
-    def put(settings):
+    def apply(settings):
         for each in dataclasses.fields(settings):
             if dataclasses.is_dataclass(value := getattr(settings, each.name)):
-                put(value)
+                apply(value)
             elif each.name in values:
                 setattr(settings, each.name, values[each.name])
         return settings
 
-    return put(kind())
+    return apply(kind())
 
 
 def origin(settings: StageSettings, words: list[str]) -> dict[str, str]:

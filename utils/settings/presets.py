@@ -59,8 +59,8 @@ PRESETS = {
         "train_standard": STRONG,
         "train_MIAT": STRONG,
     },
-    "stable": {  # the paper's values, except those with which short runs of narrow networks diverge
-        "train_MIAT": {"alpha": 0.1},  # docs/stability.md: with 5 they collapse
+    "stable": {  # the paper's values except one, with which short runs of narrow networks collapse
+        "train_MIAT": {"alpha": 0.1},  # the paper's is 5; docs/stability.md
     },
 }
 

@@ -74,6 +74,7 @@ class Loop:
         self.elapsed = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def _resume(self, saved: dict) -> None:
+        """Restore the state of a checkpoint."""
         self.first, self.index = saved["epoch"], saved["index"]
         self.rows, self.best = saved["rows"], saved["best"]
         self.means = Means(saved["means"], self.compute.device)
@@ -196,6 +197,7 @@ class Loop:
             self._stop(epoch + 1, 0, number)
 
     def _save(self, epoch: int, index: int) -> None:
+        """Write the state after batch `index` - 1 of `epoch`, both from 0."""
         nets = {name: net.state_dict() for name, net in self.nets.items()}
         self.folder.save(
             epoch=epoch,
