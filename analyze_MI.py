@@ -131,29 +131,33 @@ import numpy
 from tqdm import tqdm
 
 import data
-import test_comparison
 from common.errors import InputError
 from common.files import file_hash, make_folder, write_csv, write_text
 from utils import devices, distributed, provenance
-from utils.evaluation.counting import wilson
+from utils.evaluation.networks import load_network
+from utils.evaluation.results import wilson
+from utils.evaluation.threat import threat_model
 from utils.mi.diagnostics import KINDS, SETS, describe, detection, interval_text, plot_histograms, plot_roc, sample_values
-from utils.mi.gaussians import CRITICS, Study, plot_study, theorem1_cases
+from utils.mi.gaussians import CRITICS, Study, plot_study
 from utils.mi.names import BOUNDS, estimator_files
+from utils.mi.theorem1 import theorem1_cases
+from utils.mi.values import PAIRS
 from utils.plots import table
 from utils.provenance import git_commit
 from utils.scripts import run_script
 from utils.training.estimators import load_estimators
-from utils.training.held_out import PAIRS, examples
+from utils.training.held_out import examples
 from utils.training.stages import check_classes
 
 
 def samples(settings: Samples) -> None:
     """The values of each test image under PGD; float32, the networks in eval mode."""
     compute = devices.compute(settings.device)
-    asked = test_comparison.Settings(model_dir=settings.model_dir, model=settings.model, arch=settings.arch, which=settings.which,
-                                     dataset=settings.dataset, norm=settings.norm, epsilon=settings.epsilon)
-    target, source, options = test_comparison.find_model(asked)
-    name, norm, epsilon = test_comparison.threat_model(asked, {**options, **target.about})
+    network = load_network(settings.model_dir, settings.model, settings.arch, settings.which)
+    target, source, options = network.model, network.name, network.options
+    name = settings.dataset or network.known.get("dataset") or "cifar10"
+    threat = threat_model(settings.norm, settings.epsilon, network.known)
+    norm, epsilon = threat.norm, threat.epsilon
     plan = SimpleNamespace(data=Data(dataset=name), attack=Attack(norm=norm, epsilon=epsilon, eval_steps=settings.num_steps),
                            training=Training(batch_size=settings.batch_size, seed=settings.seed))
     plan.attack.check()

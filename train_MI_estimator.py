@@ -1,14 +1,18 @@
-"""Stage 2: train the natural and the adversarial MI estimator on a frozen stage-1 target.
+r"""Stage 2: train the natural and the adversarial MI estimator on a frozen stage-1 target.
 
-    python train_MI_estimator.py --pre-target runs/standard/best_model.pth --model-dir runs/estimators
-    python train_MI_estimator.py --pre-target runs/standard/best_model.pth --objective difference --model-dir runs/eq5
+    python train_MI_estimator.py --pre-target runs/standard/best_model.pth
+    python train_MI_estimator.py --pre-target runs/standard/best_model.pth \
+        --objective difference --model-dir runs/eq5
 
-With a = an estimator's MI on its own kind of sample and b = on the other kind, W the samples whose prediction the attack
-turned wrong and R those that withstood it, the estimators learn to tell the two kinds apart: objective "cosine" as the
-released code does (utils/losses.py), "difference" as the paper's Equation 5. The folder ends with the four networks,
+Let a be an estimator's MI on its own kind of sample and b its MI on the other kind, W the fooled
+samples and R the robust ones. The estimators learn to distinguish the two kinds: with --objective
+cosine as in the released code (utils/mi/losses.py), with --objective difference by the paper's
+Equation 5. The run's folder, runs/estimators by default, ends with the four networks
 local_n_model.pth, global_n_model.pth, local_a_model.pth and global_a_model.pth.
 """
+
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from utils.settings.command_line import parse
@@ -22,8 +26,10 @@ class Settings(EstimatorSettings):
     stage = "train_MI_estimator"
 
     objective: Literal["cosine", "difference"] = "cosine"
-    """What the estimators minimise: the released code's cosine objectives, or the paper's Equation 5."""
-    training: Training = group(Training, epochs=25, batch_size=400, lr=1e-2, lr_milestones=(0.4, 0.8))
+    """cosine: the objectives of the released code; difference: the paper's Equation 5."""
+    training: Training = group(
+        Training, epochs=25, batch_size=400, lr=1e-2, lr_milestones=(0.4, 0.8)
+    )
 
 
 if __name__ == "__main__":
@@ -42,6 +48,7 @@ OBJECTIVES = {
 
 
 def main(settings: Settings) -> None:
+    """Check that the target's file exists, open the stage and train."""
     inputs = {"pre_target": settings.pre_target}
     need_files(inputs)
     with open_stage(settings.stage, settings, inputs) as stage:
@@ -49,6 +56,7 @@ def main(settings: Settings) -> None:
 
 
 def train(stage: Stage, settings: Settings) -> None:
+    """Train both estimators and keep the last ones."""
     target, nets, optimizer = estimators.build(stage, settings)
     evaluate = estimators.evaluation(stage, settings, target, nets)
 
@@ -56,16 +64,23 @@ def train(stage: Stage, settings: Settings) -> None:
         if which == "last":
             estimators.save(stage, settings, nets)
 
+    loss_of = partial(
+        estimators.step,
+        target=target,
+        natural_mi=nets["natural"],
+        adversarial_mi=nets["adversarial"],
+        objectives=OBJECTIVES[settings.objective],
+        settings=settings,
+        compute=stage.compute,
+    )
     with Loop(stage, nets, optimizer, settings.training, keep, "MI estimators") as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = estimators.step(
-                    x, y, epoch, loop.index, loop.generator, target=target, natural_mi=nets["natural"],
-                    adversarial_mi=nets["adversarial"], objectives=OBJECTIVES[settings.objective], settings=settings,
-                    compute=stage.compute)
+                loss, log = loss_of(x, y, epoch, loop.index, loop.generator)
                 loop.step(loss, log)
             loop.end_of_epoch(evaluate())
-    print(f"done: {stage.folder.path}/local_n, global_n, local_a, global_a _model.pth, metrics.csv, curves.png")
+    files = "local_n, global_n, local_a, global_a _model.pth"
+    print(f"done: {stage.folder.path}/{files}, metrics.csv, curves.png")
 
 
 if __name__ == "__main__":

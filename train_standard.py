@@ -1,21 +1,35 @@
-"""Stage 1: train a target network, naturally or by adversarial training.
+r"""Stage 1: train a target network, naturally or by adversarial training.
 
-    python train_standard.py --model-dir runs/standard                          # the paper's setting on CIFAR-10
+    python train_standard.py --model-dir runs/standard        # the paper's setting on CIFAR-10
     python train_standard.py --defense natural --model-dir runs/natural
     python train_standard.py --preset strong --defense trades --awp 0.005 --model-dir runs/strong
-    python train_standard.py --dataset digits --width 8 --epochs 3 --epsilon 0.15 --batch-size 128 --model-dir runs/try
+    python train_standard.py --dataset digits --width 8 --epochs 3 --epsilon 0.15 \
+        --batch-size 128 --model-dir runs/try
 
-Standard adversarial training minimises CE(h(x~), y) on PGD images x~ made afresh for each batch (Madry et al. 2018; paper,
-section 5.1). The other defenses differ in their loss alone (utils/training/losses.py). The folder ends with
-best_model.pth, best (natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both of the averaged
+Standard adversarial training minimises CE(h(x~), y) on PGD images x~ that are computed for each
+batch (Madry et al. 2018; paper, section 5.1). The other defenses differ in their loss alone
+(utils/training/losses.py). The run's folder ends with best_model.pth, which has the best (natural +
+PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both hold the averaged
 network.
 """
+
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from utils.settings.command_line import parse
-from utils.settings.options import Attack, Data, Network, Run, StageSettings, Training, Weights, group, need
+from utils.settings.options import (
+    Attack,
+    Data,
+    Network,
+    Run,
+    StageSettings,
+    Training,
+    Weights,
+    group,
+    need,
+)
 
 
 @dataclass
@@ -25,7 +39,9 @@ class Settings(StageSettings):
     stage = "train_standard"
 
     defense: Literal["natural", "standard", "trades", "mart"] = "standard"
-    """What is minimised: CE on natural images; CE on adversarial images (standard AT); TRADES; MART."""
+    """What is minimised: CE on natural images; CE on adversarial images (standard AT); TRADES;
+    MART.
+    """
     beta: float = 6.0
     """Weight of the regulariser of TRADES and MART (paper: 6)."""
     data: Data = group(Data)
@@ -37,8 +53,12 @@ class Settings(StageSettings):
 
     def check(self) -> None:
         need(self.beta >= 0, "beta", self.beta, "give 0 or more")
-        need(self.defense != "natural" or self.weights.awp == 0, "awp", self.weights.awp,
-             "perturbs the weights in adversarial training; leave it out with --defense natural")
+        need(
+            self.defense != "natural" or self.weights.awp == 0,
+            "awp",
+            self.weights.awp,
+            "applies to adversarial training; leave it out with --defense natural",
+        )
 
 
 if __name__ == "__main__":
@@ -58,8 +78,17 @@ from utils.training.stages import Stage, open_stage
 
 
 def step(x, y, epoch, index, generator, *, target, settings, compute, perturbation=None):
-    """The loss of one batch, x (N,3,H,W) in [0,1] and y (N,); and what the record shows of it. `gather`: where several processes
-    share the batch, each has a part of x and y here and takes the loss over all of it."""
+    """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and the values to log.
+
+    With several processes each has a part of the batch; `gather` collects the parts, and the loss
+    is over the whole batch.
+
+    Args:
+        epoch, index: the epoch and the batch in it, from 0.
+        generator: the random numbers of PGD's start.
+        target: the network that is trained, in train mode.
+        perturbation: the `WeightPerturbation` of --awp, or None.
+    """
     if settings.defense == "natural":
         with compute.autocast():
             logits = target(x)
@@ -67,8 +96,8 @@ def step(x, y, epoch, index, generator, *, target, settings, compute, perturbati
     defense = LOSSES["ce" if settings.defense == "standard" else settings.defense]
     attack = settings.attack
     with compute.autocast():
-        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, defense.attack,
-                    generator=generator)
+        budget = (attack.norm, attack.epsilon, attack.num_steps, attack.step_size)
+        x_adv = pgd(target, x, y, *budget, defense.attack, generator=generator)
 
     def loss():
         with compute.autocast():
@@ -82,30 +111,40 @@ def step(x, y, epoch, index, generator, *, target, settings, compute, perturbati
 
 
 def main(settings: Settings) -> None:
+    """Open the stage and train."""
     with open_stage(settings.stage, settings) as stage:
         train(stage, settings)
 
 
 def train(stage: Stage, settings: Settings) -> None:
+    """Train the target, and keep the best and the last model."""
     compute = stage.compute
 
-    target = models.build(settings.network.arch, stage.dataset.num_classes, width=settings.network.width)
+    target = models.build(
+        settings.network.arch, stage.dataset.num_classes, width=settings.network.width
+    )
     target = compute.compiled(compute.prepare(target)).train()
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate():
-        return held_out(examples(kept, stage.held_images, stage.held_labels, settings, compute))
+        images, labels = stage.holdout_images, stage.holdout_labels
+        return held_out(examples(kept, images, labels, settings, compute))
 
     def keep(which):
-        threat_model = settings.attack.threat_model if settings.defense != "natural" else {}
-        models.save(kept, stage.folder.path / f"{which}_model.pth", defense=settings.defense, dataset=settings.data.dataset,
-                    **stage.split, **threat_model)
+        about = {"dataset": settings.data.dataset} | stage.split
+        if settings.defense != "natural":
+            about |= settings.attack.threat_model
+        path = stage.folder.path / f"{which}_model.pth"
+        models.save(kept, path, defense=settings.defense, **about)
 
-    with Loop(stage, nets, optimizer, settings.training, keep, f"{settings.defense} training") as loop:
+    loss_of = partial(
+        step, target=target, settings=settings, compute=compute, perturbation=perturbation
+    )
+    title = f"{settings.defense} training"
+    with Loop(stage, nets, optimizer, settings.training, keep, title) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = step(x, y, epoch, loop.index, loop.generator, target=target, settings=settings, compute=compute,
-                                 perturbation=perturbation)
+                loss, log = loss_of(x, y, epoch, loop.index, loop.generator)
                 loop.step(loss, log)
             loop.end_of_epoch(evaluate())
     print(f"done: {stage.folder.path}/best_model.pth and last_model.pth, metrics.csv, curves.png")

@@ -24,7 +24,7 @@ from utils.settings.options import Arch, Count, need
 class Settings:
     """Options of the bench of attacks."""
 
-    attacks: str = "fgsm,pgd-10,mim-10,tidim-10,deepfool-3,ddn-10,sta-10,fwa-10,fwa-fw-10,apgd-ce"
+    attacks: str = ",".join(registry.benched())
     """Names separated by commas, as test_comparison.py takes them."""
     arch: Arch = "resnet18"
     """The network."""

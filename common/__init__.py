@@ -1,1 +1,1 @@
-"""What every package needs: the ways a command ends, files and locks."""
+"""Share what every package needs: errors, files and locks."""

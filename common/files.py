@@ -1,9 +1,13 @@
-"""Model files: tensors and plain values, read without running code, written so that a kill leaves the old file whole.
+"""Read and write model files: tensors and plain values, read without running code.
 
-A file of ours is ``{"arch": str, "options": dict, "state_dict": dict, "about": dict}``; ``about`` holds plain facts
-of how the model came to be (norm, epsilon, data set, ...). A plain state dict, as most published checkpoints are, and
-one wrapped as ``{"state_dict": ...}`` or ``{"net": ...}`` are read too.
+A file is written beside its path and then renamed, so a killed process leaves the old file whole.
+
+A file of ours is ``{"arch": str, "options": dict, "state_dict": dict, "about": dict}``; ``about``
+holds plain facts about how the model was trained (norm, epsilon, data set, ...). `read_file` and
+`state_dict_of` also read a plain state dict, as most published checkpoints are, and one wrapped as
+``{"state_dict": ...}`` or ``{"net": ...}``.
 """
+
 import csv
 import hashlib
 import io
@@ -18,62 +22,95 @@ from common.errors import InputError
 
 
 def read_file(path, device="cpu") -> dict:
-    """The dict that a ``torch.save`` file holds, with its tensors on `device`.
+    """Return the dict in a ``torch.save`` file, with its tensors on `device`.
 
-    Raises InputError when the file is missing, truncated, no such file, or would need to run pickled code.
+    Raises InputError when the file is missing, truncated or in another format, or when reading it
+    would run pickled code.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: is no file; a model file written by a training stage is needed here")
-    torch.empty(0, device=device)  # a device that is not there raises here, not as a damaged file
+        raise InputError(f"{path}: is not a file; give a model file that a training stage wrote")
+    torch.empty(
+        0, device=device
+    )  # a missing device raises here and is not mistaken for a damaged file
     try:
-        with warnings.catch_warnings(action="ignore"):  # on the pickle protocol; what matters is told in one line below
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # about the pickle protocol; the errors below say what matters
             content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a wrong byte surfaces as almost any exception
+    except Exception as error:  # a damaged byte can raise almost any exception
         # GLOBAL is the pickle opcode that fetches a class or function by name.
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
-            raise InputError(f"{path}: holds pickled code, which is not run; save tensors and plain values") from None
+            raise InputError(
+                f"{path}: holds pickled code, which is not run; save tensors and plain values"
+            ) from None
         what = type(error).__name__
-        raise InputError(f"{path}: is truncated or no file of torch.save ({what}); copy or train it again") from None
+        raise InputError(
+            f"{path}: is truncated or not a torch.save file ({what}); copy it or train it again"
+        ) from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}; a dict of tensors is needed")
+        raise InputError(f"{path}: holds a {type(content).__name__}; give a dict of tensors")
     return content
 
 
 def state_dict_of(content: dict, path) -> dict:
-    """The parameters in what `read_file` returned: from "state_dict" or "net" where there is one, without the
-    ``module.`` and ``_orig_mod.`` that DataParallel and torch.compile put before each name.
+    """Return the parameters in the content that `read_file` returned.
 
-    Raises InputError where some value is no tensor.
+    They are in "state_dict" or "net" where the content has one. The prefixes ``module.``
+    (DataParallel) and ``_orig_mod.`` (torch.compile) are removed from the names.
+
+    Raises InputError where a value is not a tensor.
     """
     state = content.get("state_dict", content.get("net", content))
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise InputError(f"{path}: has no parameters; a state dict (name -> tensor) is needed")
-    for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled before or after it was made parallel
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor)
+            for name, value in state.items()
+        )
+    ):
+        raise InputError(f"{path}: has no parameters; give a state dict (name -> tensor)")
+    for prefix in (
+        "_orig_mod.",
+        "module.",
+        "_orig_mod.",
+    ):  # compiled before or after DataParallel
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
 def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
-    """Load `state` into `net`: every name and every shape must fit, or InputError names the first that does not."""
+    """Load `state` into `net`.
+
+    Raises InputError that names the first missing, unknown or misshapen entry.
+    """
     own = net.state_dict()
-    # BatchNorm counts its batches since PyTorch 0.4.1; older files lack the counter, which nothing here reads.
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    # BatchNorm has counted batches since PyTorch 0.4.1; older files lack the unused counter.
+    missing = [
+        name for name in own if name not in state and not name.endswith("num_batches_tracked")
+    ]
     unknown = [name for name in state if name not in own]
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
     if missing or unknown or shapes:
         if missing or unknown:
             why = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
         else:
-            why = f"{shapes[0]} has shape {tuple(state[shapes[0]].shape)}, not {tuple(own[shapes[0]].shape)}"
-        raise InputError(f"{path}: is not a checkpoint of {what}: {why}; name the architecture it was trained with")
+            found, right = (tuple(tensors[shapes[0]].shape) for tensors in (state, own))
+            why = f"{shapes[0]} has shape {found}, not {right}"
+        raise InputError(
+            f"{path}: is not a checkpoint of {what}: {why}; "
+            "name the architecture it was trained with"
+        )
     net.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
 def write_file(content: dict, path) -> None:
-    """Write `content` with ``torch.save`` beside `path`, then rename: a reader finds the old file or the new one."""
+    """Write `content` with ``torch.save`` beside `path`, then rename.
+
+    A reader finds the old file or the new one.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
     with open(beside, "wb") as file:
@@ -84,39 +121,55 @@ def write_file(content: dict, path) -> None:
 
 
 def to_cpu(state: dict) -> dict:
-    """A state dict with detached CPU copies, so that a file of a CUDA run opens where there is no CUDA."""
+    """Copy a state dict to the CPU, detached, so that the file of a CUDA run opens without CUDA."""
     return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path`, then rename: whoever reads finds the old file or the new one."""
+    """Write `text` beside `path`, then rename: a reader finds the old file or the new one."""
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(text)
     os.replace(beside, path)
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
-    """A CSV file with a column per name that some row has, empty where a row lacks it or has no value; 6 digits of a float."""
+    """Write a CSV file with one column for each name that occurs in any row.
+
+    A cell is empty where its row lacks the name or has None. Floats have 6 significant digits.
+    """
     text = io.StringIO()
-    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    table = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
+    )
     table.writeheader()
-    table.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
-                     if value is not None} for row in rows)
+    table.writerows(
+        {
+            name: f"{value:.6g}" if isinstance(value, float) else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in rows
+    )
     write_text(path, text.getvalue())
 
 
 def file_hash(path) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a file."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def make_folder(path: Path, option: str) -> None:
-    """Make the folder `path` and see that files can be written in it; InputError names `option` where they cannot."""
+    """Create the folder `path` and test that files can be written in it.
+
+    Raises InputError that names `option` where they cannot.
+    """
     probe = path / ".write-test"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink(missing_ok=True)  # another process may look at the same moment
+        probe.unlink(missing_ok=True)  # another process may test at the same moment
     except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written ({error.strerror}); name a folder that can") from None
+        raise InputError(
+            f"{option} {path}: cannot be written ({error.strerror}); name a writable folder"
+        ) from None

@@ -1,4 +1,5 @@
-"""One process at a time in a folder."""
+"""Lock a folder so that one process at a time works in it."""
+
 import contextlib
 import fcntl
 import os
@@ -8,8 +9,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def held(folder: Path, busy: Callable[[], None] = lambda: None) -> Iterator[int]:
-    """Inside, no other process is inside for this folder, which exists. Where one is, busy() is called, which may raise; then we
-    wait. Yields the file descriptor that holds the lock: a child that inherits it keeps the folder as long as it lives."""
+    """Lock an existing folder inside the `with` block and yield the lock's file descriptor.
+
+    Where another process has the lock, call busy(), which may raise, then wait. A child process
+    that inherits the file descriptor keeps the lock as long as it lives.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:

@@ -1,30 +1,35 @@
-"""A data set in four NumPy files: read without running code, and checked before anything is computed from them."""
+"""Read a data set from four NumPy files without running code, and check it before it is used."""
+
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import InputError
-from data import DATASETS
+from data.names import DATASETS
 
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 
 
 def are_in(folder: Path) -> bool:
-    """Whether `folder` holds the four files. Raises InputError where it holds only some of them."""
+    """Return whether `folder` holds the four files. Raises InputError where it holds only some of
+    them.
+    """
     missing = [name for name in FILES if not (folder / name).exists()]
     if 0 < len(missing) < len(FILES):
-        raise InputError(f"{folder / missing[0]}: is missing; all of {', '.join(FILES)} are needed, or none")
+        raise InputError(
+            f"{folder / missing[0]}: is missing; all of {', '.join(FILES)} are needed, or none"
+        )
     return not missing
 
 
 def read(folder: Path, name: str):
-    """The arrays in `folder`, checked to fit the data set `name`.
+    """Read the arrays in `folder` and check that they fit the data set `name`.
 
-    Returns (train_images, train_labels), (test_images, test_labels): images uint8 (N,H,W,3) or (N,H,W), still on the
-    disk (memory-mapped); labels int64 (N,) in [0, num_classes).
+    Returns (train_images, train_labels), (test_images, test_labels): images uint8 (N,H,W,3) or
+    (N,H,W), still on disk (memory-mapped); labels int64 (N,) in [0, num_classes).
 
-    Raises InputError for a file that is damaged or would need unpickling, and for shapes, types, sizes or labels that
-    do not fit.
+    Raises InputError for a file that is damaged or would need unpickling, and for shapes, types,
+    sizes or labels that do not fit.
     """
     num_classes = DATASETS[name].num_classes
     splits = []
@@ -33,29 +38,40 @@ def read(folder: Path, name: str):
         images, labels = _open(images_file), _open(labels_file)
         _check_images(images, images_file, name)
         if splits and images.shape[1:3] != splits[0][0].shape[1:3]:
-            raise InputError(f"{images_file}: images are {_size(images)}, those of train_images.npy are "
-                             f"{_size(splits[0][0])}; both must have one size")
+            raise InputError(
+                f"{images_file}: images are {_size(images)}, those of train_images.npy are "
+                f"{_size(splits[0][0])}; both must have one size"
+            )
         _check_labels(labels, labels_file, len(images), num_classes, name)
         labels = labels.astype(np.int64)
         if num_classes is None:
             num_classes = 1 + int(labels.max())
             if num_classes == 1:
-                raise InputError(f"{labels_file}: every label is 0; at least two classes are needed")
+                raise InputError(
+                    f"{labels_file}: every label is 0; at least two classes are needed"
+                )
         splits.append((images, labels))
     return tuple(splits)
 
 
 def _open(path: Path) -> np.ndarray:
+    """Open a .npy file as a memory map. Raises InputError for a file that NumPy cannot map."""
     try:
-        # A map reads no more of the file than --limit-train asks for, and cannot unpickle.
+        # A memory map reads only the images that --limit-train keeps, and cannot unpickle.
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); a file of numpy.save is needed") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); give a readable .npy file"
+        ) from None
     except (ValueError, EOFError, OverflowError) as error:
         if "Python objects" in str(error):
-            raise InputError(f"{path}: holds pickled Python objects, which are not loaded; save uint8 images and "
-                             "integer labels") from None
-        raise InputError(f"{path}: is truncated or no .npy file; write it again with numpy.save") from None
+            raise InputError(
+                f"{path}: holds pickled Python objects, which are not loaded; "
+                "save uint8 images and integer labels"
+            ) from None
+        raise InputError(
+            f"{path}: is truncated or not an .npy file; write it again with numpy.save"
+        ) from None
 
 
 def _size(images: np.ndarray) -> str:
@@ -63,30 +79,51 @@ def _size(images: np.ndarray) -> str:
 
 
 def _check_images(images: np.ndarray, path: Path, name: str) -> None:
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or 0 in images.shape[1:]:
+    """Raise InputError unless `images` are uint8 images of a size that the data set `name` has."""
+    if (
+        images.ndim not in (3, 4)
+        or (images.ndim == 4 and images.shape[3] != 3)
+        or 0 in images.shape[1:]
+    ):
         raise InputError(f"{path}: has shape {images.shape}; images must be (N,H,W,3) or (N,H,W)")
     if len(images) == 0:
         raise InputError(f"{path}: holds no images; at least one is needed")
     if images.dtype.kind == "f":
-        raise InputError(f"{path}: holds {images.dtype} images; multiply values in [0,1] by 255 and save as uint8")
+        raise InputError(
+            f"{path}: holds {images.dtype} images; "
+            "multiply values in [0,1] by 255 and save as uint8"
+        )
     if images.dtype != np.uint8:
         raise InputError(f"{path}: holds {images.dtype} images; save values 0 to 255 as uint8")
     spec = DATASETS[name]
-    if spec.size is not None and images.shape[1:3] not in {(s, s) for s in (spec.size, spec.source_size)}:
+    if spec.size is not None and images.shape[1:3] not in {
+        (s, s) for s in (spec.size, spec.source_size)
+    }:
         fitting = " or ".join(f"{s}x{s}" for s in sorted({spec.size, spec.source_size}))
-        raise InputError(f"{path}: images are {_size(images)}, those of {name} are {fitting}; "
-                         "--dataset arrays takes any size")
+        raise InputError(
+            f"{path}: images are {_size(images)}, those of {name} are {fitting}; "
+            "use --dataset arrays for other sizes"
+        )
 
 
-def _check_labels(labels: np.ndarray, path: Path, n_images: int, num_classes: int | None, name: str) -> None:
+def _check_labels(
+    labels: np.ndarray, path: Path, n_images: int, num_classes: int | None, name: str
+) -> None:
+    """Raise InputError unless `labels` are `n_images` integers from 0 to num_classes - 1."""
     if labels.ndim != 1:
         raise InputError(f"{path}: has shape {labels.shape}; labels must be (N,)")
     if labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: holds {labels.dtype} labels; save class numbers 0, 1, ... as integers")
+        raise InputError(
+            f"{path}: holds {labels.dtype} labels; save class numbers 0, 1, ... as integers"
+        )
     if len(labels) != n_images:
-        raise InputError(f"{path}: holds {len(labels)} labels for {n_images} images; each image needs one")
+        raise InputError(
+            f"{path}: holds {len(labels)} labels for {n_images} images; each image needs one"
+        )
     if labels.min() < 0:
         raise InputError(f"{path}: holds the label {labels.min()}; labels start at 0")
     if num_classes is not None and labels.max() >= num_classes:
         known = "the training labels" if name == "arrays" else name
-        raise InputError(f"{path}: holds the label {labels.max()}; {known} end at {num_classes - 1}")
+        raise InputError(
+            f"{path}: holds the label {labels.max()}; {known} end at {num_classes - 1}"
+        )

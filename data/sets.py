@@ -1,4 +1,5 @@
-"""From a data set's name to four tensors, and training images kept aside."""
+"""Load a data set by name as four tensors, and hold out training images."""
+
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +11,17 @@ import torch.nn.functional as F
 
 from common.errors import InputError
 from common.locks import held
-from data import DATASETS, arrays
+from data import arrays
+from data.names import DATASETS
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images uint8 (N,3,H,W), labels int64 (N,) in [0, num_classes), and the augmentation that keeps the labels."""
+    """Hold training and test images, their labels and the augmentation.
+
+    Images are uint8 (N,3,H,W), labels int64 (N,) in [0, num_classes). The augmentation keeps
+    labels.
+    """
 
     name: str
     num_classes: int
@@ -28,7 +34,7 @@ class DataSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits of the SHA-256 over shapes and values of the four tensors: equal for equal data only."""
+        """Return 16 hex digits of the SHA-256 of the four tensors' shapes and values."""
         digest = hashlib.sha256()
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(str(tuple(tensor.shape)).encode())
@@ -36,8 +42,10 @@ class DataSet:
         return digest.hexdigest()[:16]
 
 
-def load(name: str, data_dir=None, limit_train: int | None = None, limit_test: int | None = None) -> DataSet:
-    """`data.load`, which see."""
+def load(
+    name: str, data_dir=None, limit_train: int | None = None, limit_test: int | None = None
+) -> DataSet:
+    """Load a data set by name; `data.load` documents the arguments."""
     if name not in DATASETS:
         raise InputError(f"--dataset {name}: is unknown; choose one of {', '.join(DATASETS)}")
     spec = DATASETS[name]
@@ -48,8 +56,10 @@ def load(name: str, data_dir=None, limit_train: int | None = None, limit_test: i
     if data_dir is not None and arrays.are_in(folder):
         train, test = arrays.read(folder, name)
     elif name == "arrays":
-        given = "is not given" if data_dir is None else f"{folder}: lacks them"
-        raise InputError(f"--data-dir {given}; --dataset arrays reads {', '.join(arrays.FILES)} there")
+        given = "is not given" if data_dir is None else f"{folder}: lacks files"
+        raise InputError(
+            f"--data-dir {given}; --dataset arrays needs a folder with {', '.join(arrays.FILES)}"
+        )
     elif name == "digits":
         train, test = _digits()
     elif name == "tiny-imagenet":
@@ -60,16 +70,27 @@ def load(name: str, data_dir=None, limit_train: int | None = None, limit_test: i
         train, test = _torchvision(name, folder)
 
     num_classes = spec.num_classes or 1 + int(train[1].max())
-    # scikit-learn's digits are 0 to 16; files of 8x8 digits may hold those, or 0 to 255 as other images do.
+    # scikit-learn's digits are 0 to 16; 8x8 digits in files have those values, or 0 to 255.
     brightest = 16 if name == "digits" and train[0].max() <= 16 else 255
     train = _first(*train, limit_train, "--limit-train", "training")
     test = _first(*test, limit_test, "--limit-test", "test")
-    return DataSet(name, num_classes, _tensor(train[0], name, brightest), torch.from_numpy(train[1]),
-                   _tensor(test[0], name, brightest), torch.from_numpy(test[1]), spec.padding, spec.flip)
+    return DataSet(
+        name,
+        num_classes,
+        _tensor(train[0], name, brightest),
+        torch.from_numpy(train[1]),
+        _tensor(test[0], name, brightest),
+        torch.from_numpy(test[1]),
+        spec.padding,
+        spec.flip,
+    )
 
 
 def _digits():
-    """scikit-learn's digits, (N,8,8) with values 0 to 16: 1,400 to train, 397 to test, each class in proportion."""
+    """Load scikit-learn's digits, (N,8,8) with values 0 to 16.
+
+    1,400 train and 397 test images, each class in proportion.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -79,22 +100,31 @@ def _digits():
 
 
 def _torchvision(name: str, folder: Path):
-    """A set that torchvision knows, downloaded into `folder` where it is not there yet."""
+    """Load a set that torchvision knows; download it into `folder` where it is missing."""
     from torchvision import datasets
 
-    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10,
-            "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN}[name]
+    kind = {
+        "mnist": datasets.MNIST,
+        "fashion-mnist": datasets.FashionMNIST,
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+        "svhn": datasets.SVHN,
+    }[name]
     splits = []
     for split in ("train", "test"):
         which = {"split": split} if name == "svhn" else {"train": split == "train"}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with held(folder):  # of several processes one downloads
+            with held(folder):  # only one of several processes downloads
                 part = kind(folder, download=True, **which)
-        except Exception as error:  # it raises what urllib, pickle, tarfile, scipy raise, and AssertionError
+        except (
+            Exception
+        ) as error:  # urllib, pickle, tarfile and scipy raise theirs; also AssertionError
             reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
-            raise InputError(f"--data-dir {folder}: {name} is damaged there or cannot be downloaded ({reason}); "
-                             f"mend it, or name a folder with {', '.join(arrays.FILES)}") from None
+            raise InputError(
+                f"--data-dir {folder}: {name} is damaged there or cannot be downloaded ({reason}); "
+                f"repair it, or name a folder with {', '.join(arrays.FILES)}"
+            ) from None
         if name == "svhn":  # (N,3,H,W)
             splits.append((np.moveaxis(part.data, 1, -1), np.asarray(part.labels, np.int64)))
         else:
@@ -103,16 +133,22 @@ def _torchvision(name: str, folder: Path):
 
 
 def _first(images, labels, limit: int | None, option: str, what: str):
-    """The first `limit` images, an array or a list of files, and their labels."""
+    """Return the first `limit` images, an array or a list of files, and their labels."""
     if limit is None:
         return images, labels
     if not 1 <= limit <= len(labels):
-        raise InputError(f"{option} {limit}: there are {len(labels)} {what} images; ask for 1 to {len(labels)} of them")
+        raise InputError(
+            f"{option} {limit}: there are {len(labels)} {what} images; "
+            f"ask for 1 to {len(labels)} of them"
+        )
     return images[:limit], labels[:limit]
 
 
 def _tensor(images, name: str, brightest: int) -> torch.Tensor:
-    """uint8 (N,H,W,3) or (N,H,W), or a list of JPEG files, as uint8 (N,3,H,W) of the size that the set has here."""
+    """Convert images to uint8 (N,3,H,W) of the size that the set has here.
+
+    images: uint8 (N,H,W,3) or (N,H,W), or a list of JPEG files.
+    """
     if isinstance(images, list):
         from data import tiny_imagenet
 
@@ -125,27 +161,34 @@ def _tensor(images, name: str, brightest: int) -> torch.Tensor:
     if size is None or size == source_size:
         return images
     if name == "digits":
-        # Exact on every machine: the weights are sixteenths, so each product and sum fits a float32.
-        bright = F.interpolate(images.float() * (255 / brightest), (size, size), mode="bilinear", align_corners=False)
+        # Exact on every machine: the weights are sixteenths, so each product and sum fits float32.
+        bright = F.interpolate(
+            images.float() * (255 / brightest), (size, size), mode="bilinear", align_corners=False
+        )
         return bright.round().to(torch.uint8)
     border = (size - source_size) // 2
     return F.pad(images, (border,) * 4)  # 28x28 -> 32x32, which survives five halvings
 
 
 def holdout_size(asked: int, n_train: int) -> int:
-    """How many of `n_train` training images to hold out when `asked` are wanted: never more than a fifth of them."""
+    """Return how many of `n_train` images to hold out when `asked` are wanted: at most a fifth of
+    them.
+    """
     if asked < 0:
         raise InputError(f"--holdout {asked}: must be 0 (none) or a number of training images")
     return min(asked, n_train // 5)
 
 
-def split_holdout(labels: torch.Tensor, holdout: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split the indices of `labels`, int64 (N,), at random into N - `holdout` and `holdout`, each class in proportion.
+def split_holdout(
+    labels: torch.Tensor, holdout: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split the indices of `labels`, int64 (N,), at random into N - `holdout` and `holdout`, each
+    class in proportion.
 
-    A class with c of the N labels gives holdout c / N of its images, rounded by largest remainders (at equal ones the
-    smaller label is served first).
+    A class with c of the N labels gives holdout c / N of its images, rounded by largest remainders
+    (ties go to the smaller label).
 
-    Returns sorted int64 index tensors (train_index, holdout_index), fixed by `seed`.
+    Returns sorted int64 index tensors (train_index, holdout_index), which `seed` determines.
     """
     if not 0 <= holdout <= len(labels):
         raise ValueError(f"cannot hold out {holdout} of {len(labels)} images")
@@ -153,9 +196,12 @@ def split_holdout(labels: torch.Tensor, holdout: int, seed: int) -> tuple[torch.
     counts = np.bincount(labels)
     share, remainder = np.divmod(holdout * counts, len(labels))
     share[np.argsort(-remainder, kind="stable")[: holdout - share.sum()]] += 1
-    # RandomState and not default_rng: NumPy froze its streams (NEP 19), so a split outlives a change of version.
+    # RandomState instead of default_rng: NumPy froze its streams (NEP 19), so a split is the same
+    # in every version.
     random = np.random.RandomState(seed % 2**32)
-    chosen = [random.permutation(np.flatnonzero(labels == label))[:n] for label, n in enumerate(share)]
+    chosen = [
+        random.permutation(np.flatnonzero(labels == label))[:n] for label, n in enumerate(share)
+    ]
     held_out = np.zeros(len(labels), dtype=bool)
     held_out[np.concatenate(chosen)] = True
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))

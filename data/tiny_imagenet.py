@@ -1,4 +1,5 @@
-"""Tiny-ImageNet from the folders of its archive, tiny-imagenet-200.zip."""
+"""Read Tiny-ImageNet from the folders of its archive, tiny-imagenet-200.zip."""
+
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -6,23 +7,26 @@ import numpy as np
 from PIL import Image
 
 from common.errors import InputError
-from data import DATASETS
+from data.names import DATASETS
 
 
 def read(folder: Path):
-    """The JPEG files and labels below `folder`, which is tiny-imagenet-200 or holds it.
+    """List the JPEG files and labels below `folder`, which is tiny-imagenet-200 or holds it.
 
-    Labels number the sorted WordNet ids. The validation images serve as the test set: the labels of the real one were
-    never published. Training images are ordered by turns, one of each class, so that the first N are a fair sample.
+    Labels number the sorted WordNet ids. The validation images serve as the test set, because the
+    labels of the real one were never published. Training images alternate between the classes, so
+    that the first N are a fair sample.
 
-    Returns (train_files, train_labels), (test_files, test_labels): lists of paths, and int64 (N,) labels.
-    Raises InputError for missing folders or annotations and for unknown classes.
+    Returns (train_files, train_labels), (test_files, test_labels): lists of paths, and int64 (N,)
+    labels. Raises InputError for missing folders or annotations and for unknown classes.
     """
     root = folder / "tiny-imagenet-200" if (folder / "tiny-imagenet-200").is_dir() else folder
     annotations = root / "val" / "val_annotations.txt"
     if not (root / "train").is_dir() or not annotations.is_file():
-        raise InputError(f"--data-dir {folder}: holds no Tiny-ImageNet; unpack tiny-imagenet-200.zip there "
-                         "(train/<wnid>/images and val/val_annotations.txt are needed), or give the four arrays")
+        raise InputError(
+            f"--data-dir {folder}: does not hold Tiny-ImageNet; unpack tiny-imagenet-200.zip there "
+            "(train/<wnid>/images and val/val_annotations.txt are needed), or the four .npy arrays"
+        )
     wnids = _wnids(root)
 
     turns = []
@@ -30,7 +34,9 @@ def read(folder: Path):
         images_folder = root / "train" / wnid / "images"
         images = sorted(images_folder.glob("*.JPEG"))
         if not images:
-            raise InputError(f"{images_folder}: holds no .JPEG image; unpack tiny-imagenet-200.zip again")
+            raise InputError(
+                f"{images_folder}: holds no .JPEG image; unpack tiny-imagenet-200.zip again"
+            )
         turns += [(turn, label, image) for turn, image in enumerate(images)]
     turns.sort()
     train = [image for _, _, image in turns], np.array([label for _, label, _ in turns], np.int64)
@@ -39,8 +45,10 @@ def read(folder: Path):
     for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), start=1):
         columns = line.split("\t")
         if len(columns) < 2 or columns[1] not in wnids:
-            raise InputError(f"{annotations}: line {number} names no class of train/; "
-                             "image name and WordNet id, tab-separated, are needed")
+            raise InputError(
+                f"{annotations}: line {number} does not name a class of train/; "
+                "give image name and WordNet id, tab-separated"
+            )
         files.append(root / "val" / "images" / columns[0])
         labels.append(wnids[columns[1]])
     if not files:
@@ -49,34 +57,47 @@ def read(folder: Path):
 
 
 def _wnids(root: Path) -> dict[str, int]:
-    """WordNet id -> label, checked against wnids.txt where it is there: a missing folder would shift the labels."""
+    """Map WordNet ids to labels, checked against wnids.txt where it exists: a missing folder would
+    shift the labels.
+    """
     found = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
     listed = root / "wnids.txt"
     if listed.is_file():
         missing = sorted(set(listed.read_text().split()) - set(found))
         if missing:
-            raise InputError(f"{root / 'train' / missing[0]}: is missing; wnids.txt lists it, unpack the archive again")
+            raise InputError(
+                f"{root / 'train' / missing[0]}: is missing; "
+                "wnids.txt lists it, unpack the archive again"
+            )
     most = DATASETS["tiny-imagenet"].num_classes
     if not 2 <= len(found) <= most:
-        raise InputError(f"{root / 'train'}: holds {len(found)} class folders; Tiny-ImageNet has {most}")
+        raise InputError(
+            f"{root / 'train'}: holds {len(found)} class folders; Tiny-ImageNet has {most}"
+        )
     return {wnid: label for label, wnid in enumerate(found)}
 
 
 def decode(files: list[Path]) -> np.ndarray:
-    """The images in `files` as uint8 (N,64,64,3), greyscale ones with three equal channels.
+    """Decode the images in `files` to uint8 (N,64,64,3); greyscale ones get three equal channels.
 
     Raises InputError for a file that is missing, damaged or of another size.
     """
-    with ThreadPoolExecutor() as pool:  # Pillow lets other threads run while it decodes
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
         return np.stack(list(pool.map(_decode, files)))
 
 
 def _decode(file: Path) -> np.ndarray:
+    """Decode one JPEG file to uint8 (64,64,3)."""
     size = DATASETS["tiny-imagenet"].size
     try:
         with Image.open(file, formats=["JPEG"]) as image:
             if image.size != (size, size):
-                raise InputError(f"{file}: is {image.height}x{image.width}; Tiny-ImageNet has {size}x{size} images")
+                raise InputError(
+                    f"{file}: is {image.height}x{image.width}; "
+                    f"Tiny-ImageNet has {size}x{size} images"
+                )
             return np.asarray(image.convert("RGB"))
     except OSError:
-        raise InputError(f"{file}: is missing or no readable JPEG; unpack tiny-imagenet-200.zip again") from None
+        raise InputError(
+            f"{file}: is missing or not a readable JPEG; unpack tiny-imagenet-200.zip again"
+        ) from None

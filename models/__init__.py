@@ -1,7 +1,9 @@
-"""Networks: targets by name (`build`, `load`, `save`), the files they are kept in (`common.files`), MI networks.
+"""Provide target networks by name (`build`, `load`, `save`) and MI networks (`models.mi`).
 
-Importing this package does not import torch, so the command line can offer `ARCHITECTURES` without waiting for it.
+Importing this package does not import torch, so the command line can offer `ARCHITECTURES` without
+waiting for it. `common.files` reads and writes the files.
 """
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -16,28 +18,36 @@ if TYPE_CHECKING:
 
     from models.targets import Target
 
-# name: (module, class, its arguments; "width", the channels of the first stage, is the one that `build` can change)
+# name: (module, class, arguments). `build` can change "width", the channels of the first stage.
 ARCHITECTURES = {
     "resnet18": ("models.resnet", "ResNet", {"depths": (2, 2, 2, 2), "width": 64}),
     "resnet34": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64}),
-    "resnet50": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64, "bottleneck": True}),
+    "resnet50": (
+        "models.resnet",
+        "ResNet",
+        {"depths": (3, 4, 6, 3), "width": 64, "bottleneck": True},
+    ),
     "wrn28-10": ("models.wideresnet", "WideResNet", {"depth": 28, "width": 160}),
     "wrn34-10": ("models.wideresnet", "WideResNet", {"depth": 34, "width": 160}),
     "vgg16": ("models.vgg", "VGG", {"depths": (2, 2, 3, 3, 3), "width": 64}),
     "vgg19": ("models.vgg", "VGG", {"depths": (2, 2, 4, 4, 4), "width": 64}),
 }
 OPTIONS = ("num_classes", "width")
-# What of the target network an estimator sees (models.mi.global_net): its logits, or a stage's feature map.
+# Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.
 REPRESENTATIONS = ("logits", "stage3", "stage4")
 
 
 def build(arch: str, num_classes: int = 10, **options) -> Target:
-    """A freshly initialised target network: images in [0, 1], (N,3,H,W), to logits (N,num_classes).
+    """Build a freshly initialised target network: images in [0, 1], (N,3,H,W), to logits
+    (N,num_classes).
 
-    `arch` is a key of ARCHITECTURES. The one further option is ``width``, the channels of the first stage (None: the
-    architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4, ... times as many.
-    The network carries ``arch``, ``options`` (enough to build it again), ``about`` ({}: nothing is known of it yet) and
-    ``tap_channels``; see `models.targets.Target`. Raises InputError on an unknown name or an impossible value.
+    `arch` is a key of ARCHITECTURES. The one further option is ``width``, the channels of the first
+    stage (None: the architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4,
+    ... times as many.
+
+    The network has the attributes ``arch``, ``options`` (enough to build it again), ``about`` ({}:
+    not trained yet) and ``tap_channels``; `models.targets.Target` documents them. Raises InputError
+    on an unknown name or an impossible value.
     """
     network_class, arguments = _class_of(arch)
     unknown = [option for option in options if option not in OPTIONS]
@@ -47,18 +57,24 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     sizes = {"num_classes": num_classes, "width": arguments["width"] if width is None else width}
     for option, least in (("num_classes", 2), ("width", 1)):
         if type(sizes[option]) is not int or sizes[option] < least:
-            raise InputError(f"{option} of {arch} is {sizes[option]!r}; choose a whole number from {least} up")
+            raise InputError(
+                f"{option} of {arch} is {sizes[option]!r}; choose a whole number from {least} up"
+            )
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}
     return net
 
 
 def load(path: str | Path, arch: str | None = None, device: str | torch.device = "cpu") -> Target:
-    """The target network kept in a file, in eval mode on `device`; ``about`` holds what the file says of its making.
+    """Load a target network from a file, in eval mode on `device`, with the file's metadata in
+    ``about``.
 
-    A file written by `save` says what it holds, and `arch`, if given, must agree. For a plain state dict, as most
-    published checkpoints are, `arch` is needed; width and number of classes are read off its tensors.
-    Draws no random numbers from the caller's generator. Raises InputError when the file does not fit or cannot be read.
+    A file written by `save` names its architecture, and `arch`, if given, must agree. A plain state
+    dict, as most published checkpoints are, needs `arch`; width and number of classes come from the
+    shapes of its tensors.
+
+    Draws no random numbers from the caller's generator. Raises InputError when the file does not
+    fit or cannot be read.
     """
     from torch.random import fork_rng
 
@@ -69,16 +85,24 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
     said, options, about = (content.get(key) for key in ("arch", "options", "about"))
     if isinstance(said, str):
         if arch not in (None, said):
-            raise InputError(f"{path}: holds a {said}, not a {arch}; give --arch {said} or another file")
+            raise InputError(
+                f"{path}: holds a {said}, not a {arch}; give --arch {said} or another file"
+            )
         arch = said
     elif arch is None:
-        raise InputError(f"{path}: does not say what network it is; give --arch, one of: {', '.join(ARCHITECTURES)}")
+        raise InputError(
+            f"{path}: does not name its architecture; "
+            f"give --arch, one of: {', '.join(ARCHITECTURES)}"
+        )
 
     try:
         network_class, _ = _class_of(arch)
         state = network_class.adapt(state)
-        sizes = {option: state[name].shape[0] for option, name in network_class.SIZES.items()
-                 if name in state and state[name].ndim}
+        sizes = {
+            option: state[name].shape[0]
+            for option, name in network_class.SIZES.items()
+            if name in state and state[name].ndim
+        }
         with fork_rng(devices=[]):  # the initial values are overwritten at once
             net = build(arch, **sizes | (options if isinstance(options, dict) else {}))
     except InputError as error:
@@ -89,22 +113,30 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
 
 
 def save(model: Target, path: str | Path, **about) -> None:
-    """Write a target network where `load` finds all it needs; `about` holds plain facts of how it came to be.
+    """Write a target network so that `load` can rebuild it, with `about`, plain facts about its
+    training.
 
-    The tensors are written as CPU tensors, and a kill leaves either the old file or the new one. Raises ValueError
-    where a fact is not made of None, bool, int, float, str, list, tuple and dict: anything else would not be read back.
+    The tensors are written as CPU tensors, and a killed process leaves either the old file or the
+    new one. Raises ValueError where a fact is not made of None, bool, int, float, str, list, tuple
+    and dict: `load` could not read it back.
     """
     from common.files import to_cpu, write_file
 
     for fact, value in about.items():
         if not _is_plain(value):
-            raise ValueError(f"about {fact}: {value!r} is no plain value (a number, a text, or a list or dict of them)")
+            raise ValueError(
+                f"about {fact}: {value!r} is not a plain value "
+                "(a number, a text, or a list or dict of them)"
+            )
     state = to_cpu(model.state_dict())
-    write_file({"arch": model.arch, "options": dict(model.options), "state_dict": state, "about": about}, path)
+    write_file(
+        {"arch": model.arch, "options": dict(model.options), "state_dict": state, "about": about},
+        path,
+    )
 
 
 def _class_of(arch: str) -> tuple[type[Target], dict]:
-    """The class of an architecture and its arguments, `num_classes` aside."""
+    """Return the class of an architecture and its arguments, except `num_classes`."""
     if arch not in ARCHITECTURES:
         raise InputError(f"unknown architecture {arch!r}; choose from: {', '.join(ARCHITECTURES)}")
     module, name, arguments = ARCHITECTURES[arch]
@@ -112,8 +144,16 @@ def _class_of(arch: str) -> tuple[type[Target], dict]:
 
 
 def _is_plain(value) -> bool:
+    """Return whether `value` consists of plain values; numpy's float64 is a float, yet pickles as
+    code.
+    """
     if type(value) in (list, tuple):
         return all(_is_plain(item) for item in value)
     if type(value) is dict:
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    return value is None or type(value) in (bool, int, float, str)  # numpy's float64 is a float, yet pickles as code
+    return value is None or type(value) in (
+        bool,
+        int,
+        float,
+        str,
+    )

@@ -1,10 +1,13 @@
-"""The networks of the MI estimators and the estimator itself: local Deep InfoMax (Hjelm et al. 2019; Zhu et al. 2020).
+"""Define the networks of the MI estimators: local Deep InfoMax (Hjelm et al. 2019; Zhu et al.
+2020).
 
-A local network encodes a pattern (N, 3, H, W) as U units at each location, (N, U, L); a global network encodes what the
-target made of an image, its logits or a feature map, as (N, U, 1); `utils.mi.bounds` turns both into MI.
+A local network encodes a pattern (N, 3, H, W) as U units at each location, (N, U, L). A global
+network encodes an output of the target, logits or a feature map, as (N, U, 1). `utils.mi.bounds`
+computes MI from both.
 
-Parameters bear the names that the paper's released estimator files bear, so those files load.
+Parameters have the names of the paper's released estimator files, so those files load.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -24,17 +27,18 @@ class _Permute(nn.Module):
 
 
 def _conv_bn_relu(n_inputs, n_outputs, kernel_size, stride=1, padding=0):
+    """Return convolution, BN and ReLU as a list."""
     conv = nn.Conv2d(n_inputs, n_outputs, kernel_size, stride, padding, bias=False)
     return [conv, nn.BatchNorm2d(n_outputs), nn.ReLU()]
 
 
 def _halve(n_inputs, n_outputs):
-    """Convolution to half the width and height, BN, ReLU."""
+    """Return a convolution to half the width and height, BN and ReLU."""
     return _conv_bn_relu(n_inputs, n_outputs, kernel_size=4, stride=2, padding=1)
 
 
 def _identity_like(n_inputs, n_units):
-    """A 1x1 convolution that starts as a noisy copy of its input, where the output has room for one."""
+    """Return a 1x1 convolution, at first a noisy copy of its input where n_units >= n_inputs."""
     conv = nn.Conv2d(n_inputs, n_units, kernel_size=1, bias=False)
     if n_units >= n_inputs:
         with torch.no_grad():
@@ -43,9 +47,10 @@ def _identity_like(n_inputs, n_units):
 
 
 class _MINet(nn.Module):
-    """LayerNorm over the channels of the sum of a nonlinear path and a linear shortcut.
+    """Apply LayerNorm over the channels to the sum of a nonlinear path and a linear shortcut.
 
-    Attributes: `arch` and `options`, which rebuild the network; `about`, plain facts of how it was trained.
+    Attributes: `arch` and `options`, which rebuild the network; `about`, plain facts about its
+    training.
     """
 
     arch: str
@@ -56,94 +61,131 @@ class _MINet(nn.Module):
         self.options = options
         self.about = {}
         self.block_nonlinear = nn.Sequential(*nonlinear, nn.Conv2d(n_units, n_units, kernel_size=1))
-        self.block_ln = nn.Sequential(_Permute(0, 2, 3, 1), nn.LayerNorm(n_units), _Permute(0, 3, 1, 2))
+        self.block_ln = nn.Sequential(
+            _Permute(0, 2, 3, 1), nn.LayerNorm(n_units), _Permute(0, 3, 1, 2)
+        )
         self.linear_shortcut = shortcut
 
     def _block(self, x):
-        """(N, n_inputs, H, W) -> (N, n_units, H'W')."""
+        """Map (N, n_inputs, H, W) to (N, n_units, H'W')."""
         return self.block_ln(self.block_nonlinear(x) + self.linear_shortcut(x)).flatten(2)
 
 
 class LocalNet(_MINet):
-    """Pattern (N, 3, H, W) -> (N, n_units, L), L = H/4 * W/4 locations."""
+    """Encode a pattern (N, 3, H, W) as (N, n_units, L), L = H/4 * W/4 locations."""
 
     arch = "mi-local"
 
     def __init__(self, n_units: int = 2048):
-        super().__init__(_conv_bn_relu(128, n_units, 1), _identity_like(128, n_units), n_units=n_units)
+        super().__init__(
+            _conv_bn_relu(128, n_units, 1), _identity_like(128, n_units), n_units=n_units
+        )
         self.layer0 = nn.Sequential(*_halve(3, 64))
         self.layer1 = nn.Sequential(*_halve(64, 128))
 
     def forward(self, pattern: torch.Tensor) -> torch.Tensor:
         if pattern.dim() != 4 or pattern.shape[1] != 3:
-            raise ValueError(f"a pattern (N,3,H,W) is needed, not {tuple(pattern.shape)}")
+            raise ValueError(f"pattern must be (N,3,H,W), not {tuple(pattern.shape)}")
         return self._block(self.layer1(self.layer0(pattern)))
 
 
 class GlobalNet(_MINet):
-    """Logits (N, n_inputs) or (N, n_inputs, 1, 1) -> (N, n_units, 1)."""
+    """Encode logits (N, n_inputs) or (N, n_inputs, 1, 1) as (N, n_units, 1)."""
 
     arch, representation = "mi-global", "logits"
 
     def __init__(self, n_inputs: int, n_units: int = 2048):
-        super().__init__(_conv_bn_relu(n_inputs, n_units, 1), _identity_like(n_inputs, n_units),
-                         n_inputs=n_inputs, n_units=n_units)
+        super().__init__(
+            _conv_bn_relu(n_inputs, n_units, 1),
+            _identity_like(n_inputs, n_units),
+            n_inputs=n_inputs,
+            n_units=n_units,
+        )
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         n_inputs = self.options["n_inputs"]
         if logits.shape[1:] not in ((n_inputs,), (n_inputs, 1, 1)):
-            raise ValueError(f"logits (N,{n_inputs}) are needed, not {tuple(logits.shape)}")
+            raise ValueError(f"logits must be (N,{n_inputs}), not {tuple(logits.shape)}")
         return self._block(logits[:, :, None, None] if logits.dim() == 2 else logits)
 
 
 class _FeatureMapNet(_MINet):
-    """A global network on a feature map of `side` x `side`. A map of another size, of images that are not 32x32 or of
-    another target, is first brought there by adaptive average pooling; at the paper's size nothing is pooled."""
+    """Encode a feature map of `side` x `side`.
+
+    A map of another size (images that are not 32x32, or another target) is brought to that size by
+    adaptive average pooling; at the paper's size nothing is pooled.
+    """
 
     side: int
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         n_inputs = self.options["n_inputs"]
         if feature_map.dim() != 4 or feature_map.shape[1] != n_inputs:
-            raise ValueError(f"a feature map (N,{n_inputs},H,W) is needed, not {tuple(feature_map.shape)}")
+            raise ValueError(
+                f"feature map must be (N,{n_inputs},H,W), not {tuple(feature_map.shape)}"
+            )
         if feature_map.shape[2:] != (self.side, self.side):
             feature_map = F.adaptive_avg_pool2d(feature_map, self.side)
         return self._block(feature_map)
 
 
 class InternalNet(_FeatureMapNet):
-    """The third stage's feature map (N, n_inputs, 8, 8) -> (N, n_units, 1); other sizes are average-pooled to 8x8."""
+    """Encode the third stage's feature map (N, n_inputs, 8, 8) as (N, n_units, 1).
+
+    Other sizes are average-pooled to 8x8.
+    """
 
     arch, representation, side = "mi-internal", "stage3", 8
 
     def __init__(self, n_inputs: int = 256, n_units: int = 2048):
         super().__init__(
-            [*_halve(n_inputs, 2 * n_inputs), *_halve(2 * n_inputs, 4 * n_inputs), *_halve(4 * n_inputs, n_units)],
-            nn.Sequential(nn.Conv2d(n_inputs, 4 * n_inputs, kernel_size=4, stride=2, bias=False),
-                          nn.Conv2d(4 * n_inputs, n_units, kernel_size=3, bias=False),
-                          nn.Conv2d(n_units, n_units, kernel_size=1, bias=False)),
-            n_inputs=n_inputs, n_units=n_units)
+            [
+                *_halve(n_inputs, 2 * n_inputs),
+                *_halve(2 * n_inputs, 4 * n_inputs),
+                *_halve(4 * n_inputs, n_units),
+            ],
+            nn.Sequential(
+                nn.Conv2d(n_inputs, 4 * n_inputs, kernel_size=4, stride=2, bias=False),
+                nn.Conv2d(4 * n_inputs, n_units, kernel_size=3, bias=False),
+                nn.Conv2d(n_units, n_units, kernel_size=1, bias=False),
+            ),
+            n_inputs=n_inputs,
+            n_units=n_units,
+        )
 
 
 class InternalLastNet(_FeatureMapNet):
-    """The fourth stage's feature map (N, n_inputs, 4, 4) -> (N, n_units, 1); other sizes are average-pooled to 4x4."""
+    """Encode the fourth stage's feature map (N, n_inputs, 4, 4) as (N, n_units, 1).
+
+    Other sizes are average-pooled to 4x4.
+    """
 
     arch, representation, side = "mi-internal-last", "stage4", 4
 
     def __init__(self, n_inputs: int = 512, n_units: int = 2048):
         super().__init__(
             [*_halve(n_inputs, 2 * n_inputs), *_halve(2 * n_inputs, n_units)],
-            nn.Sequential(nn.Conv2d(n_inputs, n_units, kernel_size=4, bias=False),
-                          nn.Conv2d(n_units, n_units, kernel_size=1, bias=False)),
-            n_inputs=n_inputs, n_units=n_units)
+            nn.Sequential(
+                nn.Conv2d(n_inputs, n_units, kernel_size=4, bias=False),
+                nn.Conv2d(n_units, n_units, kernel_size=1, bias=False),
+            ),
+            n_inputs=n_inputs,
+            n_units=n_units,
+        )
 
 
 def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> _MINet:
-    """The global network for a representation of the target: its "logits" for `n_inputs` classes, or its feature map
-    after "stage3" or "stage4" with `n_inputs` channels. Raises ValueError for another `representation`."""
+    """Build the global network for a representation of the target.
+
+    "logits" takes `n_inputs` classes; "stage3" and "stage4" take the feature map after that stage,
+    with `n_inputs` channels. Raises ValueError for another `representation`.
+    """
     nets = {net.representation: net for net in (GlobalNet, InternalNet, InternalLastNet)}
     if representation not in nets:
-        raise ValueError(f"representation {representation!r} is unknown; choose one of {', '.join(REPRESENTATIONS)}")
+        raise ValueError(
+            f"representation {representation!r} is unknown; "
+            f"choose one of {', '.join(REPRESENTATIONS)}"
+        )
     return nets[representation](n_inputs, n_units)
 
 
@@ -151,52 +193,73 @@ _NETS = {net.arch: net for net in (LocalNet, GlobalNet, InternalNet, InternalLas
 
 
 def save_net(net: _MINet, path, **about) -> None:
-    """Write an MI network with what rebuilds it and `about`, plain facts of how it was trained (norm, epsilon, ...)."""
-    files.write_file({"arch": net.arch, "options": net.options, "state_dict": files.to_cpu(net.state_dict()),
-                      "about": about}, path)
+    """Write an MI network with its options and `about`, plain facts about its training (norm,
+    epsilon, ...).
+    """
+    files.write_file(
+        {
+            "arch": net.arch,
+            "options": net.options,
+            "state_dict": files.to_cpu(net.state_dict()),
+            "about": about,
+        },
+        path,
+    )
 
 
 def load_net(path, device="cpu") -> _MINet:
-    """The MI network of a file, in eval mode: one that `save_net` wrote, or a plain state dict as the paper's released
-    code writes them, the kind and widths of which are read from its names and shapes. `.about` holds what `save_net`
-    was told, {} where the file says nothing.
+    """Load an MI network from a file, in eval mode; `.about` holds the file's metadata, {} where it
+    has none.
 
-    Draws no random numbers from the caller's generator. Raises InputError when the file is missing, damaged or of
-    something else.
+    The file is one that `save_net` wrote, or a plain state dict as the paper's released code
+    writes; names and shapes then determine the kind and widths.
+
+    Draws no random numbers from the caller's generator. Raises InputError when the file is missing,
+    damaged or holds something else.
     """
     content = files.read_file(path)
     state = files.state_dict_of(content, path)
     arch, options, about = (content.get(key) for key in ("arch", "options", "about"))
     if isinstance(arch, str):
         if arch not in _NETS:
-            raise InputError(f"{path}: holds a network {arch!r}; a network of an MI estimator is needed "
-                             f"({', '.join(_NETS)})")
+            raise InputError(
+                f"{path}: holds a network {arch!r}; give a network of an MI estimator "
+                f"({', '.join(_NETS)})"
+            )
     else:
-        # The released local network registers its layers twice; `layers.N` and `layerN` are the same tensors.
+        # The released local network registers its layers twice: `layers.N` is `layerN`.
         state = {name: value for name, value in state.items() if not name.startswith("layers.")}
         arch, options = _recognise(state, path)
     try:
         with torch.random.fork_rng(devices=[]):  # the initial values are overwritten at once
             net = _NETS[arch](**options)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{path}: the options {options!r} build no {arch}; copy or train it again") from None
+        raise InputError(
+            f"{path}: the options {options!r} do not build {arch}; copy it or train it again"
+        ) from None
     files.load_strictly(net, state, path, arch)
     net.about = about if isinstance(about, dict) else {}
     return net.to(device).eval()
 
 
 def _recognise(state, path):
-    """(arch, options) of a state dict without either."""
-    shapes = {name: tuple(value.shape) for name, value in state.items()
-              if name.startswith("linear_shortcut.") and value.dim() == 4}
+    """Return (arch, options) of a state dict that names neither."""
+    shapes = {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if name.startswith("linear_shortcut.") and value.dim() == 4
+    }
     if "linear_shortcut.weight" in shapes:
         n_units, n_inputs = shapes["linear_shortcut.weight"][:2]
         if "layer0.0.weight" in state:
             return "mi-local", {"n_units": n_units}
         return "mi-global", {"n_inputs": n_inputs, "n_units": n_units}
     if "linear_shortcut.0.weight" in shapes and "linear_shortcut.1.weight" in shapes:
-        n_inputs, n_units = shapes["linear_shortcut.0.weight"][1], shapes["linear_shortcut.1.weight"][0]
+        n_inputs = shapes["linear_shortcut.0.weight"][1]
+        n_units = shapes["linear_shortcut.1.weight"][0]
         arch = "mi-internal" if "linear_shortcut.2.weight" in shapes else "mi-internal-last"
         return arch, {"n_inputs": n_inputs, "n_units": n_units}
-    raise InputError(f"{path}: is no network of an MI estimator: it has no linear_shortcut.weight; name a file of the "
-                     "estimator stage")
+    raise InputError(
+        f"{path}: is not a network of an MI estimator (no linear_shortcut.weight); "
+        "name a file of stage 2"
+    )

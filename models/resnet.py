@@ -1,8 +1,11 @@
-"""Residual networks for small images (He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2,
-with the four stages and widths of its ImageNet networks): a 3x3 stem of stride 1 without pooling.
+"""Define residual networks for small images (He et al. 2016, "Deep Residual Learning for Image
+Recognition").
 
-Parameters are named as in the published CIFAR checkpoints (TRADES, MART, AutoAttack's example).
+They follow section 4.2, with the four stages and widths of the paper's ImageNet networks and a 3x3
+stem of stride 1 without pooling. Parameters are named as in the published CIFAR checkpoints
+(TRADES, MART, AutoAttack's example).
 """
+
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -12,14 +15,17 @@ from models.targets import Target
 
 
 def conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution without bias that keeps the size at stride 1."""
     return nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
 
 
 class SubsampledConv1x1(nn.Conv2d):
-    """Compute a strided 1x1 convolution as one of stride 1 on every stride-th pixel, which is the same.
+    """Compute a strided 1x1 convolution as one of stride 1 on every stride-th pixel, which is
+    equal.
 
-    The backward pass of a strided one with fewer than 8 input channels in channels-last layout writes outside its memory on CPUs
-    with AVX2 alone (oneDNN 3.13.3 of torch 2.15.0): the process dies.
+    The backward pass of the strided one with fewer than 8 input channels, channels last, writes out
+    of bounds on CPUs with AVX2 but not AVX-512 (oneDNN 3.13.3 of torch 2.15.0), and the process
+    dies.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -28,19 +34,22 @@ class SubsampledConv1x1(nn.Conv2d):
 
 
 def conv1x1(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 1x1 convolution without bias, subsampled first where the strided one would crash."""
     kind = SubsampledConv1x1 if stride > 1 and n_in < 8 else nn.Conv2d
     return kind(n_in, n_out, 1, stride, bias=False)
 
 
 def projection(n_in: int, n_out: int, stride: int) -> nn.Sequential:
-    """The shortcut: the identity where the shape stays (He et al., Eq. 1), else a strided 1x1 convolution (Eq. 2)."""
+    """Return the shortcut: identity where the shape stays (He et al., Eq. 1), else a strided 1x1
+    convolution (Eq. 2).
+    """
     if stride == 1 and n_in == n_out:
         return nn.Sequential()
     return nn.Sequential(conv1x1(n_in, n_out, stride), nn.BatchNorm2d(n_out))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (N,n_in,H,W) -> (N,channels,H/stride,W/stride)."""
+    """Apply two 3x3 convolutions and a shortcut: (N,n_in,H,W) -> (N,channels,H/stride,W/stride)."""
 
     expansion = 1
 
@@ -59,7 +68,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries the stride) and 1x1: (N,n_in,H,W) -> (N,4 channels,H/stride,W/stride)."""
+    """Apply 1x1, 3x3 (with the stride) and 1x1 convolutions: (N,n_in,H,W) -> (N,4
+    channels,H/stride,W/stride).
+    """
 
     expansion = 4
 
@@ -82,14 +93,21 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Target):
-    """Four stages of `depths` blocks with width, 2, 4 and 8 width channels; a bottleneck puts out four times as many.
+    """Stack four stages of `depths` blocks with width, 2, 4 and 8 width channels.
 
-    Taps: stage3 and stage4, the outputs of layer3 (ResNet-18, 32x32 images: 256 channels, 8x8) and layer4 (512, 4x4).
+    A bottleneck block outputs four times as many channels. Taps: stage3 and stage4, the outputs of
+    layer3 (ResNet-18, 32x32 images: 256 channels, 8x8) and layer4 (512, 4x4).
     """
 
     SIZES: ClassVar[dict[str, str]] = {"width": "conv1.weight", "num_classes": "linear.weight"}
 
-    def __init__(self, depths: tuple[int, int, int, int], width: int, num_classes: int, bottleneck: bool = False):
+    def __init__(
+        self,
+        depths: tuple[int, int, int, int],
+        width: int,
+        num_classes: int,
+        bottleneck: bool = False,
+    ):
         block = Bottleneck if bottleneck else BasicBlock
         widths = [width, 2 * width, 4 * width, 8 * width]
         stage3, stage4 = (block.expansion * channels for channels in widths[2:])

@@ -1,6 +1,10 @@
-"""VGG with batch norm (Simonyan & Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-configurations D and E) and a single linear classifier in place of the three, as is usual for small images.
+"""Define VGG with batch norm (Simonyan & Zisserman 2015, "Very Deep Convolutional Networks for
+Large-Scale Image Recognition").
+
+Configurations D and E, with a single linear classifier instead of three layers, as is usual for
+small images.
 """
+
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -9,10 +13,10 @@ from models.targets import Target
 
 
 class VGG(Target):
-    """Five stages of `depths` 3x3 convolutions with width, 2, 4, 8 and 8 width channels, a 2x2 max-pool after each.
+    """Stack five stages of `depths` 3x3 convolutions with width, 2, 4, 8 and 8 width channels.
 
-    Taps: stage3 and stage4, the outputs of the third and fourth stage before their pools (32x32 images, width 64: 256
-    channels, 8x8; 512 channels, 4x4).
+    A 2x2 max-pool follows each stage. Taps: stage3 and stage4, the outputs of the third and fourth
+    stage before their pools (32x32 images, width 64: 256 channels, 8x8; 512 channels, 4x4).
     """
 
     SIZES: ClassVar[dict[str, str]] = {"width": "features.0.weight", "num_classes": "linear.weight"}
@@ -23,9 +27,14 @@ class VGG(Target):
         n_in = 3
         for depth, factor in zip(depths, (1, 2, 4, 8, 8)):
             for _ in range(depth):
-                layers += [nn.Conv2d(n_in, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(n_in, factor * width, 3, padding=1),
+                    nn.BatchNorm2d(factor * width),
+                    nn.ReLU(),
+                ]
                 n_in = factor * width
-            # With ceil_mode the fifth pool takes the 1x1 map that is left of 16x16 images; even sizes are unaffected.
+            # With ceil_mode the fifth pool accepts the 1x1 map of 16x16 images; even sizes do not
+            # change.
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers)
         self.linear = nn.Linear(n_in, num_classes)
@@ -40,6 +49,6 @@ class VGG(Target):
 
     @staticmethod
     def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Under the name ``linear`` for a classifier that other code calls ``classifier``."""
+        """Rename ``classifier`` of other code to ``linear``."""
         names = {"classifier.weight": "linear.weight", "classifier.bias": "linear.bias"}
         return {names.get(name, name): value for name, value in state.items()}

@@ -1,7 +1,9 @@
-"""Wide residual networks (Zagoruyko & Komodakis 2016, "Wide Residual Networks"), pre-activation, without dropout.
+"""Define wide residual networks (Zagoruyko & Komodakis 2016, "Wide Residual Networks").
 
-Parameters are named as in the published robust checkpoints (TRADES, MART).
+They are pre-activation, without dropout. Parameters are named as in the published robust
+checkpoints (TRADES, MART).
 """
+
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -9,14 +11,15 @@ from torch import Tensor, nn
 
 from models.targets import Target
 
-STEM = 16  # channels of the first convolution, whatever the width
+STEM = 16  # channels of the first convolution, for every width
 
 
 class Unit(nn.Module):
-    """Batch norm, ReLU, 3x3 convolution, twice, and a shortcut: (N,n_in,H,W) -> (N,n_out,H/stride,W/stride).
+    """Apply batch norm, ReLU and 3x3 convolution twice, and a shortcut: (N,n_in,H,W) ->
+    (N,n_out,H/stride,W/stride).
 
-    The shortcut is the identity on the unit's input where the number of channels stays; where it changes, a 1x1
-    convolution of the *activated* input, relu(bn1(x)), which both paths then share.
+    The shortcut is the identity where the number of channels stays. Where it changes, the shortcut
+    is a 1x1 convolution of the *activated* input, relu(bn1(x)), which both paths then share.
     """
 
     def __init__(self, n_in: int, n_out: int, stride: int):
@@ -34,7 +37,7 @@ class Unit(nn.Module):
 
 
 class Group(nn.Module):
-    """`depth` units, the first of which has the stride and changes the number of channels."""
+    """Stack `depth` units; the first has the stride and changes the number of channels."""
 
     def __init__(self, depth: int, n_in: int, n_out: int, stride: int):
         super().__init__()
@@ -46,13 +49,17 @@ class Group(nn.Module):
 
 
 class WideResNet(Target):
-    """Three groups of (depth - 4) / 6 units with width, 2 width and 4 width channels; width 160 is the WRN-*-10.
+    """Stack three groups of (depth - 4) / 6 units with width, 2 width and 4 width channels.
 
-    Taps: stage3 and stage4, the outputs of block2 (WRN-*-10, 32x32 images: 320 channels, 16x16) and of block3 (640
-    channels, 8x8; before the last batch norm and ReLU).
+    Width 160 is the WRN-*-10. Taps: stage3 and stage4, the outputs of block2 (WRN-*-10, 32x32
+    images: 320 channels, 16x16) and of block3 (640 channels, 8x8; before the last batch norm and
+    ReLU).
     """
 
-    SIZES: ClassVar[dict[str, str]] = {"width": "block1.layer.0.conv1.weight", "num_classes": "fc.weight"}
+    SIZES: ClassVar[dict[str, str]] = {
+        "width": "block1.layer.0.conv1.weight",
+        "num_classes": "fc.weight",
+    }
 
     def __init__(self, depth: int, width: int, num_classes: int):
         super().__init__(num_classes, stage3=2 * width, stage4=4 * width)
@@ -76,5 +83,7 @@ class WideResNet(Target):
 
     @staticmethod
     def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without TRADES' ``sub_block1``, a second copy of the first group that its forward pass never enters."""
+        """Remove TRADES' ``sub_block1``, a second copy of the first group that its forward pass
+        never uses.
+        """
         return {name: value for name, value in state.items() if not name.startswith("sub_block1.")}

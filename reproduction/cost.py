@@ -21,6 +21,7 @@ from models import mi
 from reproduction.graph import ROOT, Graph, Node
 from reproduction.run import recorded
 from utils import devices
+from utils.attacks import registry
 from utils.attacks.projected_gradient import pgd
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
@@ -40,10 +41,6 @@ SIZES = {
 # (tests/test_flops.py counts them).
 TRAIN, FORWARD = 1.5, 0.5
 STANDING = 0.4  # the share of the images that an attack has to work on to its end: assumed
-# Passes for an image that stands to the end: as many as the name says, but for AutoAttack, 2,000 and 6,000 queries more, CW, four
-# searches, and FWA, whose projections take twice the time of its passes (results/cifar10-small/standard/linf-100.json).
-PASSES = {"none": FORWARD, "aa": 2000 + 6000 * FORWARD, "tidim": 40}
-FACTORS = {"pgd": 1, "ddn": 1, "cw": 4, "fwa": 3}
 
 HOW = (
     "Estimates: the mean of logged times where the same run was made for another seed or before; "
@@ -53,9 +50,9 @@ HOW = (
 
 
 def passes(attack: str) -> float:
-    """Passes that `attack` needs for an image that stands."""
-    family, _, steps = attack.partition("-")
-    return PASSES[attack] if attack in PASSES else FACTORS[family] * int(steps)
+    """Count the passes that `attack` needs for an image that is robust."""
+    spec = registry.parse(attack)
+    return spec.restarts * (spec.steps or 1) * (spec.passes + spec.queries * FORWARD)
 
 
 def sizes(dataset: str, directory) -> tuple[int, int]:

@@ -25,7 +25,8 @@ from reproduction.figure_parts import (
 from reproduction.graph import Graph
 from reproduction.paper import DEFENSES, RADAR, VARIANTS
 from reproduction.provenance import listed
-from reproduction.tables import LABELS, caption
+from reproduction.tables import caption
+from utils.attacks import registry
 from utils.plots import COLOURS, STYLES, plt
 
 RADAR_SERIES = {
@@ -61,7 +62,7 @@ def figure2(graph: Graph):
         axis.plot([*angles, angles[0]], [*radii, radii[0]], label=label, **style)
     axis.set_theta_offset(math.pi / 2)
     axis.set_theta_direction(-1)
-    axis.set_xticks(angles, [LABELS[attack] for attack in RADAR])
+    axis.set_xticks(angles, [registry.parse(attack).label for attack in RADAR])
     axis.tick_params(axis="x", pad=12)
     axis.set_rlabel_position(180 / len(RADAR))
     axis.set_title("MI (nats), smallest value at 0", fontsize=10)
@@ -171,7 +172,7 @@ def accuracies(graph: Graph, runs: dict[str, str], attacks: tuple[str, ...], wha
     }
     axis.set_xticks(
         range(len(attacks)),
-        [f"{LABELS[attack]}\nn = {listed(images[attack])}" for attack in attacks],
+        [f"{registry.parse(attack).label}\nn = {listed(images[attack])}" for attack in attacks],
     )
     axis.set(ylabel="accuracy (%)", ylim=(0, 100))
     figure.legend(loc="outside lower center", fontsize=8, ncols=2 if len(runs) > 2 else len(runs))

@@ -33,7 +33,7 @@ import statistics
 import numpy
 from scipy.special import stdtrit
 
-from utils.evaluation.counting import wilson
+from utils.evaluation.results import wilson
 
 Z = 1.959964  # the normal distribution's 97.5 % point
 

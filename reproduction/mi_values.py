@@ -70,13 +70,14 @@ import models
 from common.files import file_hash, make_folder, write_text
 from data.batches import in_order
 from utils import devices, provenance
-from utils.evaluation.counting import as_images, read_adversarial
+from utils.evaluation.images import as_images, read_adversarial
 from utils.mi import patterns
 from utils.mi.names import estimator_files
+from utils.mi.values import Examples
 from utils.provenance import git_commit
 from utils.scripts import run_script
 from utils.training.estimators import load_estimators
-from utils.training.held_out import Examples, held_out
+from utils.training.held_out import held_out
 from utils.training.stages import need_files
 
 

@@ -82,9 +82,10 @@ def expected(graph, node) -> dict:
 def _of_evaluation(graph, node) -> dict:
     """Return the identity of an evaluation, named as test_comparison.py names it in its results.
 
-    Everything in a results file that utils.evaluation.counting.TOLD does not name belongs to it, but the
-    rows, and the architecture, which the model's hash fixes. A value is left out where it cannot
-    be known: without the data, the fingerprint, and n where all images are asked for.
+    Everything in a results file belongs to it except the keys in NOT_COMPARED
+    (utils.evaluation.identity), the rows, and the architecture, which the model's hash fixes. A
+    value is left out where it cannot be known: without the data, the fingerprint, and n where all
+    images are asked for.
     """
     # Imported by name: this folder imports no script, but the defaults are written only there.
     script = importlib.import_module("test_comparison").Settings

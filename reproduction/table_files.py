@@ -8,7 +8,8 @@ from common.files import write_text
 from reproduction.graph import Graph
 from reproduction.paper import DEFENSES, TABLES
 from reproduction.provenance import listed
-from reproduction.tables import LABELS, table
+from reproduction.tables import table
+from utils.attacks import registry
 
 COLUMNS = (
     *("table", "box", "norm", "defense", "attack", "counted", "state", "seeds", "images"),
@@ -55,7 +56,8 @@ def orders(part: dict) -> tuple[list[str], list[list[str]]]:
         return "{:+.1f} ({:+.1f} to {:+.1f})".format(each["difference"], *each["interval"])
 
     labels = [
-        LABELS[column["attack"]] + ", any norm" * column["anywhere"] for column in part["orders"]
+        registry.parse(column["attack"]).label + ", any norm" * column["anywhere"]
+        for column in part["orders"]
     ]
     header = ["comparison", "", *labels]
     rows = []

@@ -12,8 +12,6 @@ from reproduction.scales import SCALES
 from reproduction.warned import Note
 from utils.attacks import registry
 
-LABELS = {"none": "none", "pgd-40": "PGD-40", "aa": "AA", "fwa-40": "FWA-40", "tidim": "TI-DIM", "cw-20": "CW", "ddn-20": "DDN",
-          "pgd-10": "PGD-10", "fwa-10": "FWA-10"}
 NORMS = {"linf": "Linf", "l2": "L2"}
 COVERS = (
     "An interval over one seed covers other test images, not other trainings; one over "
@@ -42,9 +40,10 @@ class Half:
     def heading(self, number: int, epsilon: float) -> str:
         """Return a column's heading: the attack, how it is counted, and the number of images."""
         attack, anywhere = self.columns[number]
-        text = LABELS[attack]
+        spec = registry.parse(attack)
+        text = spec.label
         images = sorted({n for each in self.column(number).values() for n in each.images})
-        if registry.parse(attack).kind == "minimum-norm":
+        if spec.kind == "minimum-norm":
             text += ", any norm" if anywhere else f", within {epsilon:g}"
         return text + (f" (n = {listed(images)})" if images else "")
 

@@ -11,12 +11,12 @@ TABLE1 = ROOT / "results/table1-small"
 RESULTS = " ".join((ROOT / "docs/results.md").read_text().split())
 PAGE = " ".join((TABLE1 / "README.md").read_text().split())
 COLUMNS = ["none", "pgd-40", "fwa-40"]
+OUTCOMES = json.loads((TABLE1 / "outcomes.json").read_text())
 
 
 def outcomes(network: str, attack: str) -> list[bool]:
     """Read which of the 1,000 test images the network of seed 1 classifies right."""
-    rows = json.loads((TABLE1 / network / "white.json").read_text())["attacks"]
-    return [mark == "r" for mark in rows[attack]["standing"]]
+    return [mark == "r" for mark in OUTCOMES[f"{network}-1"][attack]["standing"]]
 
 
 def paired(first: str, second: str, attack: str) -> tuple[float, float, float]:

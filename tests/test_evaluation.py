@@ -15,11 +15,13 @@ import data
 import models
 from common.locks import held
 from utils.attacks import registry
-from utils.attacks.projected_gradient import l2_norm
+from utils.attacks.projected_gradient import TOLERANCE, l2_norm, to_levels
 from utils.devices import Compute, mix
 from utils.evaluation import checks
-from utils.evaluation.counting import TOLERANCE, Counted, Evaluation, to_levels, wilson
+from utils.evaluation.counting import Counted, Evaluation
 from utils.evaluation.factories import state_hash
+from utils.evaluation.results import wilson
+from utils.evaluation.threat import ThreatModel
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -469,7 +471,7 @@ class Suspect(nn.Module):
 def test_what_makes_an_evaluation_doubtful_is_said(flaw, named):
     torch.manual_seed(0)
     images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.arange(40) % 3
-    found = checks.of_network(Evaluation(Suspect(flaw), None, images, labels, "linf", 0.1, CPU, 16, 1, {}))
+    found = checks.of_network(Evaluation(Suspect(flaw), None, images, labels, ThreatModel("linf", 0.1), CPU, 16, 1))
     # a loss that explodes for some images is saturated, its gradient zero, for others
     assert any(named in text for text in found) and len(found) <= 1 + (flaw == "explodes") if named else not found, found
 
@@ -491,7 +493,7 @@ def test_square_as_autoattack_s_last_part_is_a_weak_attack_too():
 
 def test_outputs_that_are_no_numbers_are_wrong():
     images, labels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8), torch.zeros(40, dtype=torch.long)
-    row = Evaluation(Suspect("no numbers"), None, images, labels, "linf", 0.1, CPU, 16, 1, {}).run(registry.parse("none"))
+    row = Evaluation(Suspect("no numbers"), None, images, labels, ThreatModel("linf", 0.1), CPU, 16, 1).run(registry.parse("none"))
     assert row["standing"] == 40 * "w"
 
 

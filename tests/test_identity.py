@@ -106,7 +106,7 @@ def test_estimator_files_of_different_makes_are_not_joined(words, said, chain, t
     command = ["train_MIAT.py", *SMALL, "--epochs", 1, "--warmup-epochs", 0, "--alpha", 0.1, "--estimator-dir", chain / "estimators", *mixed,
                "--model-dir", tmp_path / "t"]
     refused = run_script(*command)
-    assert refused.status == 2 and f"was made with {said}" in refused.err and refused.err.count("\n") == 1, refused.err
+    assert refused.status == 2 and f"was trained with {said}" in refused.err and refused.err.count("\n") == 1, refused.err
     if said == "--bound":  # asked for by name, it is taken for both
         succeed(*command, "--bound", "dv", "--restart")
 
@@ -115,7 +115,7 @@ def test_local_and_global_network_of_different_makes_are_not_joined(chain, tmp_p
     estimators_of(chain, tmp_path / "other", "--bound", "nce")
     refused = run_script("train_MIAT.py", *SMALL, "--epochs", 1, "--estimator-dir", chain / "estimators", "--pre-global-n",
                          tmp_path / "other/global_n_model.pth", "--model-dir", tmp_path / "t")
-    assert refused.status == 2 and "global_n_model.pth: was made with --bound nce" in refused.err and refused.err.count("\n") == 1
+    assert refused.status == 2 and "global_n_model.pth: was trained with --bound nce" in refused.err and refused.err.count("\n") == 1
 
 
 def init(chain, folder, *words, path=None):

@@ -24,9 +24,10 @@ from models import mi
 from utils import distributed
 from utils.attacks import projected_gradient
 from utils.devices import Compute
-from utils.mi import bounds, estimators, losses
+from utils.mi import blocked, bounds, losses
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
+from utils.training import estimators
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 IMAGES, UNITS = 7, 8
@@ -89,7 +90,7 @@ def bounds_of(block: int) -> dict[str, torch.Tensor]:
     rank, count = distributed.rank(), distributed.count()
     part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
     found = {}
-    bounds.BLOCK = block
+    blocked.BLOCK = block
     for bound in bounds.BOUNDS:
         own = [each[part].clone().requires_grad_() for each in encodings]
         values = bounds.per_sample(bound, *own)
@@ -118,7 +119,7 @@ def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
     if count == 1:
         weights = weights * (1 + 2) / 2  # the mean of the losses of two
     found, kept = {}, 0
-    bounds.BLOCK = block
+    blocked.BLOCK = block
     for bound in bounds.BOUNDS:
         own = outputs[:, part].clone().requires_grad_()
         saved = weakref.WeakSet()
@@ -177,7 +178,7 @@ def test_a_step_of_two_processes_is_that_of_one(case, found):
 def test_processes_keep_no_scores_of_frozen_patterns(block, found, monkeypatch):
     """Two outputs for each of seven patterns at 50 locations: 2,100 scores in one process and 2,800 in the other. What waits for
     the backward pass is a gradient for each output, 28 numbers; values and gradients are those of one process."""
-    monkeypatch.setattr(bounds, "BLOCK", 2**27)
+    monkeypatch.setattr(blocked, "BLOCK", 2**27)
     expected = frozen_bounds_of(block)
     for each in found:
         kept = each["frozen"][block].pop("kept")
@@ -187,7 +188,7 @@ def test_processes_keep_no_scores_of_frozen_patterns(block, found, monkeypatch):
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_bounds_see_the_negatives_of_all_processes(block, found, monkeypatch):
-    monkeypatch.setattr(bounds, "BLOCK", 2**27)
+    monkeypatch.setattr(blocked, "BLOCK", 2**27)
     expected = bounds_of(2**27)
     for each in found:
         same(each["bounds"][block], expected)

@@ -308,7 +308,7 @@ def test_alpha_grows_linearly_after_the_warm_up():
 
 def test_warnings_name_what_is_suspect():
     assert train_MIAT.warnings({"gradient_adv": 1.0, "gradient_mi": 1.0, "largest_class": 0.2}) == []
-    assert "pulls 30.0 times" in train_MIAT.warnings({"gradient_adv": 1.0, "gradient_mi": 30.0})[0]
+    assert "outputs is 30.0 times that of L_adv" in train_MIAT.warnings({"gradient_adv": 1.0, "gradient_mi": 30.0})[0]
     assert "collapsed" in train_MIAT.warnings({"largest_class": 0.95})[0]
 
 
@@ -316,7 +316,7 @@ def test_a_weight_that_takes_over_is_warned_of(chain, tmp_path):
     """Far too large a weight at once on an untrained narrow network, as alpha 5 is in results/cifar10-small."""
     result = succeed("train_MIAT.py", *SMALL, "--epochs", 2, "--warmup-epochs", 0, "--alpha", 500, "--estimator-dir", chain / "estimators",
                      "--model-dir", tmp_path)
-    assert "warning: alpha L_mi pulls" in result.out
+    assert "warning: the gradient of alpha L_mi" in result.out
 
 
 def test_digits_of_another_folder_are_another_data_set(chain, tmp_path):

@@ -14,9 +14,10 @@ import train_MIAT
 from models import mi
 from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
-from utils.mi import bounds, estimators
+from utils.mi import blocked, bounds
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
+from utils.training import estimators
 
 CPU = torch.device("cpu")
 # technique: (precision, channels last, scores in a block, bound on the loss, relative, and on the gradient, by norm)
@@ -47,7 +48,7 @@ def test_loss_and_gradients_are_near_those_of_float64(technique, monkeypatch):
     with torch.no_grad():
         y = copy.deepcopy(nets[0]).train()(x).argmax(1)  # right on all: W is what x~ turns wrong
     exact = loss_and_gradient([copy.deepcopy(net).double() for net in nets], x.double(), x_adv.double(), y, Compute(CPU, "fp32"), monkeypatch)
-    monkeypatch.setattr(bounds, "BLOCK", block)
+    monkeypatch.setattr(blocked, "BLOCK", block)
     compute = Compute(CPU, precision)
     if channels_last:
         nets = [compute.prepare(net) for net in nets]
@@ -80,7 +81,7 @@ def bf16_against_float64_bounds(trained, monkeypatch, against=None) -> tuple[flo
     """Compare a bf16 step with one whose bounds and losses are in float64, from the same encodings
     in bf16: relative difference of the loss and, by norm, of the gradient in the target's last
     layer, which its backward pass in bf16 reaches first. against: takes the place of
-    `bounds._against` in the former."""
+    `blocked.against` in the former."""
     nets, *batch = trained
     step = [Compute(CPU, "bf16"), monkeypatch, 5]
     true_bound = bounds.per_sample
@@ -90,7 +91,7 @@ def bf16_against_float64_bounds(trained, monkeypatch, against=None) -> tuple[flo
         expected = loss_and_gradient(copy.deepcopy(nets), *batch, *step)
     with monkeypatch.context() as patch:
         if against:
-            patch.setattr(bounds, "_against", against)
+            patch.setattr(blocked, "against", against)
         found = loss_and_gradient(copy.deepcopy(nets), *batch, *step)
     last = nets[0].linear.weight.numel() + nets[0].linear.bias.numel()
     (loss, gradient), (expected_loss, expected_gradient) = ((loss, whole[-last:]) for loss, whole in (found, expected))

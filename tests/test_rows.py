@@ -210,12 +210,12 @@ def test_tidim_smooths_with_the_published_kernel():
             return torch.stack([x[:, 0, 20, 20], -x[:, 0, 20, 20]], 1)
 
     seen = []
-    true = iterative.attacks.steepest
-    iterative.attacks.steepest = lambda direction, norm: seen.append(direction) or true(direction, norm)
+    true = iterative.projected_gradient.steepest
+    iterative.projected_gradient.steepest = lambda direction, norm: seen.append(direction) or true(direction, norm)
     try:
         registry.attack("tidim-1", OnePixel(), torch.full((1, 3, 41, 41), 0.5), torch.zeros(1, dtype=torch.long), probability=0.0)
     finally:
-        iterative.attacks.steepest = true
+        iterative.projected_gradient.steepest = true
     row = seen[0][0, 0, 20, 13:28].abs()
     expected = torch.exp(-0.5 * torch.linspace(-3, 3, 15) ** 2)
     torch.testing.assert_close(row / row.sum(), expected / expected.sum(), rtol=1e-5, atol=1e-7)

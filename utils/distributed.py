@@ -1,17 +1,18 @@
-"""One run in several processes, one for each device: torchrun --nproc_per_node=G train_MIAT.py ...
+"""Train in several processes, one for each device: torchrun --nproc_per_node=G train_MIAT.py ...
 
-Nothing of what is computed depends on the number of processes, except for rounding: the batch is the global one and each process
-takes a part of it, batch norm takes its statistics over all parts, the MI bounds see the negatives of all, the losses are taken
-over gathered outputs, and the weights' gradients are averaged. With one process nothing happens here.
+A run of R processes computes what one process would, up to rounding. Each process holds some rows
+of every batch. What depends on all rows is computed by each process from gathered rows, with the
+same value: batch norm takes its statistics over all rows, the MI bounds see the negatives of all,
+and the losses are taken over gathered outputs. The backward passes here add up the gradients of all
+processes, so that the mean over processes of a weight's gradients is that of the common loss. With
+one process nothing happens here.
 
-A run of R processes computes what one process would. Each holds some rows of every batch; what depends on all rows is computed
-by each of them, from gathered rows, to the same value. The backward passes here add up the gradients of all processes, so
-that the mean over processes of a weight's gradients is that of the common loss.
-
-The gradients are averaged in one reduction after the backward pass and not by DistributedDataParallel, which hides a reduction
-behind one backward pass of one `forward`: here a dozen passes come before the one that has gradients to send, PGD and the
-estimators run networks in other ways than by one `forward`, and the same few lines serve every stage.
+The gradients are averaged in one reduction after the backward pass. DistributedDataParallel would
+hide the reduction behind one backward pass of one `forward`. Here a dozen passes come before the
+one with gradients to send, PGD and the estimators run networks in other ways than by one `forward`,
+and the same few lines serve every stage.
 """
+
 import contextlib
 import datetime
 import os
@@ -24,53 +25,60 @@ from torch import nn
 
 from common.errors import InputError
 
-PATIENCE = datetime.timedelta(minutes=10)  # then a process that waits for a dead one gives up
+PATIENCE = datetime.timedelta(minutes=10)  # how long a process waits for a dead one
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the other processes where torchrun started this one; this process's device. Only the first process prints."""
+    """Join the other processes where torchrun started this one, and return this process's device.
+
+    Only the first process prints.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) < 2:
         return device
     if device.type == "cuda":
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
-            raise InputError(f"--nproc_per_node: process {local} has no device of its own, there are "
-                             f"{torch.cuda.device_count()}; start one process for each device")
+            raise InputError(
+                f"--nproc_per_node: process {local} has no device of its own; there are "
+                f"{torch.cuda.device_count()}; start one process for each device"
+            )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
+        )
         if rank() > 0:
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
     return device
 
 
 def refuse(script: str) -> None:
-    """InputError where torchrun started several processes of a script that is for one."""
+    """Raise InputError where torchrun started several processes of a script for one process."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError(f"torchrun: {script} runs in one process; start it with python alone")
 
 
 def stop() -> None:
-    """Leave the other processes, when all have come to the end."""
+    """Leave the other processes after all have finished."""
     if dist.is_available() and dist.is_initialized():
         wait()
         dist.destroy_process_group()
 
 
 def first() -> bool:
-    """Whether this is the process that writes files."""
+    """Return whether this is the process that writes files."""
     return rank() == 0
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until all processes are here."""
     if count() > 1:
         dist.barrier()
 
 
 def together(value):
-    """`value` of each process, plain data, in their order."""
+    """Return the `value`, plain data, of each process, in their order."""
     if count() == 1:
         return [value]
     values = [None] * count()
@@ -79,7 +87,7 @@ def together(value):
 
 
 def any_number(number: int | None) -> int | None:
-    """A number that some process has, the same for all; None where none has one."""
+    """Return a number that some process has, the same in all; None where no process has one."""
     if count() == 1:
         return number
     found = torch.tensor([number or 0])
@@ -99,14 +107,22 @@ def average(tensors: list[torch.Tensor]) -> None:
 
 
 def normal(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Standard normal numbers (n, ...) for this process's rows `like`: those that one process would draw for all rows."""
+    """Draw standard normal numbers (n, ...) for this process's rows `like`.
+
+    They equal those that a single process would draw for the same rows.
+    """
     lengths = sizes(len(like))
-    noise = torch.randn(sum(lengths), *like.shape[1:], dtype=like.dtype, device=like.device, generator=generator)
-    return noise[sum(lengths[:rank()]):][:len(like)]
+    noise = torch.randn(
+        sum(lengths), *like.shape[1:], dtype=like.dtype, device=like.device, generator=generator
+    )
+    return noise[sum(lengths[: rank()]) :][: len(like)]
 
 
 def synchronised(net: nn.Module) -> nn.Module:
-    """`net` with batch norm over the samples of all processes: PyTorch's own on CUDA, which is all that it is for."""
+    """Return `net` with batch norm over the samples of all processes.
+
+    PyTorch's own SyncBatchNorm runs on CUDA only; `SharedBatchNorm` replaces it elsewhere.
+    """
     if count() == 1:
         return net
     if next(net.parameters()).is_cuda:
@@ -118,7 +134,7 @@ def synchronised(net: nn.Module) -> nn.Module:
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm with the mean and variance over the samples of all processes."""
+    """Normalise with the mean and variance over the samples of all processes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or count() == 1:
@@ -142,7 +158,9 @@ _alone = False
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this process computes for itself, on batches that the others do not share."""
+    """Compute without the other processes inside the `with` block, on batches that they do not
+    share.
+    """
     global _alone
     before, _alone = _alone, True
     try:
@@ -152,17 +170,22 @@ def alone() -> Iterator[None]:
 
 
 def count() -> int:
-    """The number of processes that share a batch."""
-    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+    """Return the number of processes that share a batch."""
+    return (
+        dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+    )
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if count() > 1 else 0
 
 
 def sizes(n: int) -> list[int]:
-    """How many rows each process holds, where this one holds n. Asked over the CPU: nobody waits for an accelerator."""
+    """Return how many rows each process holds, where this one holds n.
+
+    The exchange uses the CPU, so that no process waits for an accelerator.
+    """
     if count() == 1:
         return [n]
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(count())]
@@ -171,22 +194,24 @@ def sizes(n: int) -> list[int]:
 
 
 def gather(x: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes, in their order, (N, ...) of this one's `x` (n, ...); with gradient."""
+    """Concatenate the rows of all processes, in order: (n, ...) -> (N, ...); with gradient."""
     return x if count() == 1 else torch.compiler.disable(_Gather.apply)(x)
 
 
 def add(x: torch.Tensor) -> torch.Tensor:
-    """The sum over processes of a tensor that has one shape in all of them; with gradient."""
+    """Sum over processes a tensor that has the same shape in all of them; with gradient."""
     return x if count() == 1 else torch.compiler.disable(_Add.apply)(x)
 
 
 class _Gather(torch.autograd.Function):
+    """Concatenate rows; the backward pass sums gradients and takes this process's rows."""
+
     @staticmethod
     def forward(ctx, x):
         lengths = sizes(len(x))
-        ctx.part = slice(sum(lengths[:rank()]), sum(lengths[:rank() + 1]))
+        ctx.part = slice(sum(lengths[: rank()]), sum(lengths[: rank() + 1]))
         padded = x.new_zeros(max(lengths), *x.shape[1:])
-        padded[:len(x)] = x
+        padded[: len(x)] = x
         rows = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(rows, padded)
         return torch.cat([row[:length] for row, length in zip(rows, lengths)])
@@ -197,6 +222,8 @@ class _Gather(torch.autograd.Function):
 
 
 class _Add(torch.autograd.Function):
+    """Sum a tensor over the processes; the backward pass sums the gradients."""
+
     @staticmethod
     def forward(ctx, x):
         return _sum(x)
@@ -207,6 +234,7 @@ class _Add(torch.autograd.Function):
 
 
 def _sum(x: torch.Tensor) -> torch.Tensor:
+    """Return the sum of `x` over the processes, without gradient."""
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total

@@ -1,4 +1,5 @@
-"""Where a number is from: hardware, versions and commit."""
+"""Describe where a number comes from: hardware, versions and commit."""
+
 import contextlib
 import platform
 import subprocess
@@ -10,7 +11,7 @@ import torch
 
 
 def cpu(field: str) -> str:
-    """A field of /proc/cpuinfo; empty where there is no such file."""
+    """Return a field of /proc/cpuinfo; empty where there is no such file."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         for line in lines:
             name, _, value = line.partition(":")
@@ -20,7 +21,7 @@ def cpu(field: str) -> str:
 
 
 def hardware(device: torch.device) -> str:
-    """The device in words, for the record beside a result."""
+    """Describe the device, for the metadata of a result."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = cpu("model name") or platform.processor() or platform.machine()
@@ -28,19 +29,36 @@ def hardware(device: torch.device) -> str:
 
 
 def versions() -> dict:
-    """The versions that a result depends on."""
-    packages = {name: metadata.version(name) for name in ("torchvision", "pyautoattack", "advertorch")}
-    return {"python": platform.python_version(), "torch": torch.__version__, **packages, "numpy": numpy.__version__,
-            "cuda": torch.version.cuda if torch.cuda.is_available() else None}
+    """Return the versions of the packages that a result depends on."""
+    packages = {
+        name: metadata.version(name) for name in ("torchvision", "pyautoattack", "advertorch")
+    }
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **packages,
+        "numpy": numpy.__version__,
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+    }
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, with "+changes" where files differ from it; None outside a checkout."""
+    """Return the commit of this checkout, with "+changes" where files differ from it.
+
+    None outside a checkout.
+    """
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True,
-                                 text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + "+changes" * bool(changed)

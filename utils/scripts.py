@@ -1,4 +1,5 @@
-"""How a script ends: its exit status, and one line for what went wrong."""
+"""End a script: its exit status, and one line for what went wrong."""
+
 import os
 import sys
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from utils.settings.command_line import exit_with
 
 
 def run_script(main: Callable, settings) -> None:
-    """Run a script's main and turn how it ended into its exit status: 0 done; 2 bad input, one line on stderr; 3
-    diverged; 130 or 143 interrupted, state saved."""
+    """Run a script's main and turn its end into the exit status.
+
+    0: done; 2: bad input, one line on stderr; 3: diverged; 130 or 143: interrupted, state saved.
+    """
     try:
         main(settings)
         sys.stdout.flush()
@@ -23,7 +26,7 @@ def run_script(main: Callable, settings) -> None:
     except Interrupted as end:
         raise SystemExit(end.status) from None
     except KeyboardInterrupt:
-        print("interrupted; what was written stays, and the same command goes on", file=sys.stderr)
+        print("interrupted; what was written stays, and the same command resumes", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,8 +28,8 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    assert refusal(tmp_path / "m.pth").startswith("is no file; a model file")
-    assert refusal(tmp_path).startswith("is no file; a model file")
+    assert refusal(tmp_path / "m.pth").startswith("is not a file; give a model file")
+    assert refusal(tmp_path).startswith("is not a file; give a model file")
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -41,7 +41,7 @@ def test_truncated_anywhere(new, tmp_path):
     for length in [*range(40), *range(40, len(whole) - 1, 37), len(whole) - 1]:
         path.write_bytes(whole[:length])
         # The old format is one long pickle: cut within the name of a class, it seems to ask for an unknown one.
-        answers = "is truncated or no file of torch.save" if new else ("is truncated", "holds pickled code")
+        answers = "is truncated or not a torch.save file" if new else ("is truncated", "holds pickled code")
         assert refusal(path).startswith(answers), length
 
 
@@ -50,12 +50,12 @@ def test_truncated_anywhere(new, tmp_path):
     b"\0" * 300, bytes(range(256)), pickle.dumps({"arch": 1}, protocol=2), pickle.dumps({"arch": 1}, protocol=4)])
 def test_other_files(content, tmp_path):
     (tmp_path / "m.pth").write_bytes(content)
-    assert refusal(tmp_path / "m.pth").startswith("is truncated or no file of torch.save")
+    assert refusal(tmp_path / "m.pth").startswith("is truncated or not a torch.save file")
 
 
 def test_other_contents(tmp_path):
     torch.save(torch.ones(2), tmp_path / "m.pth")
-    assert refusal(tmp_path / "m.pth") == "holds a Tensor; a dict of tensors is needed"
+    assert refusal(tmp_path / "m.pth") == "holds a Tensor; give a dict of tensors"
     torch.save(torch.nn.Linear(2, 2), tmp_path / "m.pth")
     assert refusal(tmp_path / "m.pth") == "holds pickled code, which is not run; save tensors and plain values"
 

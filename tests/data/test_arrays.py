@@ -151,7 +151,7 @@ def test_no_npy_file(tmp_path):
     write(tmp_path)
     np.savez(tmp_path / "archive.npz", images=np.zeros(3))
     os.replace(tmp_path / "archive.npz", tmp_path / "train_images.npy")
-    refused(tmp_path, "train_images.npy", "no .npy file")
+    refused(tmp_path, "train_images.npy", "not an .npy file")
 
 
 def test_a_folder_in_place_of_a_file(tmp_path):

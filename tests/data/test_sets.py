@@ -219,7 +219,7 @@ def spoil_image(root):
 
 
 @pytest.mark.parametrize(("spoil", "words"), [
-    (spoil_image, ("n01_0.JPEG", "no readable JPEG")),
+    (spoil_image, ("n01_0.JPEG", "not a readable JPEG")),
     (lambda root: (root / "val" / "images" / "val_1.JPEG").unlink(), ("val_1.JPEG", "missing")),
     (lambda root: Image.new("RGB", (32, 64)).save(root / "val" / "images" / "val_0.JPEG"),
      ("val_0.JPEG", "64x32", "64x64")),

@@ -428,7 +428,7 @@ def test_saving_replaces_the_file(tmp_path):
 
 @pytest.mark.parametrize("value", [np.float64(0.5), Path("x"), torch.ones(1), [1, np.int64(2)], {"a": {1, 2}}])
 def test_save_refuses_what_could_not_be_read_back(value, tmp_path):
-    with pytest.raises(ValueError, match=r"about epsilon: .* is no plain value"):
+    with pytest.raises(ValueError, match=r"about epsilon: .* is not a plain value"):
         save(build("resnet18", width=2), tmp_path / "m.pth", epsilon=value)
     assert not list(tmp_path.iterdir())
 

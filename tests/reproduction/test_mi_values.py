@@ -5,7 +5,7 @@ import torch
 from models import mi
 from reproduction.mi_values import measure
 from utils.mi.estimator import MIEstimator
-from utils.training.held_out import Examples
+from utils.mi.values import Examples
 
 
 def test_the_values_are_means_over_the_fooled():

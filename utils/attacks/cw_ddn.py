@@ -1,7 +1,9 @@
-"""The L2 attacks of Carlini and Wagner 2017 and Rony et al. 2019 (DDN), from advertorch 0.2.3, the paper's library.
+"""The L2 attacks of Carlini and Wagner 2017 and Rony et al. 2019 (DDN), from advertorch 0.2.3.
 
-advertorch imports a function that PyTorch 1.9 removed; neither of these two attacks calls it.
+advertorch, the paper's library, imports a function that PyTorch 1.9 removed; neither of these two
+attacks calls it.
 """
+
 import sys
 
 import torch
@@ -16,25 +18,37 @@ if not hasattr(_gradcheck, "zero_gradients"):
 from advertorch.attacks import CarliniWagnerL2Attack, DDNL2Attack
 
 
-def cw(model, x, y, steps=20, step_size=0.01, confidence=0.0, initial_constant=1.0, searches=4) -> torch.Tensor:
-    """Carlini and Wagner's attack: `searches` times `steps` steps of Adam, and a binary search on the constant between.
+def cw(
+    model, x, y, steps=20, step_size=0.01, confidence=0.0, initial_constant=1.0, searches=4
+) -> torch.Tensor:
+    """Attack by Carlini and Wagner: `searches` times `steps` steps of Adam, and a binary search on
+    the constant between.
 
-    The library's early abort is off: it looks at the sum of the losses of a batch, so that the result of a sample would
-    depend on the others.
+    The library's early abort is off: it looks at the sum of the losses of a batch, so that the
+    result of a sample would depend on the others.
     """
     predict = in_float32(model, x)
     with contained(0):
         with torch.no_grad():
             classes = predict(x[:1].float()).shape[1]
-        attack = CarliniWagnerL2Attack(predict, classes, confidence=confidence, learning_rate=step_size,
-                                       binary_search_steps=searches, max_iterations=steps, abort_early=False,
-                                       initial_const=initial_constant)
+        attack = CarliniWagnerL2Attack(
+            predict,
+            classes,
+            confidence=confidence,
+            learning_rate=step_size,
+            binary_search_steps=searches,
+            max_iterations=steps,
+            abort_early=False,
+            initial_const=initial_constant,
+        )
         return attack.perturb(x.float().contiguous(), y).clamp(0, 1).to(x.dtype)
 
 
 def ddn(model, x, y, steps=20, gamma=0.05, initial_norm=1.0, levels=256) -> torch.Tensor:
-    """Decoupled direction and norm: `steps` steps, after each of which the norm shrinks or grows by the factor
-    1 - gamma or 1 + gamma and the image is rounded to `levels` levels."""
+    """Attack by decoupled direction and norm: `steps` steps, after each of which the norm shrinks
+    or grows by the factor 1 - gamma or 1 + gamma and the image is rounded to `levels` levels."""
     with contained(0):
-        attack = DDNL2Attack(in_float32(model, x), nb_iter=steps, gamma=gamma, init_norm=initial_norm, levels=levels)
+        attack = DDNL2Attack(
+            in_float32(model, x), nb_iter=steps, gamma=gamma, init_norm=initial_norm, levels=levels
+        )
         return attack.perturb(x.float().contiguous(), y).clamp(0, 1).to(x.dtype)

@@ -1,23 +1,26 @@
-"""Every attack of the tables, by name: ``attack("pgd-40", model, x, y, norm="linf", epsilon=8 / 255)``.
+"""Every attack of the tables, by name: ``attack("pgd-40", model, x, y, norm="linf", epsilon=8 /
+255)``.
 
-A name is a family, for some families a number of steps, and for pgd a number of starts: ``fgsm``, ``pgd-40``,
-``pgd-40x5``, ``fwa-fw-40``. The modules beside this one hold the attacks; this one holds what can be said of them
-without PyTorch, so that a command line is read, and a misspelt name refused, before PyTorch is imported.
+A name is a family, for some families a number of steps, and for pgd a number of starts: ``fgsm``,
+``pgd-40``, ``pgd-40x5``, ``fwa-fw-40``. The modules beside this one hold the attacks; this one
+holds what can be said of them without PyTorch, so that a command line is read, and a misspelt name
+refused, before PyTorch is imported.
 
-========  ====================================================================================================
+========  =========================================================================================
 none      the natural image
 fgsm      fast gradient (sign) method, Goodfellow et al. 2015
 bim       basic iterative method, Kurakin et al. 2017
-pgd       projected gradient descent, Madry et al. 2018; pgd-40x5: the best of 5 starts, 4 of them uniform in the ball
+pgd       projected gradient descent, Madry et al. 2018; pgd-40x5: the best of 5 starts
 mim       momentum iterative method, Dong et al. 2018
-tidim     translation-invariant momentum attack with diverse inputs, Dong et al. 2019 and Xie et al. 2019
+tidim     translation-invariant momentum attack, Dong et al. 2019; diverse inputs, Xie et al. 2019
 deepfool  Moosavi-Dezfooli et al. 2016
-cw, ddn   Carlini and Wagner 2017; decoupled direction and norm, Rony et al. 2019 (both from advertorch)
+cw, ddn   Carlini and Wagner 2017; decoupled direction and norm, Rony et al. 2019 (advertorch's)
 sta       spatially transformed adversarial examples, Xiao et al. 2018
 fwa       Wasserstein attack by projected gradients, Wu et al. 2020; fwa-fw: by Frank-Wolfe
-aa        standard AutoAttack, Croce and Hein 2020: apgd-ce, apgd-t, fab-t, square, each on what the others left
-========  ====================================================================================================
+aa        standard AutoAttack, Croce and Hein 2020: apgd-ce, apgd-t, fab-t, square
+========  =========================================================================================
 """
+
 from __future__ import annotations
 
 import importlib
@@ -34,85 +37,122 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """What the attacks of one family have in common; `kind` and the flags as in Spec."""
+    """State what is known of the attacks of one family.
 
-    function: str             # dotted path of model, x, y, settings -> x_adv
+    kind: "none"; "bounded" (stays in the ball of radius epsilon); "minimum-norm" (the smallest
+    perturbation it finds, whatever epsilon); "transport" (epsilon is the distance in pixels by
+    which a unit of mass may move on average); "spatial" (a smooth flow, without a budget).
+    """
+
+    function: str  # dotted path of model, x, y, settings -> x_adv
     kind: str
-    steps: int | None = None  # the number of steps where the name says none; None: the name has no say in it
-    tabled: bool = True       # the tables write the number of steps into the name, as in pgd-40
-    starts: bool = False      # the name may go on with a number of starts, as in pgd-40x5
-    norms: tuple[str, ...] = ("linf", "l2")
-    random: bool = False
+    norms: tuple[str, ...] = ("linf", "l2")  # those that it exists for
+    # The name.
+    label: str = ""  # in tables and figures, {steps} filled in; the name where there is none
+    steps: int | None = None  # where the name says none; None: the name takes no number
+    tabled: bool = True  # the tables write the number of steps into the name, as in pgd-40
+    starts: bool = False  # the name may end with a number of starts, as in pgd-40x5
+    # What it sees and draws.
+    random: bool = False  # draws random numbers, from `seed`
+    black_box: bool = False  # sees outputs only
     one_step: bool = False
-    black_box: bool = False
-    leaves: bool = False      # takes until_fooled: a sample may leave once it has fallen
+    parts: tuple[str, ...] = ()  # attacks that it consists of, each on what the ones before left
+    # What its function takes.
+    takes_step_size: bool = False  # step_size in pixel units, which test_comparison's option sets
+    takes_index: bool = False  # index: the samples' places in the data set, which fix its draws
+    leaves: bool = False  # until_fooled: a sample may leave once it is fooled
+    # What its evaluation is judged by.
+    climbs: bool = False  # the loss rises step by step, so that more steps show if it has converged
+    changed: bool = False  # its settings changed before results files held them: rows are made anew
+    # What it costs: of each step, or of the whole attack where the name takes no steps.
+    passes: float = 1  # forward and back to the image
+    queries: float = 0  # forward alone
+    benched: int | None = None  # steps in benchmarks/attacks.py (0: takes none); None: left out
 
 
 _HERE = "utils.attacks"
+_ASCENT = {"takes_step_size": True, "leaves": True, "climbs": True}
+_TRANSPORT = {"norms": ("linf",), "steps": 40, "leaves": True, "climbs": True, "benched": 10}
+# fmt: off
 FAMILIES = {
-    "none": Family("", "none"),
-    "fgsm": Family("utils.attacks.projected_gradient.fgsm", "bounded", one_step=True),
-    "bim": Family("utils.attacks.projected_gradient.bim", "bounded", steps=10, tabled=False, leaves=True),
-    "pgd": Family(f"{_HERE}.iterative.pgd", "bounded", steps=40, starts=True, random=True, leaves=True),
-    "mim": Family(f"{_HERE}.iterative.mim", "bounded", steps=40, tabled=False, leaves=True),
-    "tidim": Family(f"{_HERE}.iterative.tidim", "bounded", steps=40, tabled=False, random=True, leaves=True),
-    "deepfool": Family(f"{_HERE}.deepfool.deepfool", "minimum-norm", steps=50, tabled=False),
-    "cw": Family(f"{_HERE}.cw_ddn.cw", "minimum-norm", steps=20, norms=("l2",)),
-    "ddn": Family(f"{_HERE}.cw_ddn.ddn", "minimum-norm", steps=20, norms=("l2",)),
-    "sta": Family(f"{_HERE}.spatial.sta", "spatial", steps=100, tabled=False),
-    "fwa": Family(f"{_HERE}.wasserstein.projected", "transport", steps=40, norms=("linf",), leaves=True),
-    "fwa-fw": Family(f"{_HERE}.wasserstein.frank_wolfe", "transport", steps=40, norms=("linf",), leaves=True),
-    "aa": Family(f"{_HERE}.auto.aa", "bounded", random=True),
-    "apgd-ce": Family(f"{_HERE}.auto.apgd_ce", "bounded", random=True),
-    "apgd-t": Family(f"{_HERE}.auto.apgd_t", "bounded", random=True),
-    "fab-t": Family(f"{_HERE}.auto.fab_t", "bounded"),
-    "square": Family(f"{_HERE}.auto.square", "bounded", random=True, black_box=True),
+    "none": Family("", "none", passes=0, queries=1),
+    "fgsm": Family(f"{_HERE}.projected_gradient.fgsm", "bounded", label="FGSM", one_step=True,
+                   benched=0),
+    "bim": Family(f"{_HERE}.projected_gradient.bim", "bounded", label="BIM", steps=10, tabled=False,
+                  **_ASCENT),
+    "pgd": Family(f"{_HERE}.iterative.pgd", "bounded", label="PGD-{steps}", steps=40, starts=True,
+                  random=True, benched=10, **_ASCENT),
+    "mim": Family(f"{_HERE}.iterative.mim", "bounded", label="MIM", steps=40, tabled=False,
+                  benched=10, **_ASCENT),
+    "tidim": Family(f"{_HERE}.iterative.tidim", "bounded", label="TI-DIM", steps=40, tabled=False,
+                    random=True, takes_index=True, changed=True, benched=10, **_ASCENT),
+    "deepfool": Family(f"{_HERE}.deepfool.deepfool", "minimum-norm", label="DeepFool", steps=50,
+                       tabled=False, passes=5, benched=3),  # a pass forward and 9 back in a step
+    "cw": Family(f"{_HERE}.cw_ddn.cw", "minimum-norm", ("l2",), label="CW", steps=20,
+                 passes=4),  # four searches
+    "ddn": Family(f"{_HERE}.cw_ddn.ddn", "minimum-norm", ("l2",), label="DDN", steps=20,
+                  benched=10),
+    "sta": Family(f"{_HERE}.spatial.sta", "spatial", label="STA", steps=100, tabled=False,
+                  benched=10),
+    # Projections: assumed up to twice the time of the passes; less at full width (docs/speed.md).
+    "fwa": Family(f"{_HERE}.wasserstein.projected", "transport", label="FWA-{steps}", passes=3,
+                  **_TRANSPORT),
+    "fwa-fw": Family(f"{_HERE}.wasserstein.frank_wolfe", "transport", label="FWA-FW-{steps}",
+                     **_TRANSPORT),
+    "aa": Family(f"{_HERE}.auto.aa", "bounded", label="AA", random=True, passes=2000, queries=6000,
+                 parts=("apgd-ce", "apgd-t", "fab-t", "square")),
+    "apgd-ce": Family(f"{_HERE}.auto.apgd_ce", "bounded", label="APGD-CE", random=True, passes=100,
+                      benched=0),
+    "apgd-t": Family(f"{_HERE}.auto.apgd_t", "bounded", label="APGD-T", random=True, passes=900),
+    "fab-t": Family(f"{_HERE}.auto.fab_t", "bounded", label="FAB-T", passes=900),
+    "square": Family(f"{_HERE}.auto.square", "bounded", label="Square", random=True,
+                     black_box=True, passes=0, queries=5000),
 }
+# fmt: on
 
-# What AutoAttack consists of, in its order, each on what the ones before left.
-PARTS = {"aa": ("apgd-ce", "apgd-t", "fab-t", "square")}
+# Attacks that consist of others, and those whose old rows are made again.
+PARTS = {name: family.parts for name, family in FAMILIES.items() if family.parts}
+CHANGED = tuple(name for name, family in FAMILIES.items() if family.changed)
 
-# Keywords of the attacks' functions that are no settings of a row: what it is run on, and how its work is saved.
+# Keywords of the attacks' functions that are not settings of a row.
 UNSAID = {"model", "x", "y", "seed", "generator", "index", "until_fooled", "rounded", "settings"}
-# Families whose settings changed before a results file held them (TI-DIM's kernel): a row without settings is made again.
-CHANGED = ("tidim",)
 
 # The columns of the paper's Tables 1 to 6.
-COLUMNS = {"linf": ["none", "pgd-40", "aa", "fwa-40", "tidim"], "l2": ["none", "pgd-40", "cw-20", "ddn-20"]}
+COLUMNS = {
+    "linf": ["none", "pgd-40", "aa", "fwa-40", "tidim"],
+    "l2": ["none", "pgd-40", "cw-20", "ddn-20"],
+}
 
-# The same columns as the released script runs them, at Linf 8/255 and L2 0.5: name -> the settings that differ.
+# The same columns as the released script runs them, at Linf 8/255 and L2 0.5: name -> the settings
+# that differ.
 RELEASED = {
-    "linf": {"none": {}, "pgd-40": {"step_size": 0.007}, "aa": {}, "fwa-40": {"kernel": 4},
-             "tidim": {"step_size": 0.007, "decay": 0.1, "enlargement": 1.0}},
-    "l2": {"none": {}, "pgd-40": {"step_size": 2 * 0.5 / 40}, "cw-10": {"confidence": 1.0}, "ddn-20": {"levels": 16}},
+    "linf": {
+        "none": {},
+        "pgd-40": {"step_size": 0.007},
+        "aa": {},
+        "fwa-40": {"kernel": 4},
+        "tidim": {"step_size": 0.007, "decay": 0.1, "enlargement": 1.0},
+    },
+    "l2": {
+        "none": {},
+        "pgd-40": {"step_size": 2 * 0.5 / 40},
+        "cw-10": {"confidence": 1.0},
+        "ddn-20": {"levels": 16},
+    },
 }
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What a name says.
+@dataclass(frozen=True, kw_only=True)
+class Spec(Family):
+    """State what a name says: the facts of its family, with the steps and the label of the name."""
 
-    kind: "none"; "bounded" (stays in the ball of radius epsilon); "minimum-norm" (the smallest perturbation it finds,
-    whatever epsilon); "transport" (epsilon is the distance in pixels by which a unit of mass may move on average);
-    "spatial" (a smooth flow, without a budget).
-    random: draws random numbers, from `seed`. black_box: sees outputs only. norms: those that it exists for. leaves: may
-    let a sample go once it has fallen (until_fooled).
-    """
-
-    name: str               # as the tables write it: pgd becomes pgd-40, tidim-40 becomes tidim
+    name: str  # as the tables write it: pgd becomes pgd-40, tidim-40 becomes tidim
     family: str
-    steps: int | None       # None where the name has no say in it
-    restarts: int           # the number of starts, the first included
-    kind: str
-    random: bool
-    norms: tuple[str, ...]
-    one_step: bool
-    black_box: bool
-    leaves: bool
+    restarts: int  # the number of starts, the first included
 
 
 def choices(norm: str | None = None) -> list[str]:
-    """The names there are, N for a number, for one norm or for any."""
+    """List the names there are, N for a number, for one norm or for any."""
     names = []
     for name, family in FAMILIES.items():
         if norm is None or norm in family.norms:
@@ -121,21 +161,36 @@ def choices(norm: str | None = None) -> list[str]:
 
 
 def parse(name: str, norm: str | None = None) -> Spec:
-    """What `name` says. Raises InputError for an unknown name, for a number that does not belong there and, where
-    `norm` is given, for a norm that the attack does not exist for."""
-    form = re.fullmatch(r"(?P<family>[a-z-]*[a-z])(?:-(?P<steps>[1-9]\d*)(?:x(?P<starts>[1-9]\d*))?)?",
-                        name.strip().lower())
+    """Read a name.
+
+    Raises InputError for an unknown name, for a number that does not belong there and, where `norm`
+    is given, for a norm that the attack does not exist for.
+    """
+    form = re.fullmatch(
+        r"(?P<family>[a-z-]*[a-z])(?:-(?P<steps>[1-9]\d*)(?:x(?P<starts>[1-9]\d*))?)?",
+        name.strip().lower(),
+    )
     family = FAMILIES.get(form["family"]) if form else None
     if family is None:
-        raise InputError(f"--attacks: {name!r} is unknown; choose from {', '.join(choices(norm))}, or linf, l2 or released alone")
+        raise InputError(
+            f"--attacks: {name!r} is unknown; choose from {', '.join(choices(norm))}, "
+            "or linf, l2 or released alone"
+        )
     if form["steps"] and family.steps is None:
-        raise InputError(f"--attacks: {name!r}: {form['family']} takes no number of steps; write {form['family']}")
+        raise InputError(
+            f"--attacks: {name!r}: {form['family']} takes no number of steps; "
+            f"write {form['family']}"
+        )
     if form["starts"] and not family.starts:
-        raise InputError(f"--attacks: {name!r}: {form['family']} takes no number of starts; "
-                         f"write {form['family']}-{form['steps']}")
+        raise InputError(
+            f"--attacks: {name!r}: {form['family']} takes no number of starts; "
+            f"write {form['family']}-{form['steps']}"
+        )
     if norm is not None and norm not in family.norms:
-        raise InputError(f"--attacks: {name!r} exists for --norm {' and '.join(family.norms)}, not for {norm}; "
-                         f"choose from {', '.join(choices(norm))}")
+        raise InputError(
+            f"--attacks: {name!r} exists for --norm {' and '.join(family.norms)}, not for {norm}; "
+            f"choose from {', '.join(choices(norm))}"
+        )
     steps = int(form["steps"]) if form["steps"] else family.steps
     restarts = int(form["starts"] or 1)
     spelt = form["family"]
@@ -143,12 +198,21 @@ def parse(name: str, norm: str | None = None) -> Spec:
         spelt += f"-{steps}"
     if restarts > 1:
         spelt += f"x{restarts}"
-    return Spec(spelt, form["family"], steps, restarts, family.kind, family.random, family.norms, family.one_step,
-                family.black_box, family.leaves)
+    label = family.label.format(steps=steps) + (f"x{restarts}" if restarts > 1 else "")
+    facts = vars(family) | {"steps": steps, "label": label if family.label else spelt}
+    return Spec(**facts, name=spelt, family=form["family"], restarts=restarts)
+
+
+def benched() -> list[str]:
+    """List the attacks that benchmarks/attacks.py times unless told others."""
+    timed = {
+        name: family.benched for name, family in FAMILIES.items() if family.benched is not None
+    }
+    return [f"{name}-{steps}" if steps else name for name, steps in timed.items()]
 
 
 def kind_of(name: str) -> str | None:
-    """The kind of the attack of that name, None where there is none."""
+    """Return the kind of the attack of that name, None where there is none."""
     try:
         return parse(name).kind
     except InputError:
@@ -156,8 +220,9 @@ def kind_of(name: str) -> str | None:
 
 
 def settings_of(name: str, norm: str, epsilon: float, **extra) -> dict:
-    """Return the settings that the attack of that name runs with: {keyword of its function: plain value}, the defaults
-    included and the random seed left out; {} for "none". A default step of bim, pgd, mim and tidim is epsilon/4.
+    """Return the settings that the attack of that name runs with: {keyword of its function: plain
+    value}, the defaults included and the random seed left out; {} for "none". A default step of
+    bim, pgd, mim and tidim is epsilon/4.
 
     Two rows of a results file compare only where these agree. Imports PyTorch.
     """
@@ -180,19 +245,30 @@ def _function(spec: Spec):
     return getattr(importlib.import_module(module), function)
 
 
-def attack(name: str, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, norm: str = "linf",
-           epsilon: float = 8 / 255, seed: int = 0, **settings) -> torch.Tensor:
-    """Adversarial images x~ (N,C,H,W) in [0,1] for the images `x` in [0,1] with labels `y` (N,).
+def attack(
+    name: str,
+    model: torch.nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    norm: str = "linf",
+    epsilon: float = 8 / 255,
+    seed: int = 0,
+    **settings,
+) -> torch.Tensor:
+    """Attack the images `x` in [0,1] with labels `y` (N,): adversarial images x~ (N,C,H,W) in
+    [0,1].
 
-    epsilon: the radius, in pixel units (1 is the whole range), of the ball of `norm`; for a transport attack the
-    transport budget in pixels; minimum-norm and spatial attacks have none. seed: for the random attacks; the same seed
-    and batch give the same images. settings: further keywords of the attack's function, such as ``step_size``.
+    epsilon: the radius, in pixel units (1 is the whole range), of the ball of `norm`; for a
+    transport attack the transport budget in pixels; minimum-norm and spatial attacks have none.
+    seed: for the random attacks; the same seed and batch give the same images. settings: further
+    keywords of the attack's function, such as ``step_size``.
 
-    What a bounded or transport attack returns is for the caller to judge. A minimum-norm or spatial attack returns the
-    natural image where the network errs on it already and where the attack fails, judged here by the label that the
-    network gives to the image that would be returned. The model runs in eval mode; its modes, flags, buffers and
-    ``.grad`` and the global random state are afterwards as before. Raises InputError as `parse` does and where the
-    attack cannot run on such a network, ValueError for a negative epsilon.
+    What a bounded or transport attack returns is for the caller to judge. A minimum-norm or spatial
+    attack returns the natural image where the network errs on it already and where the attack
+    fails, judged here by the label that the network gives to the image that would be returned. The
+    model runs in eval mode; its modes, flags, buffers and ``.grad`` and the global random state are
+    afterwards as before. Raises InputError as `parse` does and where the attack cannot run on such
+    a network, ValueError for a negative epsilon.
     """
     spec = parse(name, norm)
     if not epsilon >= 0:
@@ -205,7 +281,13 @@ def attack(name: str, model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, 
     if spec.kind == "none" or x.shape[0] == 0 or (budgeted and epsilon == 0):
         return x.detach().clone()
     run = _function(spec)
-    common = {"norm": norm, "epsilon": epsilon, "steps": spec.steps, "restarts": spec.restarts, "seed": seed}
+    common = {
+        "norm": norm,
+        "epsilon": epsilon,
+        "steps": spec.steps,
+        "restarts": spec.restarts,
+        "seed": seed,
+    }
     wanted = inspect.signature(run).parameters
     settings = {key: value for key, value in common.items() if key in wanted} | settings
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):

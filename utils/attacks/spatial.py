@@ -1,9 +1,11 @@
-"""Spatially transformed adversarial examples (STA, Xiao et al. 2018): pixels move, their values do not change.
+"""Spatially transformed adversarial examples (STA, Xiao et al. 2018): pixels move.
 
-A flow f (2 displacements in pixels for each pixel) makes x~(p) = x(p + f_p), by bilinear interpolation, and minimises
+A flow f (2 displacements in pixels for each pixel) makes x~(p) = x(p + f_p), by bilinear
+interpolation, and minimises
 
-    max(h_y(x~) - max_{k != y} h_k(x~), -confidence) + tau * sum_p sum_{q next to p} ||f_p - f_q||_2.
+    max(h_y(x~) - max_{k != y} h_k(x~), -confidence) + tau sum_p sum_{q next to p} ||f_p - f_q||_2.
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -12,11 +14,14 @@ from utils.attacks.projected_gradient import per_sample
 
 
 def sta(model, x, y, steps=100, step_size=0.1, tau=0.0005, confidence=0.0) -> torch.Tensor:
-    """`steps` steps of Adam, of `step_size` pixels, on the flow of each image. Returned is the image of the smoothest
-    flow seen on which the network errs, and the last image where there was none.
+    """Attack by `steps` steps of Adam, of `step_size` pixels, on the flow of each image.
 
-    tau: the paper's 0.05, with displacements in pixels, outweighs the margin of a robust network by so much that the
-    attack hardly ever succeeds: on 4 of 37 images of a small adversarially trained CNN, 0.0005 on 32.
+    Returns the image of the smoothest flow seen on which the network errs, and the last image where
+    there was none.
+
+    tau: the paper's 0.05, with displacements in pixels, outweighs the margin of a robust network by
+    so much that the attack hardly ever succeeds: on 4 of 37 images of a small adversarially trained
+    CNN, 0.0005 on 32.
     """
     flow = torch.zeros(len(x), 2, *x.shape[2:], dtype=x.dtype, device=x.device, requires_grad=True)
     adam = torch.optim.Adam([flow], step_size)
@@ -25,8 +30,10 @@ def sta(model, x, y, steps=100, step_size=0.1, tau=0.0005, confidence=0.0) -> to
         x_adv = warp(x, flow)
         logits = precise(model(x_adv))
         rough = roughness(flow)
-        margin = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).amax(1)
-        flow.grad, = torch.autograd.grad((margin.clamp_min(-confidence) + tau * rough).sum(), flow)
+        others = logits.scatter(1, y[:, None], -torch.inf)
+        margin = logits.gather(1, y[:, None])[:, 0] - others.amax(1)
+        loss = (margin.clamp_min(-confidence) + tau * rough).sum()
+        (flow.grad,) = torch.autograd.grad(loss, flow)
         with torch.no_grad():
             better = (logits.argmax(1) != y) & (rough < smoothest)
             best = torch.where(per_sample(better, x), x_adv, best)
@@ -37,8 +44,8 @@ def sta(model, x, y, steps=100, step_size=0.1, tau=0.0005, confidence=0.0) -> to
 
 
 def warp(x: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """x (N,C,H,W) read at each pixel's place + flow (N,2,H,W: vertical, horizontal, in pixels), by bilinear
-    interpolation; beyond the border, the border's value."""
+    """Read x (N,C,H,W) at each pixel's place + flow (N,2,H,W: vertical, horizontal, in pixels), by
+    bilinear interpolation; beyond the border, the border's value."""
     height, width = x.shape[2:]
     rows = torch.arange(height, device=x.device, dtype=x.dtype)[:, None] + flow[:, 0]
     columns = torch.arange(width, device=x.device, dtype=x.dtype) + flow[:, 1]
@@ -47,7 +54,12 @@ def warp(x: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
 
 
 def roughness(flow: torch.Tensor) -> torch.Tensor:
-    """The sum over pixels and their 4 neighbours of the distance of the displacements, (N,); each pair counts twice."""
+    """Sum the distance of the displacements over pixels and their 4 neighbours, (N,); each pair
+    counts twice."""
+
     def lengths(difference):
-        return (difference.square().sum(1) + 1e-12).sqrt().sum((1, 2))  # 1e-12: the root has no gradient at 0
-    return 2 * (lengths(flow[:, :, 1:] - flow[:, :, :-1]) + lengths(flow[:, :, :, 1:] - flow[:, :, :, :-1]))
+        # 1e-12: the root has no gradient at 0.
+        return (difference.square().sum(1) + 1e-12).sqrt().sum((1, 2))
+
+    vertical = lengths(flow[:, :, 1:] - flow[:, :, :-1])
+    return 2 * (vertical + lengths(flow[:, :, :, 1:] - flow[:, :, :, :-1]))

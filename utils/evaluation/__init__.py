@@ -1,1 +1,1 @@
-"""Robust accuracy: counting, warnings, and where a network comes from."""
+"""Robust accuracy: networks, images, counting, results, warnings and the report."""

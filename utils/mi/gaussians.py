@@ -1,12 +1,18 @@
-"""Where mutual information is known: the bounds against correlated Gaussians, and Theorem 1 on a joint Gaussian.
+"""The bounds where mutual information is known: on correlated Gaussians.
 
-Componentwise correlated Gaussians x, y in R^d with correlation rho have I(x; y) = -d/2 log(1 - rho^2) nats, and their log density
-ratio, the critic at which every bound of `utils.mi.bounds` is greatest, is a quadratic form: an inner product <g(x), f(y)>
-as the bounds take it.
+Componentwise correlated Gaussians x, y in R^d with correlation rho have
+
+    I(x; y) = -d/2 log(1 - rho^2) nats,
+
+and their log density ratio, the critic at which every bound of `utils.mi.bounds` is greatest, is a
+quadratic form: an inner product <g(x), f(y)> as the bounds take it.
 """
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,37 +32,43 @@ UNITS, HIDDEN, LEARNING_RATE = 32, 64, 1e-3  # of the trained critic
 
 
 def correlation(mi: float, dim: int) -> float:
-    """The correlation of each of `dim` components at which x and y share `mi` nats."""
+    """Compute the correlation of each of `dim` components at which x and y share `mi` nats."""
     return math.sqrt(-math.expm1(-2 * mi / dim))
 
 
-def draw(n: int, dim: int, rho: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """n pairs x, y (n, dim), float64."""
+def draw(
+    n: int, dim: int, rho: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw n pairs x, y (n, dim), float64."""
     x, noise = torch.randn(2, n, dim, generator=generator, dtype=torch.float64)
     return x, rho * x + math.sqrt(1 - rho * rho) * noise
 
 
-def optimal_critic(x: torch.Tensor, y: torch.Tensor, rho: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encodings local (N, d + 2, 1) of y and global (N, d + 2, 1) of x, whose inner products are the log density ratios
+def optimal_critic(
+    x: torch.Tensor, y: torch.Tensor, rho: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encode y as local (N, d + 2, 1) and x as global (N, d + 2, 1), so that inner products are the
+    log density ratios
 
-        log p(x, y) / (p(x) p(y)) = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] / (1 - rho^2).
+        log p(x, y) / (p(x) p(y))
+            = -d/2 log(1 - rho^2) + [ rho <x, y> - rho^2 (|x|^2 + |y|^2) / 2 ] / (1 - rho^2).
     """
-    rest = 1 - rho * rho
-    one, square_x, square_y = torch.ones_like(x[:, :1]), x.square().sum(1, keepdim=True), y.square().sum(1, keepdim=True)
+    rest, one = 1 - rho * rho, torch.ones_like(x[:, :1])
+    square_x, square_y = (each.square().sum(1, keepdim=True) for each in (x, y))
     half = rho * rho / (2 * rest)
+    constant = -x.shape[1] / 2 * math.log(rest) - half * square_y
     global_ = torch.cat([x, square_x, one], 1)
-    local = torch.cat([rho / rest * y, -half * one, -x.shape[1] / 2 * math.log(rest) - half * square_y], 1)
+    local = torch.cat([rho / rest * y, -half * one, constant], 1)
     return local.unsqueeze(2), global_.unsqueeze(2)
 
 
 def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int) -> Callable:
-    """A critic (x, y) -> (local, global) of two small networks, trained by `steps` Adam steps to maximise the bound, each on
-    `n` fresh pairs."""
+    """Train a critic (x, y) -> (local, global) of two small networks by `steps` Adam steps to
+    maximise the bound, each on `n` fresh pairs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        g, f = (nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, UNITS))
-                for _ in "gf")
+        g, f = _encoder(dim), _encoder(dim)
 
     def critic(x, y):
         return f(y.float()).unsqueeze(2), g(x.float()).unsqueeze(2)
@@ -70,27 +82,46 @@ def train_critic(bound: str, n: int, dim: int, rho: float, steps: int, seed: int
     return critic
 
 
+def _encoder(dim: int) -> nn.Sequential:
+    """Build a network from R^dim to UNITS units."""
+    first, second, last = (
+        nn.Linear(dim, HIDDEN),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.Linear(HIDDEN, UNITS),
+    )
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+
+
 @torch.no_grad()
-def estimates(bound: str, critic: Callable, n: int, dim: int, rho: float, repetitions: int, seed: int) -> torch.Tensor:
-    """The bound's value on each of `repetitions` fresh batches of n pairs, (repetitions,) float64."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([bounds.per_sample(bound, *critic(*draw(n, dim, rho, generator))).mean().double()
-                        for _ in range(repetitions)])
+def estimates(
+    bound: str, critic: Callable, n: int, dim: int, rho: float, repetitions: int, seed: int
+) -> torch.Tensor:
+    """Compute the bound on each of `repetitions` fresh batches of n pairs, (repetitions,)
+    float64."""
+    generator, values = torch.Generator().manual_seed(seed), []
+    for _ in range(repetitions):
+        pairs = draw(n, dim, rho, generator)
+        values.append(bounds.per_sample(bound, *critic(*pairs)).mean().double())
+    return torch.stack(values)
 
 
 def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
-    """The greatest value that a critic, the same for every N, gives the bound as N grows: the mutual information, but for
-    ``fd``, whose measure is twice the Jensen-Shannon divergence between p(x, y) and p(x) p(y), at most 2 log 2.
+    """Compute the greatest value that a critic, the same for every N, gives the bound as N grows:
+    the mutual information, except for ``fd``, whose measure is twice the Jensen-Shannon divergence
+    between p(x, y) and p(x) p(y), at most 2 log 2.
 
-    With A and B chi-squared of d degrees of freedom, the log ratio r under p(x, y) is distributed as I + rho/2 (A - B), and an
-    expectation under p(x) p(y) is one of exp(-r) times as much: twice the divergence is
-    2 log 2 - E[softplus(-r) + exp(-r) softplus(r)], by Gauss-Laguerre quadrature of `nodes` points in A and in B.
+    With A and B chi-squared of d degrees of freedom, the log ratio r under p(x, y) is distributed
+    as I + rho/2 (A - B), and an expectation under p(x) p(y) is one of exp(-r) times as much: twice
+    the divergence is 2 log 2 - E[softplus(-r) + exp(-r) softplus(r)], by Gauss-Laguerre quadrature
+    of `nodes` points in A and in B.
     """
     if bound != "fd":
         return mi
     k = numpy.arange(nodes)
-    beside = numpy.sqrt(k[1:] * (k[1:] + dim / 2 - 1))  # the recurrence of the Laguerre polynomials (Golub and Welsch 1969)
-    points, vectors = numpy.linalg.eigh(numpy.diag(2 * k + dim / 2) + numpy.diag(beside, 1) + numpy.diag(beside, -1))
+    # The recurrence of the Laguerre polynomials (Golub and Welsch 1969).
+    beside = numpy.sqrt(k[1:] * (k[1:] + dim / 2 - 1))
+    recurrence = numpy.diag(2 * k + dim / 2) + numpy.diag(beside, 1) + numpy.diag(beside, -1)
+    points, vectors = numpy.linalg.eigh(recurrence)
     weights = torch.from_numpy(vectors[0] ** 2)
     points = torch.from_numpy(points)
     r = mi + correlation(mi, dim) * (points[:, None] - points)  # the points are of A/2 and B/2
@@ -101,8 +132,9 @@ def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
 
 @dataclass
 class Study:
-    """Every bound against the known mutual information `mi` (nats) of Gaussians in `dim` dimensions, from batches of N `samples`,
-    with the optimal critic and with one trained for `steps`; `repetitions` fresh batches of each."""
+    """Compare every bound with the known mutual information `mi` (nats) of Gaussians in `dim`
+    dimensions, from batches of N `samples`, with the optimal critic and with one trained for
+    `steps`; `repetitions` fresh batches of each."""
 
     dim: int
     mi: tuple[float, ...]
@@ -115,42 +147,74 @@ class Study:
         return len(CRITICS) * len(BOUNDS) * len(self.samples) * len(self.mi)
 
     def rows(self) -> Iterator[dict]:
-        """A row for each critic, bound, N and mutual information: mean, bias = mean - mi, standard deviation sd over the
-        repetitions, standard error of the mean, and the bound's `limit`."""
-        for c, critic_name in enumerate(CRITICS):
-            for bound in BOUNDS:
-                for n in self.samples:
-                    for i, mi in enumerate(self.mi):
-                        rho = correlation(mi, self.dim)
-                        if critic_name == "optimal":
-                            def critic(x, y, rho=rho):
-                                return optimal_critic(x, y, rho)
-                        else:
-                            critic = train_critic(bound, n, self.dim, rho, self.steps, mix(self.seed, 0, n, i))
-                        # the same batches for every bound
-                        values = estimates(bound, critic, n, self.dim, rho, self.repetitions, mix(self.seed, 1, c, n, i))
-                        mean, sd = values.mean().item(), values.std().item()
-                        yield {"critic": critic_name, "bound": bound, "n": n, "mi": mi, "limit": limit(bound, mi, self.dim),
-                               "mean": mean, "bias": mean - mi, "sd": sd, "standard_error": sd / math.sqrt(self.repetitions),
-                               "repetitions": self.repetitions}
+        """Compute a row for each critic, bound, N and mutual information: mean, bias = mean - mi,
+        standard deviation sd over the repetitions, standard error of the mean, and the bound's
+        `limit`."""
+        cases = product(enumerate(CRITICS), BOUNDS, self.samples, enumerate(self.mi))
+        for (c, critic_name), bound, n, (i, mi) in cases:
+            rho = correlation(mi, self.dim)
+            if critic_name == "optimal":
+                critic = partial(optimal_critic, rho=rho)
+            else:
+                seed = mix(self.seed, 0, n, i)
+                critic = train_critic(bound, n, self.dim, rho, self.steps, seed)
+            seed = mix(self.seed, 1, c, n, i)  # the same batches for every bound
+            values = estimates(bound, critic, n, self.dim, rho, self.repetitions, seed)
+            mean, sd = values.mean().item(), values.std().item()
+            yield {
+                "critic": critic_name,
+                "bound": bound,
+                "n": n,
+                "mi": mi,
+                "limit": limit(bound, mi, self.dim),
+                "mean": mean,
+                "bias": mean - mi,
+                "sd": sd,
+                "standard_error": sd / math.sqrt(self.repetitions),
+                "repetitions": self.repetitions,
+            }
 
 
 def plot_study(rows: list[dict], path: Path, title: str) -> None:
-    """Bias and standard deviation of each bound against the true mutual information, a line for each N, as a PNG file. rows: of
-    `Study.rows`, with one critic."""
+    """Plot bias and standard deviation of each bound against the true mutual information, a line
+    for each N, to a PNG file.
+
+    rows: of `Study.rows`, with one critic.
+    """
     bounds = [bound for bound in BOUNDS if any(row["bound"] == bound for row in rows)]
-    figure, axes = plt.subplots(2, len(bounds), figsize=(3.3 * len(bounds), 6.4), squeeze=False, sharex=True, sharey="row",
-                                layout="constrained")
+    figure, axes = plt.subplots(
+        2,
+        len(bounds),
+        figsize=(3.3 * len(bounds), 6.4),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
     for column, bound in enumerate(bounds):
         of_bound = [row for row in rows if row["bound"] == bound]
         for i, n in enumerate(sorted({row["n"] for row in of_bound})):
             line = [row for row in of_bound if row["n"] == n]
             for axis, name in zip(axes[:, column], ("bias", "sd")):
-                axis.plot([row["mi"] for row in line], [row[name] for row in line], label=f"N = {n}", color=COLOURS[i % 7],
-                          linestyle=STYLES[i % 7], marker="osD^v<>"[i % 7], markersize=4)
+                axis.plot(
+                    [row["mi"] for row in line],
+                    [row[name] for row in line],
+                    label=f"N = {n}",
+                    color=COLOURS[i % 7],
+                    linestyle=STYLES[i % 7],
+                    marker="osD^v<>"[i % 7],
+                    markersize=4,
+                )
         limits = sorted({(row["mi"], row["limit"]) for row in of_bound})
-        axes[0, column].plot([mi for mi, _ in limits], [most - mi for mi, most in limits], color="0.5", linewidth=3, alpha=0.5,
-                             label="best critic, N to infinity", zorder=0)
+        axes[0, column].plot(
+            [mi for mi, _ in limits],
+            [most - mi for mi, most in limits],
+            color="0.5",
+            linewidth=3,
+            alpha=0.5,
+            label="best critic, N to infinity",
+            zorder=0,
+        )
         axes[0, column].set_title(bound)
         axes[1, column].set_xlabel("true mutual information (nats)")
     axes[0, 0].set(ylabel="bias: mean - true (nats)")
@@ -165,66 +229,3 @@ def plot_study(rows: list[dict], path: Path, title: str) -> None:
     axes[0, -1].legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
-
-
-class JointGaussian:
-    """Natural pattern x ~ N(0, C), adversarial pattern n = K x + m, adversarial sample x~ = x + n and output z = A x~ + B x + e,
-    with m ~ N(0, s_m^2) and e ~ N(0, s_e^2) independent of x and of each other. All in float64.
-
-    Args:
-        covariance: C (d, d), positive definite.
-        follow: K (d, d), how the adversarial pattern follows the natural one.
-        through, direct: A and B (k, d); B is 0 where the output sees x~ alone.
-        spread, noise: s_m and s_e, above 0.
-    """
-
-    def __init__(self, covariance, follow, through, direct, spread: float = 0.3, noise: float = 0.3):
-        k, d = through.shape
-        one, nothing = numpy.eye(d), numpy.zeros((d, k))
-        of_sources = {"x": [one, 0 * one, nothing], "n": [follow, one, nothing], "x~": [one + follow, one, nothing],
-                      "z": [through @ (one + follow) + direct, through, numpy.eye(k)]}  # of x, m and e
-        self.maps = {name: numpy.hstack(parts) for name, parts in of_sources.items()}
-        self.sources = numpy.diag([0.0] * d + [spread ** 2] * d + [noise ** 2] * k)
-        self.sources[:d, :d] = covariance
-
-    def covariance(self, names: tuple[str, ...], others: tuple[str, ...]) -> numpy.ndarray:
-        """Of the variables `names`, one below the other, with the variables `others`."""
-        rows, columns = (numpy.vstack([self.maps[name] for name in some]) for some in (names, others))
-        return rows @ self.sources @ columns.T
-
-    def entropy(self, names: tuple[str, ...], given: tuple[str, ...] = ()) -> float:
-        """The differential entropy H(names | given) in nats. No variable may be a function of the others."""
-        rest = self.covariance(names, names)
-        if given:
-            cross = self.covariance(names, given)
-            rest = rest - cross @ numpy.linalg.solve(self.covariance(given, given), cross.T)
-        return float(numpy.linalg.slogdet(2 * math.pi * math.e * rest)[1] / 2)
-
-    def mi(self, a: str, b: str, given: tuple[str, ...] = ()) -> float:
-        """I(a; b | given) in nats."""
-        return self.entropy((a,), given) + self.entropy((b,), given) - self.entropy((a, b), given)
-
-    def theorem1(self) -> dict[str, float]:
-        """The terms of Theorem 1 in nats, each by itself,
-
-            I(x~; z) = I(x; z) + I(n; z) - I(x; n; z) + H(z | x, n) - H(z | x~),      I(x; n; z) = I(x; n) - I(x; n | z),
-
-        the sum on its right, and the difference of the two sides.
-        """
-        terms = {"I(x~;z)": self.mi("x~", "z"), "I(x;z)": self.mi("x", "z"), "I(n;z)": self.mi("n", "z"),
-                 "I(x;n;z)": self.mi("x", "n") - self.mi("x", "n", ("z",)),
-                 "H(z|x,n)": self.entropy(("z",), ("x", "n")), "H(z|x~)": self.entropy(("z",), ("x~",))}
-        right = terms["I(x;z)"] + terms["I(n;z)"] - terms["I(x;n;z)"] + terms["H(z|x,n)"] - terms["H(z|x~)"]
-        return terms | {"right side": right, "difference": terms["I(x~;z)"] - right}
-
-
-def theorem1_cases(dim: int, outputs: int, seed: int) -> dict[str, JointGaussian]:
-    """Joint Gaussians of random covariances and maps that differ in how n follows x and in what z sees."""
-    random = numpy.random.default_rng(seed)
-    root, follow = random.normal(size=(2, dim, dim)) / math.sqrt(dim)
-    through, direct = random.normal(size=(2, outputs, dim)) / math.sqrt(dim)
-    covariance = root @ root.T + 0.5 * numpy.eye(dim)
-    return {"n independent of x": JointGaussian(covariance, 0 * follow, through, 0 * direct),
-            "n correlated with x": JointGaussian(covariance, follow, through, 0 * direct),
-            "n takes 80 % of x away": JointGaussian(covariance, -0.8 * numpy.eye(dim), through, 0 * direct),
-            "z sees x beside x~": JointGaussian(covariance, follow, through, direct)}

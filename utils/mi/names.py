@@ -1,4 +1,4 @@
-"""What the command line may ask of the MI estimators. Imports nothing, so that it is read before torch is."""
+"""What the command line may ask of the MI estimators. Imports nothing: it is read before torch."""
 
 # Lower bounds on mutual information with one value per sample (utils.mi.bounds.per_sample).
 BOUNDS = ("dv", "dv-released", "nce", "fd")
@@ -8,6 +8,12 @@ SELECTIONS = ("eq6", "released")
 
 
 def estimator_files(folder, letters: str = "na") -> dict:
-    """{option of stage 3: path} of the files that stage 2 leaves in its folder, a pathlib.Path: a local and a global network
-    of the natural estimator (n) and of the adversarial one (a)."""
-    return {f"pre_{part}_{letter}": folder / f"{part}_{letter}_model.pth" for letter in letters for part in ("local", "global")}
+    """Name the files that stage 2 leaves in its folder, a pathlib.Path: {option of stage 3: path}.
+
+    They hold a local and a global network of the natural estimator (n) and of the adversarial (a).
+    """
+    return {
+        f"pre_{part}_{letter}": folder / f"{part}_{letter}_model.pth"
+        for letter in letters
+        for part in ("local", "global")
+    }

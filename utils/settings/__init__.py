@@ -1,1 +1,1 @@
-"""The command line: options, presets, and how they are read."""
+"""Declare and read the command line: options, presets, values."""

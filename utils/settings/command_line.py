@@ -1,4 +1,5 @@
-"""Read a script's settings from its command line; end the program in one line where they are wrong."""
+"""Read a script's settings from its command line; end the program where they are wrong."""
+
 import contextlib
 import dataclasses
 import io
@@ -14,28 +15,36 @@ from utils.settings.options import StageSettings
 
 
 def flat(settings) -> dict:
-    """Every option of `settings` as {name: plain value}, the groups taken apart."""
+    """Return every option of `settings`, groups included, as {name: plain value}."""
     options = {}
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
         if dataclasses.is_dataclass(value):
             options |= flat(value)
+        elif isinstance(value, Path):
+            options[each.name] = str(value)
+        elif isinstance(value, tuple):
+            options[each.name] = list(value)
         else:
-            options[each.name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            options[each.name] = value
     return options
 
 
 def check(settings) -> None:
-    """Fill in and check `settings` and each of its groups; InputError at the first value that is wrong."""
-    for each in dataclasses.fields(settings):
-        if hasattr(value := getattr(settings, each.name), "check"):
-            value.check()
-    if hasattr(settings, "check"):
-        settings.check()
+    """Fill in `settings` and each of its groups, then check them.
+
+    Raises InputError at the first wrong value.
+    """
+    groups = [getattr(settings, each.name) for each in dataclasses.fields(settings)]
+    parts = [*groups, settings]
+    for step in ("fill_in", "check"):
+        for part in parts:
+            if hasattr(part, step):
+                getattr(part, step)()
 
 
 def _flags(words: list[str]) -> list[str]:
-    """The words with --compile on for --compile by itself and --compile off for --no-compile."""
+    """Replace --compile by itself with --compile on, and --no-compile with --compile off."""
     result = []
     for word, after in zip(words, [*words[1:], ""]):
         result += ["--compile", "off"] if word == "--no-compile" else [word]
@@ -45,7 +54,7 @@ def _flags(words: list[str]) -> list[str]:
 
 
 def _given(words: list[str]) -> dict[str, str]:
-    """{option: its value's first word} of a command line; an option that comes twice has its last."""
+    """Return {option: first word of its value}; the last of a repeated option counts."""
     given = {}
     for word, after in zip(words, [*words[1:], ""]):
         if word.startswith("--"):
@@ -55,30 +64,32 @@ def _given(words: list[str]) -> dict[str, str]:
 
 
 def _preset(kind: type[StageSettings], words: list[str]) -> StageSettings:
-    """The settings of a stage before its other options are read: those of the --preset among the words."""
+    """Return a stage's settings with the values of its --preset, before other options are read."""
     given = _given(words)
     values = presets.values(given.get("preset", "paper"), kind.stage, given.get("norm", "linf"))
 
-    def put(settings):
+    def apply(settings):
         for each in dataclasses.fields(settings):
             if dataclasses.is_dataclass(value := getattr(settings, each.name)):
-                put(value)
+                apply(value)
             elif each.name in values:
                 setattr(settings, each.name, values[each.name])
         return settings
 
-    return put(kind())
+    return apply(kind())
 
 
 def origin(settings: StageSettings, words: list[str]) -> dict[str, str]:
-    """{option: "command line", "preset NAME" or "default"}: where each option of a stage, read from `words`, is from."""
-    given, preset = _given(words), presets.values(settings.preset, settings.stage, settings.attack.norm)
-    return {name: "command line" if name in given else f"preset {settings.preset}" if name in preset else "default"
-            for name in flat(settings)}
+    """Return where each option comes from: {option: "command line", "preset NAME" or "default"}."""
+    given = _given(words)
+    preset = presets.values(settings.preset, settings.stage, settings.attack.norm)
+    found = dict.fromkeys(flat(settings), "default")
+    found |= {name: f"preset {settings.preset}" for name in preset if name in found}
+    return found | {name: "command line" for name in given if name in found}
 
 
 def parse(kind, description: str, argv: list[str] | None = None):
-    """The settings of the dataclass `kind` that the command line asks for.
+    """Return the settings of the dataclass `kind` that the command line asks for.
 
     Bad input ends the program: one line on stderr that names the option, exit status 2.
     """
@@ -86,7 +97,13 @@ def parse(kind, description: str, argv: list[str] | None = None):
     try:
         with contextlib.redirect_stderr(said):
             start = {"default": _preset(kind, argv)} if issubclass(kind, StageSettings) else {}
-            settings = tyro.cli(kind, args=argv, description=description, config=(tyro.conf.OmitArgPrefixes,), **start)
+            settings = tyro.cli(
+                kind,
+                args=argv,
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+                **start,
+            )
         check(settings)
         return settings
     except InputError as error:
@@ -98,16 +115,26 @@ def parse(kind, description: str, argv: list[str] | None = None):
 
 
 def exit_with(message) -> None:
-    """End with the user's mistake in one line on stderr, and status 2. Of torchrun's processes the first says it for all."""
+    """Print the user's mistake as one line on stderr and exit with status 2.
+
+    Under torchrun only the first process prints.
+    """
     if os.environ.get("RANK", "0") == "0":
         print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def _one_line(box: str) -> str:
-    """What tyro draws as a box, of lines or of dashes, as one line: between the title and the next rule, below which it
-    repeats the option's help."""
-    lines = [line for line in (line.strip("│ ") for line in box.splitlines()) if line and not line.startswith("╰")][1:]
+    """Join the message in a box that tyro draws, of lines or of dashes, to one line.
+
+    The message lies between the title and the next rule, below which tyro repeats the option's
+    help.
+    """
+    lines = [
+        line
+        for line in (line.strip("│ ") for line in box.splitlines())
+        if line and not line.startswith("╰")
+    ][1:]
     rules = [i for i, line in enumerate(lines) if not line.strip("─-")]
     first = 1 if rules[:1] == [0] else 0
     last = next((i for i in rules if i >= first), len(lines))

@@ -1,60 +1,75 @@
-"""The values that --preset gives to options, by stage; an option that is given wins, one that is not named here has its default.
+"""List the values that --preset gives to options, by stage.
 
-Nothing here imports torch: the command line is read with it.
+An option on the command line wins; an option that no preset names has its default. Nothing here
+imports torch: the command line needs it.
 """
 
-# In each of the released scripts.
+# What all released scripts set.
 RELEASED_ATTACK = {
     "step_size": 0.007,  # the Linf step of every PGD; epsilon/4 is 0.0078
-    "eval_steps": 40,  # accuracies are watched under PGD-40
+    "eval_steps": 40,  # the released code measures accuracies under PGD-40
 }
 RELEASED_TARGET = RELEASED_ATTACK | {
     "arch": "wrn34-10",  # what its stages 1 and 3 train
     "batch_size": 256,  # its scripts' default
-    "lr_milestones": (0.74, 0.89),  # its epochs count from 1 and the rate falls before the 75th and the 90th
+    # Its epochs count from 1, and the rate falls before the 75th and the 90th.
+    "lr_milestones": (0.74, 0.89),
 }
-# Stage 2 as released has PGD-20, batch 400 (plain maximisation: 200) and 2048 units, which are the defaults here, too.
+# The released stage 2 has PGD-20, batch 400 (plain maximisation: 200) and 2048 units, which are
+# the defaults here, too.
 RELEASED_ESTIMATORS = RELEASED_ATTACK | {
-    "arch": "resnet18",  # it reads a ResNet-18, whatever its stage 1 wrote: train one with --preset released --arch resnet18
+    # It reads a ResNet-18 whatever its stage 1 wrote: train one with
+    # train_standard.py --preset released --arch resnet18.
+    "arch": "resnet18",
     "bound": "dv-released",  # the positive pair enters each sum as exp(0)
     "selection": "released",  # predicted labels from a softmax over the batch
 }
 STRONG = {
-    "weight_decay": 5e-4,  # the factor that matters most in Pang et al. 2021, Bag of Tricks for Adversarial Training
-    "batch_size": 128,  # Rice et al. 2020 and most since; robust accuracy falls with larger batches (Pang et al. 2021)
-    "ema": 0.999,  # averaged weights overfit later and less (Gowal et al. 2020; Rebuffi et al. 2021)
+    # The factor that matters most in Pang et al. 2021, Bag of Tricks for Adversarial Training.
+    "weight_decay": 5e-4,
+    # Rice et al. 2020 and most since; robust accuracy falls with larger batches (Pang et al. 2021).
+    "batch_size": 128,
+    # Averaged weights overfit later and less (Gowal et al. 2020; Rebuffi et al. 2021).
+    "ema": 0.999,
+}
+RELEASED_MIAT = RELEASED_TARGET | {
+    "num_steps": 40,  # PGD-40 in training
+    "lam": 0.0,  # lambda's term is commented out
+    "selection": "released",  # as in its stage 2
+    "epochs": 102,  # its two warm-up epochs come before the 100
+    "lr_milestones": (76 / 102, 91 / 102),  # before the 75th and the 90th of the 100
 }
 
-# A key (stage, norm) adds to the stage's values under that norm. Its L2 steps are 2 epsilon/steps, here with its epsilon, 0.5.
+# A key (stage, norm) adds to the stage's values under that norm. The released L2 steps are
+# 2 epsilon/steps, here with the released epsilon, 0.5.
 PRESETS = {
     "paper": {},
     "released": {
-        "train_standard": RELEASED_TARGET | {"holdout": 0},  # all images train, and the latest model is kept
-        ("train_standard", "l2"): {"step_size": 0.1},  # of 10 steps
+        # All images train, and the last model is kept.
+        "train_standard": RELEASED_TARGET | {"holdout": 0},
+        ("train_standard", "l2"): {"step_size": 0.1},  # 10 steps
         "train_MI_estimator": RELEASED_ESTIMATORS,
         "train_MI_estimator_only_max": RELEASED_ESTIMATORS,
-        ("train_MI_estimator", "l2"): {"step_size": 0.05},  # of 20 steps
+        ("train_MI_estimator", "l2"): {"step_size": 0.05},  # 20 steps
         ("train_MI_estimator_only_max", "l2"): {"step_size": 0.05},
-        "train_MIAT": RELEASED_TARGET | {
-            "num_steps": 40,  # PGD-40 in training
-            "lam": 0.0,  # lambda's term is commented out
-            "selection": "released",  # as in its stage 2
-            "epochs": 102,  # its two warm-up epochs come before the 100
-            "lr_milestones": (76 / 102, 91 / 102),  # before the 75th and the 90th of the 100
-        },
-        ("train_MIAT", "l2"): {"step_size": 0.025},  # of 40 steps
+        "train_MIAT": RELEASED_MIAT,
+        ("train_MIAT", "l2"): {"step_size": 0.025},  # 40 steps
     },
-    "strong": {  # of the target networks; of the estimators nothing differs
+    "strong": {  # changes the target networks; the estimators keep their defaults
         "train_standard": STRONG,
         "train_MIAT": STRONG,
     },
-    "stable": {  # the paper's, but for what short runs of narrow networks need to train at all
-        "train_MIAT": {"alpha": 0.1},  # docs/stability.md: with 5 they collapse
+    "stable": {  # the paper's values except one, with which short runs of narrow networks collapse
+        "train_MIAT": {"alpha": 0.1},  # the paper's is 5; docs/stability.md
     },
 }
 
 
 def values(preset: str, stage: str, norm: str) -> dict:
-    """{option: value} of a preset for a stage, the name of its script without ".py", under a norm; {} where it has none."""
+    """Return {option: value} of a preset for a stage under a norm; {} where the preset sets
+    nothing.
+
+    stage: the name of its script without ".py".
+    """
     chosen = PRESETS.get(preset, {})
     return chosen.get(stage, {}) | chosen.get((stage, norm), {})

@@ -1,7 +1,9 @@
-"""The natural and the adversarial MI estimator: trained against a frozen target (stage 2), and loaded again (stage 3).
+"""Build, train, save and load the natural and the adversarial MI estimator.
 
-Both scripts of stage 2 build, step, evaluate and save with these functions; what differs between them is the objective.
+Both scripts of stage 2 use these functions; they differ in the objective. Stage 3 loads the
+estimators.
 """
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,46 +19,90 @@ from utils.mi.estimator import MIEstimator
 from utils.training.held_out import examples, held_out
 from utils.training.stages import Stage, check_classes, check_threat_model
 
-FILES = {"natural": "n", "adversarial": "a"}  # local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth
+# The letter in local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth.
+FILES = {"natural": "n", "adversarial": "a"}
 
 
-def step(x, y, epoch, index, generator, *, target, natural_mi, adversarial_mi, objectives, settings, compute, compare=True):
-    """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and what the log shows of it.
+def step(
+    x,
+    y,
+    epoch,
+    index,
+    generator,
+    *,
+    target,
+    natural_mi,
+    adversarial_mi,
+    objectives,
+    settings,
+    compute,
+    compare=True,
+):
+    """Compute the loss of one batch of stage 2 and the values to log.
 
-    objectives: {"natural", "adversarial": (a, b, masks) -> scalar} (utils/mi/losses.py). a: an estimator's value on its own kind
-    of sample, b: on the other, both (N,); masks: C, R, W and "fooled". compare=False: the objectives do not use b, the
-    estimators do not see the other kind of sample, and b is None.
-
-    The target runs without gradients, once per distinct input; each estimator network runs once per distinct input, the
-    natural and the adversarial outputs in passes of their own, for its batch norm is in train mode.
+    Args:
+        x: images (N,3,H,W) in [0,1].
+        y: labels (N,).
+        generator: the random numbers of PGD's start.
+        target: the frozen target. It runs without gradients, once per distinct input.
+        natural_mi, adversarial_mi: the estimators E_n and E_a. Each network runs once per distinct
+            input; the natural and the adversarial outputs have separate passes, because its batch
+            norm is in train mode.
+        objectives: {"natural", "adversarial": (a, b, masks) -> scalar} (utils/mi/losses.py). a: an
+            estimator's value on its own kind of sample, b: on the other kind, both (N,); masks: C,
+            R, W and "fooled".
+        compare: False: the objectives do not use b; the estimators do not see the other kind of
+            sample, and b is None.
     """
     attack, representation = settings.attack, settings.estimation.representation
     with compute.autocast():
-        x_adv = pgd(target, x, y, attack.norm, attack.epsilon, attack.num_steps, attack.step_size, generator=generator)
+        x_adv = pgd(
+            target,
+            x,
+            y,
+            attack.norm,
+            attack.epsilon,
+            attack.num_steps,
+            attack.step_size,
+            generator=generator,
+        )
         with frozen(target), torch.no_grad():
             logits, output = target(x, tap=representation)
             logits_adv, output_adv = target(x_adv, tap=representation)
-        logits, logits_adv, labels = gather(at_least_float32(logits)), gather(at_least_float32(logits_adv)), gather(y)
-        masks = patterns.select(logits, logits_adv, labels, settings.estimation.selection)
-        natural = own_and_other(natural_mi, patterns.natural(x, x_adv), output, output_adv if compare else None)
-        adversarial = own_and_other(adversarial_mi, patterns.adversarial(x, x_adv), output_adv, output if compare else None)
+        logits = gather(at_least_float32(logits))
+        logits_adv = gather(at_least_float32(logits_adv))
+        masks = patterns.select(logits, logits_adv, gather(y), settings.estimation.selection)
+        pattern, other = patterns.natural(x, x_adv), output_adv if compare else None
+        natural = own_and_other(natural_mi, pattern, output, other)
+        pattern, other = patterns.adversarial(x, x_adv), output if compare else None
+        adversarial = own_and_other(adversarial_mi, pattern, output_adv, other)
     loss_n = objectives["natural"](*natural, masks)
     loss_a = objectives["adversarial"](*adversarial, masks)
     return loss_n + loss_a, {"natural_loss": loss_n, "adversarial_loss": loss_a}
 
 
 def own_and_other(estimator, pattern, own, other):
-    """Compute an estimator's MI values (N,) of the patterns with the outputs of its own kind of sample and, unless `other` is
-    None, with those of the other kind; None for the latter otherwise."""
+    """Compute an estimator's MI values, (N,) each, of the patterns with the outputs `own` and
+    `other`.
+
+    `own` are the outputs of the estimator's own kind of sample, `other` those of the other kind.
+    The second value is None where `other` is None.
+    """
     local = estimator.encode_pattern(pattern)
     if other is None:
         return estimator.mi(local, estimator.encode_output(own)), None
     encoded = torch.cat([estimator.encode_output(own), estimator.encode_output(other)])
-    return estimator.mi(local, encoded).chunk(2)  # one call: the patterns are copied to float32 once
+    # One call, so that the patterns are copied to float32 once.
+    return estimator.mi(local, encoded).chunk(2)
 
 
-def build(stage: Stage, settings) -> tuple[torch.nn.Module, dict[str, MIEstimator], torch.optim.Optimizer]:
-    """Build what stage 2 trains: the frozen target of --pre-target, {"natural": E_n, "adversarial": E_a}, and their Adam."""
+def build(
+    stage: Stage, settings
+) -> tuple[torch.nn.Module, dict[str, MIEstimator], torch.optim.Optimizer]:
+    """Build what stage 2 needs.
+
+    Returns the frozen target of --pre-target, {"natural": E_n, "adversarial": E_a}, and their Adam.
+    """
     compute, estimation = stage.compute, settings.estimation
     target = compute.prepare(models.load(settings.pre_target, settings.arch))
     check_threat_model(f"--pre-target {settings.pre_target}", target.about, settings)
@@ -64,24 +110,33 @@ def build(stage: Stage, settings) -> tuple[torch.nn.Module, dict[str, MIEstimato
     channels, nets = target.tap_channels[estimation.representation], {}
     for kind in FILES:
         global_net = mi.global_net(estimation.representation, channels, estimation.n_units)
-        estimator = MIEstimator(mi.LocalNet(estimation.n_units), global_net, estimation.bound, estimation.scale_scores)
+        estimator = MIEstimator(
+            mi.LocalNet(estimation.n_units), global_net, estimation.bound, estimation.scale_scores
+        )
         nets[kind] = compute.prepare(estimator).train()
     compute.compiled(target)
     parameters = [parameter for net in nets.values() for parameter in net.parameters()]
     return target, nets, torch.optim.Adam(parameters, settings.training.lr, fused=True)
 
 
-def evaluation(stage: Stage, settings, target: torch.nn.Module, nets: dict[str, MIEstimator]) -> Callable[[], dict]:
-    """Return a function that measures accuracies and MI on the held-out images. The target is frozen: its adversarial images are
-    made once."""
-    held = []
+def evaluation(
+    stage: Stage, settings, target: torch.nn.Module, nets: dict[str, MIEstimator]
+) -> Callable[[], dict]:
+    """Return a function that measures accuracies and MI on the held-out images.
+
+    The target is frozen, so its adversarial images are made once.
+    """
+    batches = []
+    representation = settings.estimation.representation
 
     def evaluate():
-        if not held:
-            held.extend(examples(target, stage.held_images, stage.held_labels, settings, stage.compute,
-                                 settings.estimation.representation))
-        values = held_out(held, nets)
-        values.pop("score", None)  # no epoch of the estimators is better than another: the last is kept
+        if not batches:
+            images, labels = stage.holdout_images, stage.holdout_labels
+            batches.extend(
+                examples(target, images, labels, settings, stage.compute, representation)
+            )
+        values = held_out(batches, nets)
+        values.pop("score", None)  # epochs of the estimators have no ranking: the last is kept
         return values
 
     return evaluate
@@ -91,32 +146,56 @@ def save(stage: Stage, settings, nets: dict[str, MIEstimator]) -> None:
     """Write the four files of both estimators into the run's folder."""
     estimation = settings.estimation
     for kind, letter in FILES.items():
-        about = {"pattern": kind, "bound": estimation.bound, "scaled": estimation.scale_scores,
-                 "representation": estimation.representation, "dataset": settings.data.dataset, **settings.attack.threat_model}
+        about = {
+            "pattern": kind,
+            "bound": estimation.bound,
+            "scaled": estimation.scale_scores,
+            "representation": estimation.representation,
+            "dataset": settings.data.dataset,
+            **settings.attack.threat_model,
+        }
         mi.save_net(nets[kind].local_net, stage.folder.path / f"local_{letter}_model.pth", **about)
-        mi.save_net(nets[kind].global_net, stage.folder.path / f"global_{letter}_model.pth", **about)
+        mi.save_net(
+            nets[kind].global_net, stage.folder.path / f"global_{letter}_model.pth", **about
+        )
 
 
 def check_make(nets: dict[Path, torch.nn.Module], bound: str | None) -> None:
-    """InputError where files of estimators say that they were made with different bounds (unless `bound` is given, which is
-    taken instead), scalings or representations: they do not belong together. nets: {path: network}."""
-    facts = {"scaled": "--scale-scores", "representation": "--representation"} | ({} if bound else {"bound": "--bound"})
+    """Raise InputError where estimator files disagree on bound, scaling or representation.
+
+    Such files do not belong together. nets: {path: network}; bound: overrides the files' bound,
+    which is then not compared.
+    """
+    facts = {"scaled": "--scale-scores", "representation": "--representation"}
+    if not bound:
+        facts["bound"] = "--bound"
     for name, option in facts.items():
-        said = {path: net.about.get(name, getattr(net, name, None)) for path, net in nets.items()}
-        said = {path: value for path, value in said.items() if value is not None}
-        (first, value), *others = said.items() or [(None, None)]
+        values = {path: net.about.get(name, getattr(net, name, None)) for path, net in nets.items()}
+        values = {path: value for path, value in values.items() if value is not None}
+        (first, value), *others = values.items() or [(None, None)]
         for path, other in others:
             if other != value:
-                raise InputError(f"{path}: was made with {option} {other}, and {first} with {value}; the files of one run of "
-                                 "stage 2 are needed")
+                raise InputError(
+                    f"{path}: was trained with {option} {other}, and {first} with {value}; "
+                    "give the files of one run of stage 2"
+                )
 
 
-def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, bound: str | None) -> dict[str, MIEstimator]:
-    """{"natural": E_n, "adversarial": E_a}, frozen and in eval mode, from the files of stage 2 or the released code's.
+def load_estimators(
+    paths: dict[str, Path], settings, target: torch.nn.Module, bound: str | None
+) -> dict[str, MIEstimator]:
+    """Load {"natural": E_n, "adversarial": E_a}, frozen and in eval mode, from files.
 
-    paths: {"pre_local_n": ..., "pre_global_n": ..., "pre_local_a": ..., "pre_global_a": ...}, or one estimator's two. bound:
-    None takes the one that the files name, dv where they name none. Raises InputError where a file is no such network, where
-    the files do not fit each other or the target's outputs, or were made under another threat model.
+    The files are those of stage 2 or of the released code. Raises InputError where a file holds
+    another network, where the files do not fit each other or the target's outputs, or where they
+    were made under another threat model.
+
+    Args:
+        paths: {"pre_local_n": ..., "pre_global_n": ..., "pre_local_a": ..., "pre_global_a": ...},
+            or the two of one estimator.
+        settings: the threat model and data set that the files must agree with.
+        target: the network whose outputs the estimators see.
+        bound: the MI bound; None: the one that the files name, dv where they name none.
     """
     estimators, nets = {}, {}
     for kind, letter in FILES.items():
@@ -126,22 +205,43 @@ def load_estimators(paths: dict[str, Path], settings, target: torch.nn.Module, b
         local_net, global_net = mi.load_net(local_path), mi.load_net(global_path)
         nets |= {local_path: local_net, global_path: global_net}
         check_make(nets, bound)
-        for path, net, local in ((local_path, local_net, True), (global_path, global_net, False)):
-            if isinstance(net, mi.LocalNet) != local:
-                raise InputError(f"{path}: holds a {'global' if local else 'local'} network; a "
-                                 f"{'local' if local else 'global'} one is needed here")
-            if net.about.get("pattern", kind) != kind:
-                raise InputError(f"{path}: belongs to the {net.about['pattern']} estimator; "
-                                 f"a file of the {kind} one is needed here")
-            check_threat_model(str(path), net.about, settings)
-        if local_net.options["n_units"] != global_net.options["n_units"]:
-            raise InputError(f"{global_path}: has {global_net.options['n_units']} units and {local_path} has "
-                             f"{local_net.options['n_units']}; two networks of one estimator are needed")
-        wanted = target.tap_channels[global_net.representation]
-        if global_net.options["n_inputs"] != wanted:
-            raise InputError(f"{global_path}: takes {global_net.options['n_inputs']} {global_net.representation} channels, "
-                             f"but the target has {wanted}; train the estimators on a target of this architecture")
-        estimators[kind] = MIEstimator(local_net, global_net, bound or global_net.about.get("bound", "dv"),
-                                           global_net.about.get("scaled", False))
+        _check_role(local_path, local_net, kind, "local")
+        check_threat_model(str(local_path), local_net.about, settings)
+        _check_role(global_path, global_net, kind, "global")
+        check_threat_model(str(global_path), global_net.about, settings)
+        _check_sizes(local_path, local_net, global_path, global_net, target)
+        about = global_net.about
+        estimators[kind] = MIEstimator(
+            local_net, global_net, bound or about.get("bound", "dv"), about.get("scaled", False)
+        )
         estimators[kind].eval().requires_grad_(False)
     return estimators
+
+
+def _check_role(path: Path, net: torch.nn.Module, kind: str, role: str) -> None:
+    """Raise InputError unless `net` has the `role` ("local", "global") in the `kind` estimator."""
+    found = "local" if isinstance(net, mi.LocalNet) else "global"
+    if found != role:
+        raise InputError(f"{path}: holds a {found} network; give a {role} one")
+    pattern = net.about.get("pattern", kind)
+    if pattern != kind:
+        raise InputError(
+            f"{path}: belongs to the {pattern} estimator; give a file of the {kind} one"
+        )
+
+
+def _check_sizes(local_path, local_net, global_path, global_net, target) -> None:
+    """Raise InputError where two networks do not fit each other or the target's outputs."""
+    n_units, local_units = global_net.options["n_units"], local_net.options["n_units"]
+    if local_units != n_units:
+        raise InputError(
+            f"{global_path}: has {n_units} units and {local_path} has {local_units}; "
+            "give two networks of one estimator"
+        )
+    n_inputs, representation = global_net.options["n_inputs"], global_net.representation
+    channels = target.tap_channels[representation]
+    if n_inputs != channels:
+        raise InputError(
+            f"{global_path}: takes {n_inputs} {representation} channels, but the target has "
+            f"{channels}; train the estimators on a target of this architecture"
+        )

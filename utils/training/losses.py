@@ -1,8 +1,9 @@
-"""The adversarial losses L_adv of the defenses, each (logits, logits_adv, y) -> scalar.
+"""Define the adversarial losses L_adv of the defenses, each (logits, logits_adv, y) -> scalar.
 
-`logits` h(x) and `logits_adv` h(x~) are (N,C), `y` is (N,); computed in float32 at least, mean over the samples.
-A further loss is one function here and one line in `LOSSES`.
+`logits` h(x) and `logits_adv` h(x~) are (N,C), `y` is (N,). A loss is computed in float32 at least
+and is the mean over the samples. A new loss needs one function here and one line in `LOSSES`.
 """
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ BETA = 6.0  # weight of the regulariser of TRADES and MART in their papers
 
 
 def _kl(logits: torch.Tensor, logits_adv: torch.Tensor) -> torch.Tensor:
-    """KL(softmax h(x) || softmax h(x~)) of each sample, (N,), from log-probabilities."""
+    """Compute KL(softmax h(x) || softmax h(x~)) of each sample, (N,), from log-probabilities."""
     natural, adversarial = _log_softmax(logits), _log_softmax(logits_adv)
     return F.kl_div(adversarial, natural, reduction="none", log_target=True).sum(1)
 
@@ -25,18 +26,25 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 
 def ce(logits: torch.Tensor | None, logits_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy on the adversarial samples (Madry et al. 2018); `logits` is not used."""
+    """Compute the cross-entropy on adversarial samples (Madry et al. 2018), without `logits`."""
     return F.nll_loss(_log_softmax(logits_adv), y)
 
 
-def trades(logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA) -> torch.Tensor:
-    """CE(h(x), y) + beta KL(softmax h(x) || softmax h(x~)) (Zhang et al. 2019)."""
+def trades(
+    logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA
+) -> torch.Tensor:
+    """Compute CE(h(x), y) + beta KL(softmax h(x) || softmax h(x~)) (Zhang et al. 2019)."""
     return F.nll_loss(_log_softmax(logits), y) + beta * _kl(logits, logits_adv).mean()
 
 
-def mart(logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA) -> torch.Tensor:
-    """BCE(h(x~), y) + beta mean[ KL(softmax h(x) || softmax h(x~)) (1 - p_y(x)) ] (Wang et al. 2020), with
-    BCE = CE(h(x~), y) - log(1.0001 - max_{k != y} p_k(x~) + 1e-12)."""
+def mart(
+    logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA
+) -> torch.Tensor:
+    """Compute BCE(h(x~), y) + beta mean[ KL(softmax h(x) || softmax h(x~)) (1 - p_y(x)) ] (Wang et
+    al. 2020).
+
+    BCE = CE(h(x~), y) - log(1.0001 - max_{k != y} p_k(x~) + 1e-12).
+    """
     log_p, log_p_adv = _log_softmax(logits), _log_softmax(logits_adv)
     others = log_p_adv.scatter(1, y[:, None], -torch.inf).amax(1).exp()
     boosted = F.nll_loss(log_p_adv, y) - torch.log(1.0001 - others + 1e-12).mean()
@@ -45,8 +53,11 @@ def mart(logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: 
 
 
 class AdversarialLoss(NamedTuple):
-    """How a defense trains: its loss, what its attack maximises ("ce" or "kl"), whether it looks at h(x), and whether it
-    takes beta."""
+    """Describe how a defense trains.
+
+    Its loss, what its attack maximises ("ce" or "kl"), whether it uses h(x), and whether it takes
+    beta.
+    """
 
     function: Callable
     attack: str

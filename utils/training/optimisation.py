@@ -1,4 +1,5 @@
-"""How a target's weights are stepped: SGD, and what --ema and --awp add to it."""
+"""Build the optimizer of a target: SGD, and what --ema and --awp add to it."""
+
 import torch
 
 from utils.training.averaging import Average
@@ -6,11 +7,19 @@ from utils.training.weight_perturbation import WeightPerturbation
 
 
 def optimisation(target: torch.nn.Module, settings) -> tuple:
-    """What stages 1 and 3 train a target with: the optimizer; its `WeightPerturbation`, or None; the networks whose state a run
-    saves; and the network that is evaluated and kept, the target or its `Average`."""
+    """Build what stages 1 and 3 need to train a target.
+
+    Returns the optimizer; its `WeightPerturbation`, or None; the networks whose state a checkpoint
+    holds; and the network that is evaluated and kept, the target or its `Average`.
+    """
     training, weights = settings.training, settings.weights
-    optimizer = torch.optim.SGD(target.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay,
-                                fused=True)
+    optimizer = torch.optim.SGD(
+        target.parameters(),
+        training.lr,
+        training.momentum,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )
     perturbation = WeightPerturbation(target, weights.awp, optimizer) if weights.awp else None
     if not weights.ema:
         return optimizer, perturbation, {"target": target}, target

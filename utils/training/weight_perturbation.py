@@ -1,4 +1,8 @@
-"""Adversarial weight perturbation (Wu, Xia and Wang 2020, Adversarial Weight Perturbation Helps Robust Generalization)."""
+"""Perturb weights adversarially (Wu, Xia and Wang 2020).
+
+The paper is Adversarial Weight Perturbation Helps Robust Generalization.
+"""
+
 from collections.abc import Callable
 
 import torch
@@ -7,14 +11,15 @@ from utils import distributed
 
 
 class WeightPerturbation:
-    """Takes the gradient of a training step where the loss around the weights of `net` is high:
+    """Take the gradient of a training step where the loss around the weights of `net` is high:
 
-        w <- w + v,   v = gamma ||w|| g / ||g||,   g the gradient of the loss at w,
+        w <- w + v,   v = gamma ||w|| g / ||g||,   g the gradient of the loss at w.
 
-    for each tensor of more than one dimension by itself (convolutions and linear layers; not biases and batch norm). A step
-    calls `ascend`, then computes its loss, at w + v; the step of `optimizer` begins by putting the bits of w back.
+    v is computed separately for each tensor of more than one dimension (convolutions and linear
+    layers; not biases and batch norm). A step calls `ascend`, then computes its loss at w + v; the
+    step of `optimizer` first restores the bits of w.
 
-    Batch-norm statistics move with the pass at w + v alone, as in the authors' code.
+    Batch-norm statistics change in the pass at w + v only, as in the authors' code.
     """
 
     def __init__(self, net: torch.nn.Module, gamma: float, optimizer: torch.optim.Optimizer):
@@ -24,8 +29,11 @@ class WeightPerturbation:
         optimizer.register_step_pre_hook(lambda *_: self.restore())
 
     def ascend(self, loss: Callable[[], torch.Tensor]) -> None:
-        """Move the weights by v. loss() -> scalar runs the network; under autocast it opens the context itself: one that stays
-        open would keep the casts of the weights as they were."""
+        """Move the weights by v. loss() -> scalar runs the network.
+
+        loss opens autocast itself: a context that stays open would keep the old casts of the
+        weights.
+        """
         buffers = list(self.net.buffers())
         before = [buffer.clone() for buffer in buffers]
         gradients = torch.autograd.grad(loss(), self.weights)
@@ -39,7 +47,7 @@ class WeightPerturbation:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the weights back, bit for bit; nothing where they were not moved."""
+        """Restore the weights bit for bit; do nothing where they were not moved."""
         for weight, value in zip(self.weights, self.unmoved):
             weight.copy_(value)
         self.unmoved = []

@@ -8,7 +8,7 @@ from scipy.optimize import brentq, linprog
 
 from utils.attacks import wasserstein
 from utils.attacks.registry import attack
-from utils.attacks.wasserstein import Transport
+from utils.attacks.transport import Transport
 
 H, W = 4, 5
 C = 2
@@ -95,7 +95,7 @@ def test_push_and_pull_by_enumeration(kernel):
 @pytest.mark.parametrize("epsilon, noise", [(0.05, 0.05), (0.3, 0.05), (0.3, 0.5), (10.0, 0.5), (0.01, 5.0)])
 def test_projection_is_the_nearest_feasible_plan(epsilon, noise, kernel, joint, monkeypatch):
     """P is the projection of Y exactly when <Y - P, Q - P> <= 0 for every feasible Q: a linear program in Q."""
-    monkeypatch.setattr(wasserstein, "_JOINT", joint)  # with 0, the safeguarded search alone
+    monkeypatch.setattr("utils.attacks.transport._JOINT", joint)  # with 0, the safeguarded search alone
     x = images()
     x[1, 0, :2] = 0
     transport = Transport(x, epsilon, kernel, tolerance=1e-12)
@@ -358,7 +358,7 @@ def test_pieces_of_a_batch(name, until_fooled, monkeypatch):
     model = Bent(slope, reached.median())
     whole = method(model, x, y, 0.15, steps=8, until_fooled=until_fooled)
     assert 0 < (model(whole).argmax(1) == 1).sum() < 5
-    monkeypatch.setattr(wasserstein, "_PIECE", 2 * C * SIZE ** 2 * H * W)
+    monkeypatch.setattr("utils.attacks.transport._PIECE", 2 * C * SIZE ** 2 * H * W)
     torch.testing.assert_close(method(model, x, y, 0.15, steps=8, until_fooled=until_fooled), whole, rtol=0, atol=1e-9)
     for i in range(5):
         alone = method(model, x[i:i + 1], y[:1], 0.15, steps=8, until_fooled=until_fooled)

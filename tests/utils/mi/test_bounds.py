@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from utils.mi import bounds
+from utils.mi import blocked, bounds
 from utils.mi.bounds import BOUNDS, MEASURES, donsker_varadhan, f_divergence, infonce, per_sample
 
 SHAPES = [(2, 3, 1), (5, 4, 3)]  # N, U, L
@@ -320,7 +320,7 @@ class TestBlocks:
         for name, function in (SCALARS if form == "scalar" else VALUES).items():
             results = []
             for size in (2**27, block):
-                monkeypatch.setattr(bounds, "BLOCK", size)
+                monkeypatch.setattr(blocked, "BLOCK", size)
                 local, global_ = (each.requires_grad_() for each in encodings(7))
                 # the plain form takes both gradients in one block
                 value = function(local.detach() if trained == "global" and size == block else local, global_)
@@ -328,14 +328,14 @@ class TestBlocks:
                 results.append([value, *torch.autograd.grad((weights * value).sum(), global_)])
                 if trained == "both":
                     results[-1] += torch.autograd.grad((weights * function(local, global_)).sum(), local)
-            for plain, blocked in zip(*results):
-                torch.testing.assert_close(blocked, plain, rtol=1e-12, atol=1e-12, msg=name)
+            for plain, in_blocks in zip(*results):
+                torch.testing.assert_close(in_blocks, plain, rtol=1e-12, atol=1e-12, msg=name)
 
     @pytest.mark.parametrize("trained", [True, False])
     @pytest.mark.parametrize("block", [2**27, 40])
     @pytest.mark.parametrize("bound", BOUNDS)
     def test_several_outputs_for_each_pattern(self, bound, block, trained, monkeypatch):
-        monkeypatch.setattr(bounds, "BLOCK", block)
+        monkeypatch.setattr(blocked, "BLOCK", block)
         (local, one), (_, other) = encodings(7), encodings(7, seed=1)
         local.requires_grad_(trained)
         both = torch.cat([one, other]).requires_grad_()
@@ -371,7 +371,7 @@ class TestBlocks:
                 per_sample(bound, local, global_).sum().backward()
             return most
 
-        monkeypatch.setattr(bounds, "BLOCK", 64)
+        monkeypatch.setattr(blocked, "BLOCK", 64)
         assert memory(200) <= 4.5 * memory(50)
-        monkeypatch.setattr(bounds, "BLOCK", 2**27)
+        monkeypatch.setattr(blocked, "BLOCK", 2**27)
         assert memory(200) > 12 * memory(50)

@@ -11,7 +11,6 @@ from utils.mi import bounds, patterns
 from utils.mi.diagnostics import area, describe, detection, masks, plot_histograms, plot_roc, sample_values
 from utils.mi.estimator import MIEstimator
 from utils.mi.gaussians import (
-    JointGaussian,
     Study,
     correlation,
     draw,
@@ -19,10 +18,10 @@ from utils.mi.gaussians import (
     limit,
     optimal_critic,
     plot_study,
-    theorem1_cases,
     train_critic,
 )
-from utils.training.held_out import Examples
+from utils.mi.theorem1 import JointGaussian, theorem1_cases
+from utils.mi.values import Examples
 
 
 def batch(n: int, generator: torch.Generator) -> Examples:

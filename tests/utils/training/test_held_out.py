@@ -6,7 +6,8 @@ from torch import nn
 from models.mi import GlobalNet, LocalNet
 from utils.mi.estimator import MIEstimator
 from utils.mi.patterns import select
-from utils.training.held_out import Examples, held_out
+from utils.mi.values import Examples
+from utils.training.held_out import held_out
 
 
 def batch(n: int, seed: int) -> Examples:

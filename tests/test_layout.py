@@ -1,0 +1,110 @@
+"""Imports go one way: scripts -> reproduction, benchmarks -> utils -> models, data -> common."""
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from conftest import ROOT
+
+FOLDERS = ("common", "data", "models", "utils", "reproduction", "benchmarks")
+# A folder that imports a script, and why it may.
+EXCEPTIONS = {
+    # A benchmark times the step of a script as it stands there, not a copy of it.
+    ("benchmarks.steps", "train_standard"),
+    ("benchmarks.steps", "train_MI_estimator"),
+    ("benchmarks.steps", "train_MIAT"),
+    # The defaults of an option stand in the script that has it, and are compared with results.
+    ("reproduction.question", "test_comparison"),
+}
+# Imports between two modules of a folder that close a circle, and why.
+CIRCLES = {
+    # plan() adds the sweep's runs to the graph, and the sweep's report reads the graph.
+    ("reproduction.plan", "reproduction.stability"),
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Parse the product code: {dotted name: tree}."""
+    found = {}
+    for path in [
+        *ROOT.glob("*.py"),
+        *(p for each in FOLDERS for p in ROOT.glob(f"{each}/**/*.py")),
+    ]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text())
+    return found
+
+
+def imported(tree: ast.Module, known: Iterable[str]) -> Iterator[str]:
+    """Name the modules of the product that a module imports, also within functions and by
+    import_module of a written name."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "an import relative to a folder"
+            # from folder import module, or from module import name
+            within = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [each if each in known else node.module for each in within]
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            names = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        yield from (name for name in names if name in known)
+
+
+def imports() -> dict[str, set[str]]:
+    trees = modules()
+    return {name: set(imported(tree, trees)) - {name} for name, tree in trees.items()}
+
+
+def place(module: str) -> str:
+    """Name the folder of a module; within utils its folder there, or the single module."""
+    parts = module.split(".")
+    return ".".join(parts[: 2 if parts[0] == "utils" else 1])
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """Find a way along the edges that comes back to where it began; [] where there is none."""
+    done, way = set(), []
+
+    def walk(name):
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        way.append(name)
+        found = next(filter(None, map(walk, sorted(edges.get(name, ())))), [])
+        way.pop()
+        done.add(name)
+        return found
+
+    return next(filter(None, map(walk, sorted(edges))), [])
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_folder_imports_a_script():
+    edges = imports()
+    scripts = {path.stem for path in ROOT.glob("*.py")}
+    found = {(name, other) for name in edges.keys() - scripts for other in edges[name] & scripts}
+    assert found == EXCEPTIONS
+
+
+def test_imports_between_folders_form_no_circle():
+    between = {}
+    for name, others in imports().items():
+        for other in others:
+            if place(other) != place(name):
+                between.setdefault(place(name), set()).add(place(other))
+    assert {"utils.training", "utils.mi", "utils.devices", "data"} <= between.keys()
+    assert not circle(between), " -> ".join(circle(between))
+
+
+def test_modules_form_no_circle():
+    edges = imports()
+    for name, other in CIRCLES:
+        edges[name].remove(other)
+    found = circle(edges)
+    assert not found, " -> ".join(found)

@@ -1,0 +1,190 @@
+"""Images of an evaluation: which ones are attacked, and files of adversarial images.
+
+A file of --save-adv is an .npz archive: `labels`, an array per attack, and `about`, which says as
+JSON how the images were made. Until all rows are done, the images are kept in a folder beside it, a
+file per attack and batch.
+"""
+
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy
+import torch
+
+import data
+from common.errors import InputError
+from common.files import file_hash, write_text
+from data.sets import DataSet, holdout_size, split_holdout
+from utils.evaluation.networks import Network
+
+ABOUT = "about"  # the array that says, as JSON, how the images were made
+
+
+def load_images(
+    network: Network, name: str, folder: Path | None, split: str, limit: int | None
+) -> tuple[DataSet, torch.Tensor, torch.Tensor]:
+    """Load a data set, and choose the images (uint8) and labels that are attacked.
+
+    Args:
+        network: what is evaluated; refused where it has other classes than the data set.
+        name: of the data set.
+        folder: where it is; None: where the network's run found it.
+        split: "test", or "holdout" for the training images that the network's run held out.
+        limit: the first images of the split are taken; None: all.
+    """
+    options = network.options
+    folder = folder or options.get("data_dir") or "datasets"
+    limit_test = limit if split == "test" else None
+    dataset = data.load(name, folder, options.get("limit_train"), limit_test)
+    network.check(dataset)
+    if split == "test":
+        return dataset, dataset.test_images, dataset.test_labels
+    size = holdout_size(options["holdout"], len(dataset.train_labels))
+    _, chosen = split_holdout(dataset.train_labels, size, options["seed"])
+    chosen = chosen[:limit]
+    if len(chosen) == 0:
+        run = Path(network.name).parent
+        raise InputError(f"--split holdout: the run in {run} held no images out; use --split test")
+    return dataset, dataset.train_images[chosen], dataset.train_labels[chosen]
+
+
+def read_adversarial(
+    path: Path, images: torch.Tensor, labels: torch.Tensor
+) -> dict[str, numpy.ndarray]:
+    """Read {attack: images (N,3,H,W), float32 in [0,1] or uint8} from a file of --save-adv.
+
+    Refuses a file that was made from other images than `images` with `labels`.
+    """
+    content = _arrays(path)
+    content.pop(ABOUT, None)
+    stored = content.pop("labels", None)
+    same = stored is not None and len(stored) == len(labels)
+    if not same or not numpy.array_equal(stored, labels.numpy()):
+        raise InputError(
+            f"--adv {path}: was made from other images (its labels differ from those of the "
+            f"{len(labels)} images chosen here); give the same data set, --split and --limit-test"
+        )
+    if not content:
+        raise InputError(
+            f"--adv {path}: holds labels alone; give a file with the images of at least one attack"
+        )
+    for name, array in content.items():
+        _check_array(path, name, array, tuple(images.shape))
+    return content
+
+
+def _check_array(path: Path, name: str, array: numpy.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse an array that holds no images of this shape."""
+    if array.shape != shape or array.dtype not in (numpy.float32, numpy.uint8):
+        raise InputError(
+            f"--adv {path}: {name} has shape {array.shape} and type {array.dtype}; {shape} and "
+            "float32 or uint8 are needed"
+        )
+    if array.dtype == numpy.uint8:
+        return
+    if not (numpy.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise InputError(
+            f"--adv {path}: {name} has values outside [0,1]; adversarial images must be images"
+        )
+
+
+def read_about(path: Path) -> dict:
+    """Read how the images of a file were made: threat model, hashes, {attack: its settings}.
+
+    Returns {} where the file does not say it.
+    """
+    about = _arrays(path).get(ABOUT)
+    try:
+        found = json.loads(str(about)) if about is not None else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"--adv {path}: its array {ABOUT!r} is not what --save-adv writes; make the file again"
+        )
+    return found
+
+
+def _arrays(path: Path) -> dict[str, numpy.ndarray]:
+    """Read all arrays of an .npz file."""
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        raise InputError(
+            f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote"
+        ) from None
+
+
+def as_images(array: numpy.ndarray) -> torch.Tensor:
+    """Convert images of a file, uint8 or float32, to float32 in [0,1]."""
+    images = torch.from_numpy(array)
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def kept_folder(path: Path | None) -> Path | None:
+    """Name the folder that keeps the images of --save-adv until all of them are made."""
+    return path and path.with_name(f"{path.name}.parts")
+
+
+def kept_file(kept: Path, attack: str, batch: int) -> Path:
+    """Name the file that keeps the adversarial images of a batch."""
+    return kept / f"{attack}.{batch:06}.npy"
+
+
+def all_kept(kept: Path, attack: str, batches: int) -> bool:
+    """Decide whether the images of the first `batches` batches are kept."""
+    return all(kept_file(kept, attack, batch).is_file() for batch in range(batches))
+
+
+def keep_images(kept: Path, attack: str, batch: int, x_adv: torch.Tensor) -> None:
+    """Write the adversarial images of a batch, float32 (N,3,H,W)."""
+    numpy.save(kept_file(kept, attack, batch), x_adv.cpu().contiguous().numpy())
+
+
+def open_kept(kept: Path, identity: dict) -> Path:
+    """Empty the folder of kept images, unless a stopped run of the same evaluation left it.
+
+    identity: what fixes the evaluation. Returns the folder.
+    """
+    question = kept / "question.json"
+    asked = json.dumps(identity | {"all_steps": True}, default=str)
+    if kept.is_dir() and not (question.is_file() and question.read_text() == asked):
+        shutil.rmtree(kept)
+    kept.mkdir(exist_ok=True)
+    write_text(question, asked)
+    return kept
+
+
+def saved_before(saved: dict | None, path: Path, attacks: dict) -> bool:
+    """Decide whether a file holds the images that this evaluation made of all `attacks`.
+
+    saved: the results file's entry of that name, which describes the file it wrote last.
+    """
+    if not saved or not path.is_file() or not saved.get("all_steps"):
+        return False
+    has_all = set(attacks) <= set(saved.get("attacks", ()))
+    return has_all and saved.get("file_hash") == file_hash(path)
+
+
+def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) -> dict:
+    """Join the kept images to one .npz file, and remove their folder.
+
+    about: how the images were made, {attack: its settings} among it. Returns the entry `saved` of
+    the results file, by which a later command knows the file.
+    """
+    arrays = {}
+    for name in about["attacks"]:
+        batches = [numpy.load(file) for file in sorted(kept.glob(f"{name}.??????.npy"))]
+        arrays[name] = numpy.concatenate(batches)
+        if about["rounded"]:
+            arrays[name] = (arrays[name] * 255).round().astype(numpy.uint8)
+    arrays = {"labels": labels.numpy(), ABOUT: json.dumps(about, default=str)} | arrays
+    beside = path.with_name(f"{path.name}.part.npz")
+    numpy.savez_compressed(beside, **arrays)
+    os.replace(beside, path)
+    shutil.rmtree(kept)
+    return {"attacks": list(about["attacks"]), "file_hash": file_hash(path), "all_steps": True}

@@ -1,0 +1,152 @@
+"""What a reader sees of an evaluation: the printed table, a sweep's plot and CSV, pictures."""
+
+from pathlib import Path
+
+import torch
+
+from common.files import write_csv
+from utils.attacks import registry
+from utils.attacks.projected_gradient import frozen
+from utils.devices import Compute
+from utils.evaluation.counting import Evaluation
+from utils.evaluation.networks import Network
+from utils.evaluation.results import SWEPT, Results
+from utils.evaluation.threat import ThreatModel
+from utils.plots import plot_examples, plot_sweep, table
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    """Write an interval in percent."""
+    return f"{ends[0]:.1f}-{ends[1]:.1f}"
+
+
+def _any_norm(row: dict) -> str:
+    """Write the accuracy at any norm with its interval."""
+    return f"{row['accuracy_any_norm']:.2f} ({_interval(row['interval_any_norm'])})"
+
+
+def _passes(row: dict) -> str:
+    """Write the forward and backward passes per attacked image; "" where none was attacked."""
+    if not row["attacked"]:
+        return ""
+    passes = (row[f"{way}_passes"] / row["attacked"] for way in ("forward", "backward"))
+    return "+".join(f"{count:.0f}" for count in passes)
+
+
+# Column of the printed table: the key without which a row's cell is empty, and how it is written.
+COLUMNS = {
+    "accuracy %": ("accuracy", lambda row: f"{row['accuracy']:.2f}"),
+    "95 %": ("interval", lambda row: _interval(row["interval"])),
+    "at any norm": ("accuracy_any_norm", _any_norm),
+    "median norm": ("median_norm", lambda row: f"{row['median_norm']:.3f}"),
+    "correct": ("correct", lambda row: str(row["correct"])),
+    "images": ("n", lambda row: str(row["n"])),
+    "perturbed": ("settings", lambda row: str(row["perturbed"])),
+    "passes": ("attacked", _passes),
+    "seconds": ("seconds", lambda row: f"{row['seconds']:.1f}"),
+}
+
+
+def print_header(settings, network: Network, n: int, threat: ThreatModel, compute: Compute) -> None:
+    """Print what is evaluated, and how.
+
+    settings: the options of test_comparison.py, with the data set filled in; n: images.
+    """
+    images = f"{settings.dataset} {settings.split} split, {n} images"
+    how = f"{compute.device.type}, {compute.precision}"
+    how += f"; crafted on {settings.surrogate}" if settings.surrogate else ""
+    how += "; rounded to 256 levels" if settings.round_uint8 else ""
+    print(f"{network.name}: {images}; {threat}; {how}; seed {settings.seed}", flush=True)
+
+
+def print_results(rows: dict[str, dict], results: Results, names: list[str]) -> None:
+    """Print the table of `rows` with the worst case, and the warnings of the rows in `names`."""
+    worst = results.content["worst_case"]
+    print_table(rows | ({"worst case": worst} if worst else {}))
+    texts = [text for name in names for text in results.rows[name]["warnings"]]
+    for text in dict.fromkeys(texts):
+        print(f"warning: {text}")
+
+
+def print_table(rows: dict[str, dict]) -> None:
+    """Print a line for each row: accuracy, interval, images changed, and cost."""
+    lines = []
+    for name, row in rows.items():
+        known = [(write, row.get(key) is not None) for key, write in COLUMNS.values()]
+        lines.append([name, *(write(row) if is_known else "" for write, is_known in known)])
+    print(table(["attack", *COLUMNS], lines))
+
+
+def sweep(
+    evaluation: Evaluation,
+    attacks: dict[str, dict],
+    budgets: list[float],
+    output: Path,
+    general: list[str],
+) -> dict[str, list[str]]:
+    """Plot accuracy against the budget beside the results file, and write it as a CSV file.
+
+    Args:
+        attacks: {name: its settings}; those that stay in a ball are run.
+        budgets: in rising order.
+        output: the results file.
+        general: the warnings of the network.
+
+    Returns {row: its warnings}, the general ones among them.
+    """
+    points, warned, curves = [], {}, {}
+    for name, options in attacks.items():
+        if registry.parse(name).kind != "bounded":
+            continue
+        for budget in budgets:
+            row = evaluation.run(registry.parse(name), epsilon=budget, **options)
+            warned[f"{name}{SWEPT}{budget:.6g}"] = list(general)
+            points.append(_point(name, budget, row))
+        curves[name] = [
+            (each["epsilon"], each["accuracy"]) for each in points if each["attack"] == name
+        ]
+        if row["accuracy"] > 0:
+            warned[f"{name}{SWEPT}{budget:.6g}"].append(
+                f"{name}: {row['accuracy']:.1f} % stand at {evaluation.threat.norm} {budget:.4g}; "
+                "for a large budget nothing should: sweep further, and suspect the attack where it "
+                "never falls to 0"
+            )
+    picture = output.with_name(f"{output.stem}-sweep.png")
+    plot_sweep(curves, evaluation.threat.norm, len(evaluation.labels), picture)
+    write_csv(output.with_name(f"{output.stem}-sweep.csv"), points)
+    return warned
+
+
+def _point(name: str, budget: float, row: dict) -> dict:
+    """Return a line of the sweep's CSV file."""
+    low, high = row["interval"]
+    values = {"accuracy": row["accuracy"], "low": low, "high": high, "n": row["n"]}
+    return {"attack": name, "epsilon": budget, **values}
+
+
+def draw_gallery(evaluation: Evaluation, attacks: dict[str, dict], output: Path) -> None:
+    """Draw what each attack makes of a few images that the network gets right, and print where.
+
+    The pictures lie beside the results file `output`, one per attack.
+    """
+    model, threat, device = evaluation.model, evaluation.threat, evaluation.compute.device
+    x = evaluation.images[:32].to(device).float() / 255
+    y = evaluation.labels[:32].to(device)
+    paths = []
+    with frozen(model), torch.no_grad():
+        chosen = (model(x).argmax(1) == y).nonzero()[:6, 0]
+        x, y = x[chosen], y[chosen]
+        for name, options in attacks.items():
+            if name == "none" or not len(chosen):
+                continue
+            known = (evaluation.source, x, y, threat.norm, threat.epsilon, evaluation.seed)
+            x_adv = registry.attack(name, *known, **options)
+            natural, adversarial = model(x).argmax(1), model(x_adv).argmax(1)
+            ball = "transport" if registry.kind_of(name) == "transport" else threat.norm
+            paths.append(output.with_name(f"{output.stem}-{name}.png"))
+            title = f"{name}, {ball} {threat.epsilon:.4g}"
+            plot_examples(x, x_adv, y, natural, adversarial, paths[-1], title)
+    if not paths:
+        print("no picture: the network gets none of the first 32 images right")
+    for path in paths:
+        print(f"picture: {path}")

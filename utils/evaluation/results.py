@@ -1,0 +1,276 @@
+"""The results file: what fixes an evaluation, a row per attack, and what follows from the rows.
+
+The file is JSON: the values of `Identity` and `Metadata`, the rows under "attacks", and
+"worst_case", "warnings" and "saved". A row's `standing` has a letter for each image: r robust,
+w wrong without an attack, f fooled within the budget, o fooled outside of it. docs/evaluation.md
+lists the other keys.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy
+import torch
+
+from common.errors import InputError
+from common.files import make_folder, write_text
+from common.locks import held
+from utils.evaluation.autoattack import unfinished
+from utils.evaluation.identity import MADE, NOT_COMPARED, Identity, Metadata
+
+SWEPT = " at "  # in the name of a row of --sweep, as in "pgd-40 at 0.1"
+
+
+def empty_row(**more) -> dict:
+    """Return a row before its first image.
+
+    perturbed: images that the attack returned changed; outside: images with pixels beyond [0,1].
+    """
+    counts = dict.fromkeys(("forward_passes", "backward_passes", "attacked"), 0)
+    rest = {"norms": [], "outside": 0, "perturbed": 0}
+    return {"standing": "", "seconds": 0.0, **counts, **rest, **more}
+
+
+def marks(right: torch.Tensor, fooled: torch.Tensor, within: torch.Tensor) -> str:
+    """Return a letter for each image, as `standing` has them, from three masks (N,)."""
+    masks = {"w": ~right, "r": right & ~fooled, "f": fooled & within, "o": fooled & ~within}
+    codes = torch.zeros_like(right, dtype=torch.uint8)
+    for letter, mask in masks.items():
+        codes[mask] = ord(letter)
+    return bytes(codes.tolist()).decode()
+
+
+def add_columns(row: dict, found: dict, first: bool = True) -> None:
+    """Add what a batch found to the columns of a row.
+
+    first: whether it is the first batch. A row that began before AutoAttack's parts were counted
+    stays without them.
+    """
+    for part, fooled in found.pop("parts", {}).items():
+        if first or "parts" in row:
+            parts = row.setdefault("parts", {})
+            parts[part] = parts.get(part, 0) + fooled
+    for column, value in found.items():
+        row[column] += value
+
+
+def other_settings(before: dict, now: dict) -> str:
+    """Name the settings of an attack that differ from those of its row; "" where all agree."""
+    now = json.loads(json.dumps(now))
+    return ", ".join(
+        f"{key} {before.get(key)} (now {now.get(key)})"
+        for key in before | now
+        if before.get(key) != now.get(key)
+    )
+
+
+class Results:
+    """The rows of an evaluation, and the file they are kept in.
+
+    Args:
+        identity, metadata: of the evaluation; None where no file is written.
+        path: the file; rows that it holds already are read from it. None: the rows are not kept.
+    """
+
+    def __init__(
+        self,
+        identity: Identity | None = None,
+        metadata: Metadata | None = None,
+        path: Path | None = None,
+    ):
+        """Read the rows of the file where there is one."""
+        self.identity = asdict(identity) if identity else {}
+        self.metadata = asdict(metadata) if metadata else {}
+        self.path = path
+        self.content = {**self.identity, **self.metadata, "attacks": {}}
+        if path and path.is_file():
+            self._resume()
+
+    @property
+    def rows(self) -> dict[str, dict]:
+        """Return {name: row}, rows of earlier commands and of sweeps among them."""
+        return self.content["attacks"]
+
+    @property
+    def question(self) -> dict:
+        """Return the values that have to agree for the evaluation to resume."""
+        return {key: value for key, value in self.identity.items() if key not in NOT_COMPARED}
+
+    def made(self) -> dict:
+        """Return the metadata of a row that this command makes."""
+        return {key: self.metadata.get(key) for key in MADE}
+
+    def about(self, attacks) -> dict:
+        """Describe how the images of `attacks` were made, for the file that keeps them."""
+        settings = {name: self.rows[name]["settings"] for name in attacks}
+        return {**self.identity, **self.metadata, "all_steps": True, "attacks": settings}
+
+    def _resume(self) -> None:
+        """Read the rows of the file, and refuse a file of another evaluation."""
+        try:
+            found = json.loads(self.path.read_text())
+            before = found.pop("attacks")
+            rows = {
+                name: empty_row() | _with_metadata(name, row, found, before)
+                for name, row in before.items()
+            }
+            for row in rows.values():
+                if not (isinstance(row["standing"], str) and isinstance(row["norms"], list)):
+                    raise ValueError
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise InputError(
+                f"--output {self.path}: is no results file; "
+                "name another, or --restart to replace it"
+            ) from None
+        asked = json.loads(json.dumps({**self.identity, **self.metadata}))
+        for key in asked | found:
+            if key not in NOT_COMPARED and asked.get(key) != found.get(key):
+                raise InputError(
+                    f"--output {self.path}: holds another evaluation: {key} {found.get(key)} "
+                    f"(now {asked.get(key)}); name another file, or --restart to replace it"
+                )
+        self.content = {**found, "attacks": rows}
+
+    def write(self) -> None:
+        """Write the file."""
+        if self.path:
+            write_text(self.path, json.dumps(self.content, indent=1) + "\n")
+
+    def save(self, saved: dict) -> None:
+        """Write the file with what describes the images that were saved."""
+        self.content["saved"] = saved
+        self.write()
+
+    def add(self, name: str, row: dict, kind: str, any_norm: bool) -> None:
+        """Work out a row's accuracies from its images, and write the file.
+
+        any_norm: whether to count success at any norm as well.
+        """
+        n, robust = len(row["standing"]), row["standing"].count("r")
+        correct = robust + row["standing"].count("o")
+        row |= share(correct, n) | {"kind": kind}
+        if any_norm:
+            anywhere = {
+                f"{key}_any_norm": value for key, value in share(robust, n).items() if key != "n"
+            }
+            median = float(numpy.median(row["norms"])) if row["norms"] else None
+            row |= anywhere | {"median_norm": median}
+        self.rows[name] = row
+        self.write()
+
+    def complete(self) -> dict[str, dict]:
+        """Return the rows that hold all images, those of a sweep left out."""
+        n = self.identity["n"]
+        rows = {name: row for name, row in self.rows.items() if SWEPT not in name}
+        return {name: row for name, row in rows.items() if len(row["standing"]) == n}
+
+    def conclude(self, warned: dict[str, list[str]], of_order: dict[str, list[str]]) -> None:
+        """Give each row its warnings, count the worst case over all rows, and write the file.
+
+        Args:
+            warned: {row of this command: its warnings}; rows of earlier commands keep theirs.
+            of_order: {row: warnings that the other rows give rise to}.
+        """
+        for name, row in self.rows.items():
+            texts = warned[name] if name in warned else row.get("warnings", [])
+            row["warnings"] = list(dict.fromkeys([*texts, *of_order.get(name, ())]))
+        self.content["worst_case"] = self.worst_case()
+        texts = [text for row in self.rows.values() for text in row["warnings"]]
+        self.content["warnings"] = list(dict.fromkeys(texts))
+        self.write()
+
+    def worst_case(self) -> dict | None:
+        """Count the images that are robust under every attack; None for fewer than two attacks."""
+        rows = self.complete()
+        if len(rows) < 2:
+            return None
+        images = list(zip(*(row["standing"] for row in rows.values())))
+        correct = sum(all(mark in "ro" for mark in marks) for marks in images)
+        return share(correct, len(images)) | {"attacks": list(rows)}
+
+
+def share(correct: int, n: int) -> dict:
+    """Return the columns that say how many of `n` images are robust, accuracy in percent."""
+    return {
+        "accuracy": 100 * correct / n,
+        "correct": correct,
+        "n": n,
+        "interval": wilson(correct, n),
+    }
+
+
+def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return Wilson's interval, in percent, for a share of which `correct` of `n` were seen.
+
+    The default z gives 95 %.
+    """
+    seen, spread = correct / n, z * z / n
+    middle = (seen + spread / 2) / (1 + spread)
+    half = z * math.sqrt(seen * (1 - seen) / n + spread / (4 * n)) / (1 + spread)
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+
+
+def _with_metadata(name: str, row: dict, file: dict, names) -> dict:
+    """Return a row with its own metadata and warnings; older files keep them beside the rows."""
+    if "made" in row:
+        return row
+    texts = file.get("warnings", ())
+    general = [text for text in texts if not any(_is_about(text, each) for each in names)]
+    own = [text for text in texts if _is_about(text, name)]
+    return row | {"made": {key: file.get(key) for key in MADE}, "warnings": general + own}
+
+
+def _is_about(text: str, name: str) -> bool:
+    """Decide whether a warning of an older file is about this row."""
+    return text.startswith((f"{name}: ", f"{name}, "))
+
+
+@contextlib.contextmanager
+def sole_writer(paths: dict[str, Path | None]) -> Iterator[None]:
+    """Lock the files that a command writes, {option: path}, against other processes.
+
+    Refuses a path that is no plain file, a folder that cannot be written, and a locked file.
+    """
+    paths = {option: path for option, path in paths.items() if path}
+    for option, path in paths.items():
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no plain file"
+            raise InputError(f"{option} {path}: is {what}; name a file")
+        make_folder(path.parent, f"{option}: the folder")
+    with contextlib.ExitStack() as locks:
+        for option, path in paths.items():
+            locks.enter_context(_locked(option, path))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(option: str, path: Path) -> Iterator[None]:
+    """Lock one file, by a file beside it that is removed afterwards."""
+
+    def busy():
+        """Refuse the file."""
+        raise InputError(
+            f"{option} {path}: another process is writing it; wait for it, or name another file"
+        )
+
+    lock = path.with_name(f".{path.name}.lock")
+    lock.touch()
+    with held(lock, busy):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def start_over(output: Path | None, kept: Path | None) -> None:
+    """Remove the results file, its batch in progress, and the folder of kept images."""
+    if output:
+        output.unlink(missing_ok=True)
+        unfinished(output).unlink(missing_ok=True)
+    if kept and kept.is_dir():
+        shutil.rmtree(kept)
