@@ -267,8 +267,8 @@ class Graph:
     def state(self, name: str) -> str:
         """Return the state of a node: "stale", "diverged", "finished" or "not run".
 
-        "stale": made of something else, or reads a stale node (see `why`); "diverged": this training
-        or one before it; "not run": also a run that was stopped.
+        "stale": made of something else, or reads a stale node (see `why`); "diverged": this
+        training or one before it; "not run": also a run that was stopped.
         """
         if self.why(name):
             return "stale"

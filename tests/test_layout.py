@@ -16,10 +16,7 @@ EXCEPTIONS = {
     ("reproduction.question", "test_comparison"),
 }
 # Imports between two modules of a folder that close a circle, and why.
-CIRCLES = {
-    # plan() adds the sweep's runs to the graph, and the sweep's report reads the graph.
-    ("reproduction.plan", "reproduction.stability"),
-}
+CIRCLES = set()
 
 
 def modules() -> dict[str, ast.Module]:
