@@ -1,13 +1,14 @@
 r"""Stage 2: train the natural and the adversarial MI estimator on a frozen stage-1 target.
 
-    python train_MI_estimator.py --pre-target runs/standard/best_model.pth
+    python train_MI_estimator.py --pre-target runs/standard/best_model.pth \
+        --model-dir runs/estimators
     python train_MI_estimator.py --pre-target runs/standard/best_model.pth \
         --objective difference --model-dir runs/eq5
 
 Let a be an estimator's MI on its own kind of sample and b its MI on the other kind, W the fooled
 samples and R the robust ones. The estimators learn to distinguish the two kinds: with --objective
 cosine as in the released code (utils/mi/losses.py), with --objective difference by the paper's
-Equation 5. The run's folder, runs/estimators by default, ends with the four networks
+Equation 5. The run's folder ends with the four networks
 local_n_model.pth, global_n_model.pth, local_a_model.pth and global_a_model.pth.
 """
 

@@ -1,10 +1,10 @@
-"""Stage 2 by plain MI maximisation, the paper's Equation 4, for comparison (Figures 4, 7) and WMIM.
+r"""Stage 2 by plain MI maximisation, the paper's Equation 4, for comparison (Figures 4, 7), WMIM.
 
-    python train_MI_estimator_only_max.py --pre-target runs/standard/best_model.pth
+    python train_MI_estimator_only_max.py --pre-target runs/standard/best_model.pth \
+        --model-dir runs/estimators_max
 
 The natural estimator maximises its MI over correctly classified samples, the adversarial one over
-the adversarial samples that fool the target. Everything else is as in train_MI_estimator.py; the
-run's folder is runs/estimators_max by default.
+the adversarial samples that fool the target. Everything else is as in train_MI_estimator.py.
 """
 
 from dataclasses import dataclass
