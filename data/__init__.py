@@ -3,6 +3,7 @@ the device.
 
 This file imports neither torch nor NumPy: the command line reads it before they are loaded.
 """
+
 from data.names import DATASETS, Spec
 
 __all__ = ["DATASETS", "Spec", "load"]

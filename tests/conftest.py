@@ -1,4 +1,5 @@
 """What several test files share: running a script as a user does, and one small chain of all stages."""
+
 import contextlib
 import io
 import os
@@ -21,7 +22,9 @@ SMALL = [*DATA, *"--width 8 --batch-size 64 --lr 0.05 --num-steps 2".split()]
 ESTIMATOR = [*DATA, *"--batch-size 64 --num-steps 2 --n-units 16 --epochs 2".split()]
 
 
-def run_script(script: str, *words, stop_at: int | None = None, number: int = signal.SIGTERM) -> SimpleNamespace:
+def run_script(
+    script: str, *words, stop_at: int | None = None, number: int = signal.SIGTERM
+) -> SimpleNamespace:
     """The script with these arguments, as `python script words` runs it but in this process: status, out, err.
 
     stop_at: send ourselves the signal `number` in the middle of the stop_at-th training attack.
@@ -29,6 +32,7 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
     words = [str(word) for word in words]
     out, err = io.StringIO(), io.StringIO()
     from utils.attacks import projected_gradient
+
     true_pgd, calls = projected_gradient.pgd, 0
 
     def stopping_pgd(*args, **settings):
@@ -39,10 +43,20 @@ def run_script(script: str, *words, stop_at: int | None = None, number: int = si
         return true_pgd(*args, **settings)
 
     status = 0
-    with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", [script, *words]),
-          mock.patch("utils.attacks.projected_gradient.pgd", stopping_pgd) if stop_at else contextlib.nullcontext()):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", [script, *words]),
+        mock.patch("utils.attacks.projected_gradient.pgd", stopping_pgd)
+        if stop_at
+        else contextlib.nullcontext(),
+    ):
         # the modules that hold a step took their pgd when they were imported
-        held = [module for name, module in list(sys.modules.items()) if name in ("utils.training.estimators",) and stop_at]
+        held = [
+            module
+            for name, module in list(sys.modules.items())
+            if name in ("utils.training.estimators",) and stop_at
+        ]
         with contextlib.ExitStack() as stack:
             for module in held:
                 stack.enter_context(mock.patch.object(module, "pgd", stopping_pgd))
@@ -82,7 +96,26 @@ def chain(tmp_path_factory) -> Path:
     """A folder with standard/, estimators/ and namid/, trained in a chain on a few digits."""
     root = tmp_path_factory.mktemp("chain")
     succeed("train_standard.py", *SMALL, "--epochs", 4, "--model-dir", root / "standard")
-    succeed("train_MI_estimator.py", *ESTIMATOR, "--pre-target", root / "standard/best_model.pth", "--model-dir", root / "estimators")
-    succeed("train_MIAT.py", *SMALL, "--epochs", 4, "--warmup-epochs", 2, "--alpha", 0.1, "--estimator-dir", root / "estimators",
-            "--model-dir", root / "namid")
+    succeed(
+        "train_MI_estimator.py",
+        *ESTIMATOR,
+        "--pre-target",
+        root / "standard/best_model.pth",
+        "--model-dir",
+        root / "estimators",
+    )
+    succeed(
+        "train_MIAT.py",
+        *SMALL,
+        "--epochs",
+        4,
+        "--warmup-epochs",
+        2,
+        "--alpha",
+        0.1,
+        "--estimator-dir",
+        root / "estimators",
+        "--model-dir",
+        root / "namid",
+    )
     return root

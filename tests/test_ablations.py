@@ -1,4 +1,5 @@
 """docs/ablations.md stays true: its edits are made in a copy of the code, and its commands run there."""
+
 import json
 import re
 import shutil
@@ -13,7 +14,11 @@ PAGE = (ROOT / "docs/ablations.md").read_text()
 APPEND = re.compile(r"At the end of `([^`]+)`:\n\n```python\n(.*?)```", re.S)
 NEW = re.compile(r"A new file `([^`]+)`:\n\n```python\n(.*?)```", re.S)
 REPLACE = re.compile(r"In `([^`]+)`,\s`([^`]+)`\sbecomes\s`([^`]+)`")
-COMMANDS = [line.split() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+COMMANDS = [
+    line.split()
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+    for line in block.splitlines()
+]
 # The commands one after another in one process, so that PyTorch is imported once; the edits are there before any of it.
 RUN_ALL = """
 import json, runpy, sys
@@ -44,23 +49,41 @@ def edited(tmp_path_factory):
         text = (copy / name).read_text()
         assert text.count(before) == 1, (name, before)
         (copy / name).write_text(text.replace(before, after))
-    ended = subprocess.run([sys.executable, "-c", RUN_ALL, json.dumps([words[1:] for words in COMMANDS])], cwd=copy, capture_output=True,
-                           text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, json.dumps([words[1:] for words in COMMANDS])],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stderr[-3000:]
     return copy, ended.stdout
 
 
 def test_the_page_has_an_edit_of_each_kind():
-    assert {name for name, _ in APPEND.findall(PAGE)} == {"utils/training/losses.py", "utils/attacks/registry.py", "data/__init__.py",
-                                                          "models/__init__.py"}
-    assert len(NEW.findall(PAGE)) == 3 and len(REPLACE.findall(PAGE)) == 2 and PAGE.count("```python") == 7
+    assert {name for name, _ in APPEND.findall(PAGE)} == {
+        "utils/training/losses.py",
+        "utils/attacks/registry.py",
+        "data/__init__.py",
+        "models/__init__.py",
+    }
+    assert (
+        len(NEW.findall(PAGE)) == 3
+        and len(REPLACE.findall(PAGE)) == 2
+        and PAGE.count("```python") == 7
+    )
     assert len(COMMANDS) == 9 and all(words[0] == "python" for words in COMMANDS)
 
 
 def test_the_loss_trains_and_joins_namid(edited):
     copy, _ = edited
-    for folder, option, value in (("smooth", "defense", "smooth"), ("smooth_namid", "adv_loss", "smooth")):
-        assert json.loads((copy / f"runs/{folder}/settings.json").read_text())["options"][option] == value
+    for folder, option, value in (
+        ("smooth", "defense", "smooth"),
+        ("smooth_namid", "adv_loss", "smooth"),
+    ):
+        assert (
+            json.loads((copy / f"runs/{folder}/settings.json").read_text())["options"][option]
+            == value
+        )
         assert (copy / f"runs/{folder}/last_model.pth").is_file()
 
 
@@ -68,14 +91,19 @@ def test_the_attack_is_in_the_table_and_keeps_its_budget(edited):
     copy, said = edited
     for folder in ("smooth", "cnn"):
         row = json.loads((copy / f"runs/{folder}/results.json").read_text())["attacks"]["noise"]
-        assert len(row["standing"]) == 20 and "o" not in row["standing"] and row["forward_passes"] == 0
+        assert (
+            len(row["standing"]) == 20 and "o" not in row["standing"] and row["forward_passes"] == 0
+        )
     assert "noise" in said
 
 
 def test_the_data_set_has_its_name_and_two_classes(edited):
     copy, said = edited
     assert json.loads((copy / "runs/parity/results.json").read_text())["dataset"] == "parity"
-    assert torch.load(copy / "runs/parity/best_model.pth", weights_only=True)["options"]["num_classes"] == 2
+    assert (
+        torch.load(copy / "runs/parity/best_model.pth", weights_only=True)["options"]["num_classes"]
+        == 2
+    )
     assert "train_standard: parity" in said
 
 

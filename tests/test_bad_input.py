@@ -1,4 +1,5 @@
 """What a user can get wrong: each ends the real command with one line on stderr that names it, exit status 2, and nothing lost."""
+
 import os
 import pickle
 import shutil
@@ -18,7 +19,9 @@ def arrays(tmp_path):
     folder.mkdir()
     random = np.random.RandomState(0)
     for split in ("train", "test"):
-        np.save(folder / f"{split}_images.npy", random.randint(0, 256, (N, 16, 16, 3)).astype(np.uint8))
+        np.save(
+            folder / f"{split}_images.npy", random.randint(0, 256, (N, 16, 16, 3)).astype(np.uint8)
+        )
         np.save(folder / f"{split}_labels.npy", np.arange(N) % 4)
     return folder
 
@@ -32,8 +35,26 @@ def refused(script, *words) -> str:
 
 
 def train(folder, tmp_path, *words) -> str:
-    return refused("train_standard.py", "--dataset", "arrays", "--data-dir", folder, "--width", 4, "--epochs", 1, "--batch-size", 8,
-                   "--num-steps", 1, "--eval-steps", 1, "--model-dir", tmp_path / "run", *words)
+    return refused(
+        "train_standard.py",
+        "--dataset",
+        "arrays",
+        "--data-dir",
+        folder,
+        "--width",
+        4,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--num-steps",
+        1,
+        "--eval-steps",
+        1,
+        "--model-dir",
+        tmp_path / "run",
+        *words,
+    )
 
 
 class Payload:
@@ -47,8 +68,25 @@ class Payload:
 
 
 def test_the_good_arrays_are_good(arrays, tmp_path):
-    result = run_script("train_standard.py", "--dataset", "arrays", "--data-dir", arrays, "--width", 4, "--epochs", 1, "--batch-size", 8,
-                        "--num-steps", 1, "--eval-steps", 1, "--model-dir", tmp_path / "run")
+    result = run_script(
+        "train_standard.py",
+        "--dataset",
+        "arrays",
+        "--data-dir",
+        arrays,
+        "--width",
+        4,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--num-steps",
+        1,
+        "--eval-steps",
+        1,
+        "--model-dir",
+        tmp_path / "run",
+    )
     assert result.status == 0, result.err
 
 
@@ -64,23 +102,30 @@ def test_a_truncated_array(arrays, tmp_path):
 
 
 def test_a_pickled_array_does_not_run(arrays, tmp_path):
-    np.save(arrays / "train_labels.npy", np.array([Payload(tmp_path / "ran")] * N, dtype=object), allow_pickle=True)
+    np.save(
+        arrays / "train_labels.npy",
+        np.array([Payload(tmp_path / "ran")] * N, dtype=object),
+        allow_pickle=True,
+    )
     assert "train_labels.npy" in train(arrays, tmp_path)
     assert not (tmp_path / "ran").exists()
     np.load(arrays / "train_labels.npy", allow_pickle=True)  # the payload is live
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name, array, said", [
-    ("train_images.npy", np.zeros((N, 16, 16, 4), np.uint8), "train_images.npy"),
-    ("train_images.npy", np.zeros((N, 256), np.uint8), "train_images.npy"),
-    ("train_images.npy", np.zeros((N, 16, 16, 3), np.float32), "uint8"),
-    ("test_images.npy", np.zeros((N, 8, 8, 3), np.uint8), "test_images.npy"),
-    ("train_labels.npy", np.arange(N - 1) % 4, "train_labels.npy"),
-    ("train_labels.npy", np.arange(N) % 4 - 1, "train_labels.npy"),
-    ("train_labels.npy", np.linspace(0, 3, N), "train_labels.npy"),
-    ("test_labels.npy", np.arange(N), "test_labels.npy"),
-])
+@pytest.mark.parametrize(
+    "name, array, said",
+    [
+        ("train_images.npy", np.zeros((N, 16, 16, 4), np.uint8), "train_images.npy"),
+        ("train_images.npy", np.zeros((N, 256), np.uint8), "train_images.npy"),
+        ("train_images.npy", np.zeros((N, 16, 16, 3), np.float32), "uint8"),
+        ("test_images.npy", np.zeros((N, 8, 8, 3), np.uint8), "test_images.npy"),
+        ("train_labels.npy", np.arange(N - 1) % 4, "train_labels.npy"),
+        ("train_labels.npy", np.arange(N) % 4 - 1, "train_labels.npy"),
+        ("train_labels.npy", np.linspace(0, 3, N), "train_labels.npy"),
+        ("test_labels.npy", np.arange(N), "test_labels.npy"),
+    ],
+)
 def test_a_wrong_array(name, array, said, arrays, tmp_path):
     np.save(arrays / name, array)
     assert said in train(arrays, tmp_path)
@@ -103,26 +148,48 @@ def test_no_such_data_folder(tmp_path):
 
 
 def test_a_batch_of_one_for_a_bound(chain, tmp_path):
-    assert "--batch-size 1" in refused("train_MI_estimator.py", *ESTIMATOR, "--batch-size", 1, "--model-dir", tmp_path)
+    assert "--batch-size 1" in refused(
+        "train_MI_estimator.py", *ESTIMATOR, "--batch-size", 1, "--model-dir", tmp_path
+    )
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    assert "--model-dir" in refused("train_standard.py", *SMALL, "--model-dir", tmp_path / "file" / "run")
+    assert "--model-dir" in refused(
+        "train_standard.py", *SMALL, "--model-dir", tmp_path / "file" / "run"
+    )
 
 
 def test_an_output_that_cannot_be_written(chain, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    assert "--output" in refused("test_comparison.py", "--model-dir", chain / "standard", "--attacks", "none", "--output", tmp_path / "file" / "r.json")
+    assert "--output" in refused(
+        "test_comparison.py",
+        "--model-dir",
+        chain / "standard",
+        "--attacks",
+        "none",
+        "--output",
+        tmp_path / "file" / "r.json",
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_cuda_device(tmp_path):
-    assert "--device cuda" in refused("train_standard.py", *SMALL, "--device", "cuda", "--model-dir", tmp_path)
+    assert "--device cuda" in refused(
+        "train_standard.py", *SMALL, "--device", "cuda", "--model-dir", tmp_path
+    )
 
 
 def stage_2(target, tmp_path, *words) -> str:
-    return refused("train_MI_estimator.py", *ESTIMATOR, "--pre-target", target, "--model-dir", tmp_path / "e", *words)
+    return refused(
+        "train_MI_estimator.py",
+        *ESTIMATOR,
+        "--pre-target",
+        target,
+        "--model-dir",
+        tmp_path / "e",
+        *words,
+    )
 
 
 def test_a_target_that_is_missing(tmp_path):
@@ -139,7 +206,7 @@ def test_a_target_of_another_architecture(chain, tmp_path):
 
 def test_a_target_that_is_truncated(chain, tmp_path):
     whole = (chain / "standard/best_model.pth").read_bytes()
-    (tmp_path / "half.pth").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     assert "half.pth" in stage_2(tmp_path / "half.pth", tmp_path)
 
 
@@ -154,17 +221,40 @@ def test_a_target_with_pickled_code_does_not_run(tmp_path):
 def test_a_checkpoint_of_a_run_that_is_damaged(chain, tmp_path):
     shutil.copytree(chain / "standard", tmp_path / "run")
     (tmp_path / "run" / "last.ckpt").write_bytes(b"PK\x03\x04 cut short")
-    assert "last.ckpt" in refused("train_standard.py", *SMALL, "--epochs", 4, "--model-dir", tmp_path / "run")
+    assert "last.ckpt" in refused(
+        "train_standard.py", *SMALL, "--epochs", 4, "--model-dir", tmp_path / "run"
+    )
 
 
 def test_a_target_under_another_threat_model_or_of_another_data_set(chain, arrays, tmp_path):
-    assert "epsilon 0.15" in stage_2(chain / "standard/best_model.pth", tmp_path, "--epsilon", "8/255")
+    assert "epsilon 0.15" in stage_2(
+        chain / "standard/best_model.pth", tmp_path, "--epsilon", "8/255"
+    )
     assert "norm linf" in stage_2(chain / "standard/best_model.pth", tmp_path, "--norm", "l2")
-    assert "dataset digits" in stage_2(chain / "standard/best_model.pth", tmp_path, "--dataset", "arrays", "--data-dir", arrays, "--limit-train", 20)
+    assert "dataset digits" in stage_2(
+        chain / "standard/best_model.pth",
+        tmp_path,
+        "--dataset",
+        "arrays",
+        "--data-dir",
+        arrays,
+        "--limit-train",
+        20,
+    )
 
 
 def stage_3(estimators, tmp_path, *words) -> str:
-    return refused("train_MIAT.py", *SMALL, "--epochs", 2, "--estimator-dir", estimators, "--model-dir", tmp_path / "t", *words)
+    return refused(
+        "train_MIAT.py",
+        *SMALL,
+        "--epochs",
+        2,
+        "--estimator-dir",
+        estimators,
+        "--model-dir",
+        tmp_path / "t",
+        *words,
+    )
 
 
 def test_an_estimator_folder_that_lacks_a_file(chain, tmp_path):
@@ -177,12 +267,21 @@ def test_wmim_without_the_natural_estimator(chain, tmp_path):
     shutil.copytree(chain / "estimators", tmp_path / "e")
     (tmp_path / "e" / "local_n_model.pth").unlink()
     assert "local_n_model.pth" in stage_3(tmp_path / "e", tmp_path, "--mi-loss", "wmim")
-    assert "adversarial" in stage_3(chain / "estimators", tmp_path, "--mi-loss", "wmim", "--pre-local-n", chain / "estimators/local_a_model.pth")
+    assert "adversarial" in stage_3(
+        chain / "estimators",
+        tmp_path,
+        "--mi-loss",
+        "wmim",
+        "--pre-local-n",
+        chain / "estimators/local_a_model.pth",
+    )
 
 
 def test_options_of_namid_given_to_wmim(chain, tmp_path):
     for option, value in (("--lam", 0.1), ("--without", "natural"), ("--pre-global-a", "a.pth")):
-        assert f"{option} {value}" in stage_3(chain / "estimators", tmp_path, "--mi-loss", "wmim", option, value)
+        assert f"{option} {value}" in stage_3(
+            chain / "estimators", tmp_path, "--mi-loss", "wmim", option, value
+        )
 
 
 def test_the_released_stage_2_reads_a_resnet18(chain, tmp_path):
@@ -203,20 +302,30 @@ def test_estimators_that_do_not_fit(chain, tmp_path):
 
 
 def test_a_file_to_start_from_that_does_not_fit(chain, tmp_path):
-    assert "nowhere.pth" in stage_3(chain / "estimators", tmp_path, "--init", tmp_path / "nowhere.pth")
-    assert "--width 16" in stage_3(chain / "estimators", tmp_path, "--width", 16, "--init", chain / "standard/best_model.pth")
+    assert "nowhere.pth" in stage_3(
+        chain / "estimators", tmp_path, "--init", tmp_path / "nowhere.pth"
+    )
+    assert "--width 16" in stage_3(
+        chain / "estimators", tmp_path, "--width", 16, "--init", chain / "standard/best_model.pth"
+    )
 
 
 def test_evaluation_without_a_model_or_with_two(chain, tmp_path):
     assert "--model-dir or --model" in refused("test_comparison.py")
-    assert "--model-dir or --model" in refused("test_comparison.py", "--model", "a.pth", "--model-dir", chain / "standard")
+    assert "--model-dir or --model" in refused(
+        "test_comparison.py", "--model", "a.pth", "--model-dir", chain / "standard"
+    )
 
 
 def test_evaluation_of_what_is_no_run(chain, tmp_path):
     assert "holds no run" in refused("test_comparison.py", "--model-dir", tmp_path)
-    assert "target_model.pth or best_model.pth" in refused("test_comparison.py", "--model-dir", chain / "estimators")
+    assert "target_model.pth or best_model.pth" in refused(
+        "test_comparison.py", "--model-dir", chain / "estimators"
+    )
 
 
 def test_evaluation_under_an_attack_that_there_is_not(chain):
-    line = refused("test_comparison.py", "--model-dir", chain / "standard", "--attacks", "none,pgd-40,hinge")
+    line = refused(
+        "test_comparison.py", "--model-dir", chain / "standard", "--attacks", "none,pgd-40,hinge"
+    )
     assert "hinge" in line and "fgsm" in line

@@ -1,4 +1,5 @@
 """Figures and statements of the documents follow from stored outcomes, or from sums over all cases."""
+
 import json
 
 import numpy as np
@@ -35,7 +36,9 @@ def test_the_ablations_rows_are_paired_intervals_of_the_outcomes(ablation, other
     cells = []
     for attack in COLUMNS:
         difference, low, high = paired(f"namid_{ablation}", other, attack)
-        text = written(difference, low, high, 1 if low * high < 0 or min(abs(low), abs(high)) > 0.05 else 2)
+        text = written(
+            difference, low, high, 1 if low * high < 0 or min(abs(low), abs(high)) > 0.05 else 2
+        )
         cells.append(f"**{text}**" if low * high > 0 else text)
     assert f"| ({ablation}) minus {said} | {' | '.join(cells)} |" in PAGE
 
@@ -49,8 +52,13 @@ def test_the_results_page_names_each_ablation_that_differs():
                 _, low, high = paired(f"namid_{ablation}", other, attack)
                 if low > 0 or high < 0:
                     differs.add((ablation, other, attack))
-    assert differs == {("i", "namid", "none"), ("iii", "namid", "none"), ("i", "standard", "none"),
-                       ("iii", "standard", "none"), ("ii", "namid", "fwa-40")}
+    assert differs == {
+        ("i", "namid", "none"),
+        ("iii", "namid", "none"),
+        ("i", "standard", "none"),
+        ("iii", "standard", "none"),
+        ("ii", "namid", "fwa-40"),
+    }
     assert "cannot be told apart from NAMID or from standard AT under PGD-40" in RESULTS
     assert "(i) lies 3.0 points below NAMID (0.9 to 5.0) and (iii) 2.6 (0.8 to 4.4)" in RESULTS
     assert "lie below standard AT, by 3.1 (1.2 to 5.0) and 2.7 (0.5 to 4.9)" in RESULTS
@@ -60,9 +68,14 @@ def test_the_results_page_names_each_ablation_that_differs():
 def test_what_is_said_of_namid_t_is_in_its_outcomes_and_in_the_papers_table():
     difference, low, high = paired("namid_t", "trades", "none")
     assert f"by {-difference:.1f} ({-high:.1f} to {-low:.1f}) without an attack" in RESULTS
-    printed = json.loads((ROOT / "reproduction/paper.json").read_text())["white_box_linf"]["cifar10"]
+    printed = json.loads((ROOT / "reproduction/paper.json").read_text())["white_box_linf"][
+        "cifar10"
+    ]
     gap = printed["namid_t"]["none"][0] - printed["trades"]["none"][0]
-    assert round(gap, 2) == -0.03 and "prints a difference of 0.03 points with the same sign" in RESULTS
+    assert (
+        round(gap, 2) == -0.03
+        and "prints a difference of 0.03 points with the same sign" in RESULTS
+    )
 
 
 def entropy(p: np.ndarray) -> float:
@@ -84,7 +97,7 @@ def test_theorem_1_holds_for_any_joint_distribution(network):
             p = p.sum(2, keepdims=True) * given[np.add.outer(np.arange(a), np.arange(b))]
         moved = np.zeros((a + b - 1, c))
         for i in range(a):
-            moved[i:i + b] += p[i]
+            moved[i : i + b] += p[i]
         x, n, z = (entropy(p.sum(axes)) for axes in ((1, 2), (0, 2), (0, 1)))
         xn, xz, nz, xnz = entropy(p.sum(2)), entropy(p.sum(1)), entropy(p.sum(0)), entropy(p)
         given_both, given_moved = xnz - xn, entropy(moved) - entropy(moved.sum(1))

@@ -1,4 +1,5 @@
 """What a training step costs, counted by PyTorch's own FLOP counter on tensors without data."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -29,8 +30,13 @@ def networks():
     with FakeTensorMode():
         yield SimpleNamespace(
             target=models.build("resnet18").train(),
-            **{f"{kind}_mi": MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)) for kind in ("natural", "adversarial")},
-            x=torch.empty(BATCH, 3, 32, 32), y=torch.empty(BATCH, dtype=torch.int64))
+            **{
+                f"{kind}_mi": MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS))
+                for kind in ("natural", "adversarial")
+            },
+            x=torch.empty(BATCH, 3, 32, 32),
+            y=torch.empty(BATCH, dtype=torch.int64),
+        )
 
 
 def count(step) -> int:
@@ -40,8 +46,18 @@ def count(step) -> int:
 
 
 def adversarial_training(networks) -> int:
-    return count(lambda: train_standard.step(networks.x, networks.y, 0, 1, None, target=networks.target,
-                                             settings=parse(train_standard.Settings, "", []), compute=COMPUTE))
+    return count(
+        lambda: train_standard.step(
+            networks.x,
+            networks.y,
+            0,
+            1,
+            None,
+            target=networks.target,
+            settings=parse(train_standard.Settings, "", []),
+            compute=COMPUTE,
+        )
+    )
 
 
 def test_adversarial_training_costs_its_attack_and_one_pass(networks):
@@ -50,7 +66,9 @@ def test_adversarial_training_costs_its_attack_and_one_pass(networks):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         networks.target(networks.x)
     forward = counter.get_total_flops()
-    assert forward == pytest.approx(2 * 556e6 * BATCH, rel=0.01)  # ResNet-18 on CIFAR: 0.556 G multiply-adds
+    assert forward == pytest.approx(
+        2 * 556e6 * BATCH, rel=0.01
+    )  # ResNet-18 on CIFAR: 0.556 G multiply-adds
     assert adversarial_training(networks) / forward == pytest.approx(23, abs=0.05)
 
 
@@ -59,15 +77,28 @@ def namid_ratio(networks, without=None) -> float:
     for estimator in (networks.natural_mi, networks.adversarial_mi):
         estimator.eval().requires_grad_(False)
     settings = parse(train_MIAT.Settings, "", ["--without", str(without)])
-    cost = count(lambda: train_MIAT.step(
-        networks.x, networks.y, 2, 1, None, target=networks.target, natural_mi=networks.natural_mi,
-        adversarial_mi=networks.adversarial_mi, settings=settings, compute=COMPUTE, steps_per_epoch=49))
+    cost = count(
+        lambda: train_MIAT.step(
+            networks.x,
+            networks.y,
+            2,
+            1,
+            None,
+            target=networks.target,
+            natural_mi=networks.natural_mi,
+            adversarial_mi=networks.adversarial_mi,
+            settings=settings,
+            compute=COMPUTE,
+            steps_per_epoch=49,
+        )
+    )
     return cost / adversarial_training(networks)
 
 
 @pytest.mark.parametrize("without", ["natural", "adversarial"])
 def test_a_namid_step_with_one_estimator_costs_at_most_1_17_adversarial_training_steps(
-        networks, without):
+    networks, without
+):
     assert 1.13 < namid_ratio(networks, without) <= 1.17  # below 26/23 a pass would be missing
 
 
@@ -75,8 +106,10 @@ def test_a_namid_step_with_one_estimator_costs_at_most_1_17_adversarial_training
 def test_a_namid_step_costs_what_the_documents_print_for_its_batch(networks, batch, printed):
     """Hold the figures of docs/results.md and docs/speed.md. Above 32 images the excess is that of the
     N x N x L scores (64 locations): 2 estimators, 2 outputs, value and gradient."""
-    several = SimpleNamespace(**vars(networks) | {
-        "x": torch.empty(batch, 3, 32, 32), "y": torch.empty(batch, dtype=torch.int64)})
+    several = SimpleNamespace(
+        **vars(networks)
+        | {"x": torch.empty(batch, 3, 32, 32), "y": torch.empty(batch, dtype=torch.int64)}
+    )
     ratio = namid_ratio(several)
     assert ratio == pytest.approx(printed, abs=0.002)
     per_image = 556e6 * 2 * 23  # an AT step: 23 forward passes, as above
@@ -89,9 +122,21 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
         estimator.train().requires_grad_(True)
     objectives = train_MI_estimator.OBJECTIVES["cosine"]
     settings = parse(train_MI_estimator.Settings, "", [])
-    ours = count(lambda: estimators.step(
-        networks.x, networks.y, 0, 1, None, target=networks.target, natural_mi=networks.natural_mi,
-        adversarial_mi=networks.adversarial_mi, objectives=objectives, settings=settings, compute=COMPUTE))
+    ours = count(
+        lambda: estimators.step(
+            networks.x,
+            networks.y,
+            0,
+            1,
+            None,
+            target=networks.target,
+            natural_mi=networks.natural_mi,
+            adversarial_mi=networks.adversarial_mi,
+            objectives=objectives,
+            settings=settings,
+            compute=COMPUTE,
+        )
+    )
 
     def released():
         """The target anew, with its gradients, for each MI value: E_n and E_a, a and b, over W, R, and once more in each
@@ -99,7 +144,10 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
         networks.target.eval()
         x_adv = projected_gradient.pgd(networks.target, networks.x, networks.y, steps=20)
         total = 0
-        for estimator, pattern in ((networks.natural_mi, networks.x), (networks.adversarial_mi, x_adv - networks.x)):
+        for estimator, pattern in (
+            (networks.natural_mi, networks.x),
+            (networks.adversarial_mi, x_adv - networks.x),
+        ):
             for _ in range(4):
                 for image in (networks.x, x_adv):
                     total = total + estimator(pattern, networks.target(image)).mean()
@@ -110,6 +158,7 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
 
 def test_the_counter_sees_a_wasteful_attack(networks):
     """The bound above means something: an attack that also computes weight gradients costs half as much again."""
+
     def wasteful():
         x_adv = networks.x.clone().requires_grad_()
         for _ in range(10):

@@ -1,4 +1,5 @@
 """What a run belongs to: its folder, its precision, its held-out images, and estimator files of one make."""
+
 import copy
 import hashlib
 import json
@@ -23,7 +24,10 @@ from utils.training import estimators
 
 def everything_in(folder) -> dict[str, str]:
     """{file: hash of its bytes and its date} of a folder."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() + str(path.stat().st_mtime_ns) for path in folder.iterdir()}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() + str(path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+    }
 
 
 @pytest.mark.parametrize("words", [["--defense", "trades"], ["--restart"], []])
@@ -35,23 +39,50 @@ def test_a_refused_second_process_changes_no_byte(words, chain, tmp_path):
         (folder / "last.ckpt").unlink()
     before = everything_in(folder)
     with held(folder):
-        refused = run_script("train_standard.py", *SMALL, "--epochs", 4, *words, "--model-dir", folder)
-    assert refused.status == 2 and "another process trains in it" in refused.err and refused.err.count("\n") == 1
+        refused = run_script(
+            "train_standard.py", *SMALL, "--epochs", 4, *words, "--model-dir", folder
+        )
+    assert (
+        refused.status == 2
+        and "another process trains in it" in refused.err
+        and refused.err.count("\n") == 1
+    )
     assert everything_in(folder) == before
 
 
-@pytest.mark.parametrize("stage, words", [
-    ("train_MI_estimator.py", [*ESTIMATOR, "--pre-target", "{chain}/standard/best_model.pth"]),
-    ("train_MIAT.py", [*SMALL, "--epochs", "1", "--estimator-dir", "{chain}/estimators"])])
+@pytest.mark.parametrize(
+    "stage, words",
+    [
+        ("train_MI_estimator.py", [*ESTIMATOR, "--pre-target", "{chain}/standard/best_model.pth"]),
+        ("train_MIAT.py", [*SMALL, "--epochs", "1", "--estimator-dir", "{chain}/estimators"]),
+    ],
+)
 def test_the_other_stages_lock_first_too(stage, words, chain, tmp_path):
     with held(tmp_path):
-        refused = run_script(stage, *[str(word).format(chain=chain) for word in words], "--model-dir", tmp_path)
-    assert refused.status == 2 and "another process trains in it" in refused.err and not list(tmp_path.iterdir())
+        refused = run_script(
+            stage, *[str(word).format(chain=chain) for word in words], "--model-dir", tmp_path
+        )
+    assert (
+        refused.status == 2
+        and "another process trains in it" in refused.err
+        and not list(tmp_path.iterdir())
+    )
 
 
 def test_a_refused_command_leaves_the_folder_unlocked(chain, tmp_path):
     """Refused after the folder was opened: the next command may use it."""
-    refused = run_script("train_MIAT.py", *SMALL, "--epochs", 1, "--estimator-dir", chain / "estimators", "--n-units", 7, "--model-dir", tmp_path)
+    refused = run_script(
+        "train_MIAT.py",
+        *SMALL,
+        "--epochs",
+        1,
+        "--estimator-dir",
+        chain / "estimators",
+        "--n-units",
+        7,
+        "--model-dir",
+        tmp_path,
+    )
     assert refused.status == 2 and "--n-units 7" in refused.err
     with held(tmp_path, lambda: 1 / 0):
         pass
@@ -62,7 +93,11 @@ def test_a_run_resumes_in_the_precision_it_began_with(tmp_path):
     words = [*SMALL, "--epochs", 3, "--model-dir", tmp_path]
     assert run_script("train_standard.py", *words, "--precision", "bf16", stop_at=6).status == 143
     refused = run_script("train_standard.py", *words, "--precision", "fp32")
-    assert refused.status == 2 and "precision bf16 (now fp32)" in refused.err and refused.err.count("\n") == 1
+    assert (
+        refused.status == 2
+        and "precision bf16 (now fp32)" in refused.err
+        and refused.err.count("\n") == 1
+    )
     succeed("train_standard.py", *words, "--precision", "bf16")
 
 
@@ -71,7 +106,9 @@ def test_auto_is_the_precision_it_stands_for(tmp_path):
     assert run_script("train_standard.py", *words, stop_at=6).status == 143
     used = json.loads((tmp_path / "settings.json").read_text())["precision_used"]
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["identity"]["precision"] == used
-    refused = run_script("train_standard.py", *words, "--precision", "fp32" if used == "bf16" else "bf16")
+    refused = run_script(
+        "train_standard.py", *words, "--precision", "fp32" if used == "bf16" else "bf16"
+    )
     assert refused.status == 2 and f"precision {used}" in refused.err
     succeed("train_standard.py", *words, "--precision", used)
 
@@ -88,52 +125,127 @@ def test_a_checkpoint_from_before_takes_the_precision_that_settings_say(other, t
         said["precision_used"] = {"fp32": "bf16", "bf16": "fp32"}[said["precision_used"]]
         (tmp_path / "settings.json").write_text(json.dumps(said))
     ended = run_script("train_standard.py", *words)
-    assert ended.status == (2 if other else 0) and (f"precision {said['precision_used']} (now" in ended.err) == other
+    assert (
+        ended.status == (2 if other else 0)
+        and (f"precision {said['precision_used']} (now" in ended.err) == other
+    )
 
 
 def estimators_of(chain, folder, *words):
-    succeed("train_MI_estimator.py", *ESTIMATOR, "--epochs", 1, "--pre-target", chain / "standard/best_model.pth", *words, "--model-dir", folder)
+    succeed(
+        "train_MI_estimator.py",
+        *ESTIMATOR,
+        "--epochs",
+        1,
+        "--pre-target",
+        chain / "standard/best_model.pth",
+        *words,
+        "--model-dir",
+        folder,
+    )
 
 
-@pytest.mark.parametrize("words, said", [(["--bound", "nce"], "--bound"), (["--scale-scores"], "--scale-scores"),
-                                         (["--representation", "stage4"], "--representation")])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--bound", "nce"], "--bound"),
+        (["--scale-scores"], "--scale-scores"),
+        (["--representation", "stage4"], "--representation"),
+    ],
+)
 def test_estimator_files_of_different_makes_are_not_joined(words, said, chain, tmp_path):
     """The natural estimator of one run, the adversarial one of another."""
     estimators_of(chain, tmp_path / "other", *words)
     mixed = []
     for part in ("local", "global"):
         mixed += [f"--pre-{part}-a", tmp_path / "other" / f"{part}_a_model.pth"]
-    command = ["train_MIAT.py", *SMALL, "--epochs", 1, "--warmup-epochs", 0, "--alpha", 0.1, "--estimator-dir", chain / "estimators", *mixed,
-               "--model-dir", tmp_path / "t"]
+    command = [
+        "train_MIAT.py",
+        *SMALL,
+        "--epochs",
+        1,
+        "--warmup-epochs",
+        0,
+        "--alpha",
+        0.1,
+        "--estimator-dir",
+        chain / "estimators",
+        *mixed,
+        "--model-dir",
+        tmp_path / "t",
+    ]
     refused = run_script(*command)
-    assert refused.status == 2 and f"was trained with {said}" in refused.err and refused.err.count("\n") == 1, refused.err
+    assert (
+        refused.status == 2
+        and f"was trained with {said}" in refused.err
+        and refused.err.count("\n") == 1
+    ), refused.err
     if said == "--bound":  # asked for by name, it is taken for both
         succeed(*command, "--bound", "dv", "--restart")
 
 
 def test_local_and_global_network_of_different_makes_are_not_joined(chain, tmp_path):
     estimators_of(chain, tmp_path / "other", "--bound", "nce")
-    refused = run_script("train_MIAT.py", *SMALL, "--epochs", 1, "--estimator-dir", chain / "estimators", "--pre-global-n",
-                         tmp_path / "other/global_n_model.pth", "--model-dir", tmp_path / "t")
-    assert refused.status == 2 and "global_n_model.pth: was trained with --bound nce" in refused.err and refused.err.count("\n") == 1
+    refused = run_script(
+        "train_MIAT.py",
+        *SMALL,
+        "--epochs",
+        1,
+        "--estimator-dir",
+        chain / "estimators",
+        "--pre-global-n",
+        tmp_path / "other/global_n_model.pth",
+        "--model-dir",
+        tmp_path / "t",
+    )
+    assert (
+        refused.status == 2
+        and "global_n_model.pth: was trained with --bound nce" in refused.err
+        and refused.err.count("\n") == 1
+    )
 
 
 def init(chain, folder, *words, path=None):
-    return run_script("train_MIAT.py", *SMALL, "--epochs", 1, "--warmup-epochs", 0, "--alpha", 0.1, "--estimator-dir", chain / "estimators",
-                      "--init", path or chain / "standard/best_model.pth", "--model-dir", folder, *words)
+    return run_script(
+        "train_MIAT.py",
+        *SMALL,
+        "--epochs",
+        1,
+        "--warmup-epochs",
+        0,
+        "--alpha",
+        0.1,
+        "--estimator-dir",
+        chain / "estimators",
+        "--init",
+        path or chain / "standard/best_model.pth",
+        "--model-dir",
+        folder,
+        *words,
+    )
 
 
-@pytest.mark.parametrize("words, said", [(["--seed", 2], "60 images held out by --seed 1; here 60 are held out by --seed 2"),
-                                         (["--holdout", 30], "here 30 are held out"), (["--limit-train", 200], "trained on 300 images")])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--seed", 2], "60 images held out by --seed 1; here 60 are held out by --seed 2"),
+        (["--holdout", 30], "here 30 are held out"),
+        (["--limit-train", 200], "trained on 300 images"),
+    ],
+)
 def test_a_start_that_was_trained_on_held_out_images_is_refused(words, said, chain, tmp_path):
     for path in (chain / "standard/best_model.pth", tmp_path / "before/best_model.pth"):
         if not path.exists():  # a file from before files said it: settings.json does
             shutil.copytree(chain / "standard", tmp_path / "before")
             content = torch.load(path, weights_only=True)
-            content["about"] = {k: v for k, v in content["about"].items() if not k.startswith("held_out")}
+            content["about"] = {
+                k: v for k, v in content["about"].items() if not k.startswith("held_out")
+            }
             torch.save(content, path)
         refused = init(chain, tmp_path / "t", *words, path=path)
-        assert refused.status == 2 and said in refused.err and refused.err.count("\n") == 1, refused.err
+        assert refused.status == 2 and said in refused.err and refused.err.count("\n") == 1, (
+            refused.err
+        )
 
 
 def test_a_start_with_the_same_held_out_images_or_none_is_taken(chain, tmp_path):
@@ -149,27 +261,51 @@ def test_a_start_of_another_threat_model_is_refused(chain, tmp_path):
     content["about"]["epsilon"] = 0.5
     torch.save(content, tmp_path / "other.pth")
     refused = init(chain, tmp_path / "t", path=tmp_path / "other.pth")
-    assert refused.status == 2 and "was made with epsilon 0.5" in refused.err and refused.err.count("\n") == 1
+    assert (
+        refused.status == 2
+        and "was made with epsilon 0.5" in refused.err
+        and refused.err.count("\n") == 1
+    )
 
 
 def test_estimators_by_eq_4_see_their_own_kind_of_sample_alone(chain):
     """The other kind would move their batch-norm statistics, and nothing else."""
     torch.manual_seed(0)
-    target, digits = models.load(chain / "standard/best_model.pth"), data.load("digits", limit_train=32)
+    target, digits = (
+        models.load(chain / "standard/best_model.pth"),
+        data.load("digits", limit_train=32),
+    )
     x, y = digits.train_images.float() / 255, digits.train_labels
     settings = parse(script.Settings, "", ["--epsilon", "0.15", "--num-steps", "2"])
-    nets = {kind: MIEstimator(mi.LocalNet(8), mi.GlobalNet(10, 8)) for kind in ("natural", "adversarial")}
+    nets = {
+        kind: MIEstimator(mi.LocalNet(8), mi.GlobalNet(10, 8))
+        for kind in ("natural", "adversarial")
+    }
     alone = copy.deepcopy(nets)
     compute = Compute(torch.device("cpu"), "fp32")
-    estimators.step(x, y, 0, 0, torch.Generator().manual_seed(1), target=target, natural_mi=nets["natural"],
-                    adversarial_mi=nets["adversarial"], objectives=script.OBJECTIVES, settings=settings, compute=compute, compare=False)
+    estimators.step(
+        x,
+        y,
+        0,
+        0,
+        torch.Generator().manual_seed(1),
+        target=target,
+        natural_mi=nets["natural"],
+        adversarial_mi=nets["adversarial"],
+        objectives=script.OBJECTIVES,
+        settings=settings,
+        compute=compute,
+        compare=False,
+    )
     x_adv = pgd(target, x, y, "linf", 0.15, 2, 0.15 / 4, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         alone["natural"](patterns.natural(x, x_adv), target(x))
         alone["adversarial"](patterns.adversarial(x, x_adv), target(x_adv))
     for kind, net in nets.items():
         for (name, found), expected in zip(net.named_buffers(), alone[kind].buffers()):
-            torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                found, expected, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_the_script_of_eq_4_does_not_compare(chain, tmp_path, monkeypatch):
@@ -178,8 +314,16 @@ def test_the_script_of_eq_4_does_not_compare(chain, tmp_path, monkeypatch):
     def noting(*batch, **settings):
         seen.add(settings.get("compare", True))
         return true(*batch, **settings)
+
     monkeypatch.setattr(estimators, "step", noting)
-    words = [*ESTIMATOR, "--epochs", 1, "--pre-target", chain / "standard/best_model.pth", "--model-dir"]
+    words = [
+        *ESTIMATOR,
+        "--epochs",
+        1,
+        "--pre-target",
+        chain / "standard/best_model.pth",
+        "--model-dir",
+    ]
     succeed("train_MI_estimator_only_max.py", *words, tmp_path / "max")
     assert seen == {False}
     succeed("train_MI_estimator.py", *words, tmp_path / "cosine")

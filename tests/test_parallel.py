@@ -1,4 +1,5 @@
 """Several processes against one: torchrun as a user runs it, and one step of each stage in float64."""
+
 import contextlib
 import csv
 import os
@@ -31,12 +32,26 @@ from utils.training import estimators
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 IMAGES, UNITS = 7, 8
-CASES = ["stage 1 natural", "stage 1 standard", "stage 1 trades", "stage 2", "stage 3 ce", "stage 3 mart"]
+CASES = [
+    "stage 1 natural",
+    "stage 1 standard",
+    "stage 1 trades",
+    "stage 2",
+    "stage 3 ce",
+    "stage 3 mart",
+]
 BLOCKS = [2**27, 30]
 
 
 def torchrun(*words, count=2) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *map(str, words)]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={count}",
+        *map(str, words),
+    ]
 
 
 def measured(case: str) -> dict[str, torch.Tensor]:
@@ -46,8 +61,12 @@ def measured(case: str) -> dict[str, torch.Tensor]:
     x = torch.rand(IMAGES, 3, 16, 16, dtype=torch.float64)
     y = torch.randint(10, (IMAGES,))
     target = distributed.synchronised(models.build("resnet18", width=4).double())
-    nets = {kind: distributed.synchronised(MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)).double())
-            for kind in ("natural", "adversarial")}
+    nets = {
+        kind: distributed.synchronised(
+            MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS)).double()
+        )
+        for kind in ("natural", "adversarial")
+    }
     with torch.no_grad(), distributed.alone():  # some right, some wrong: no selection is empty
         y[:5] = target.train()(x).argmax(1)[:5]
     attack = ["--num-steps", "3", "--epsilon", "0.3"]
@@ -58,35 +77,66 @@ def measured(case: str) -> dict[str, torch.Tensor]:
     if case.startswith("stage 1"):
         settings = parse(train_standard.Settings, "", ["--defense", case.split()[2], *attack])
         trained = [target.train()]
-        loss, logged = train_standard.step(x, y, 0, 0, generator, target=target, settings=settings, compute=compute)
+        loss, logged = train_standard.step(
+            x, y, 0, 0, generator, target=target, settings=settings, compute=compute
+        )
     elif case == "stage 2":
         settings = parse(train_standard.Settings, "", attack)
         settings.estimation = SimpleNamespace(representation="logits", selection="eq6")
         trained = [net.train() for net in nets.values()]
         loss, logged = estimators.step(
-            x, y, 0, 0, generator, target=target.eval(), natural_mi=nets["natural"], adversarial_mi=nets["adversarial"],
+            x,
+            y,
+            0,
+            0,
+            generator,
+            target=target.eval(),
+            natural_mi=nets["natural"],
+            adversarial_mi=nets["adversarial"],
             objectives={"natural": losses.cosine_natural, "adversarial": losses.cosine_adversarial},
-            settings=settings, compute=compute)
+            settings=settings,
+            compute=compute,
+        )
     else:
-        settings = parse(train_MIAT.Settings, "", ["--warmup-epochs", "0", "--adv-loss", case.split()[2], *attack])
+        settings = parse(
+            train_MIAT.Settings,
+            "",
+            ["--warmup-epochs", "0", "--adv-loss", case.split()[2], *attack],
+        )
         trained = [target.train()]
         for net in nets.values():
             net.eval().requires_grad_(False)
-        loss, logged = train_MIAT.step(x, y, 0, 0, generator, target=target, natural_mi=nets["natural"],
-                                       adversarial_mi=nets["adversarial"], settings=settings, compute=compute, steps_per_epoch=1)
+        loss, logged = train_MIAT.step(
+            x,
+            y,
+            0,
+            0,
+            generator,
+            target=target,
+            natural_mi=nets["natural"],
+            adversarial_mi=nets["adversarial"],
+            settings=settings,
+            compute=compute,
+            steps_per_epoch=1,
+        )
     loss.backward()
     weights = [weight for net in trained for weight in net.parameters() if weight.grad is not None]
     distributed.average([weight.grad for weight in weights])
     statistics = [buffer.double() for net in trained for buffer in net.buffers()]
-    return {"loss": loss.detach(), **{name: value.detach() for name, value in logged.items()},
-            "gradient": torch.cat([weight.grad.flatten() for weight in weights]),
-            "statistics": torch.cat([buffer.flatten() for buffer in statistics])}
+    return {
+        "loss": loss.detach(),
+        **{name: value.detach() for name, value in logged.items()},
+        "gradient": torch.cat([weight.grad.flatten() for weight in weights]),
+        "statistics": torch.cat([buffer.flatten() for buffer in statistics]),
+    }
 
 
 def bounds_of(block: int) -> dict[str, torch.Tensor]:
     """Every bound and its gradients, on this process's part of seven samples."""
     generator = torch.Generator().manual_seed(1)
-    encodings = [torch.randn(IMAGES, 5, size, dtype=torch.float64, generator=generator) for size in (3, 1)]
+    encodings = [
+        torch.randn(IMAGES, 5, size, dtype=torch.float64, generator=generator) for size in (3, 1)
+    ]
     rank, count = distributed.rank(), distributed.count()
     part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
     found = {}
@@ -94,8 +144,10 @@ def bounds_of(block: int) -> dict[str, torch.Tensor]:
     for bound in bounds.BOUNDS:
         own = [each[part].clone().requires_grad_() for each in encodings]
         values = bounds.per_sample(bound, *own)
-        gradients = torch.autograd.grad((values * torch.arange(1., IMAGES + 1)).sum() / count, own)
-        found[bound] = torch.cat([values.detach(), *(distributed.gather(each).flatten() for each in gradients)])
+        gradients = torch.autograd.grad((values * torch.arange(1.0, IMAGES + 1)).sum() / count, own)
+        found[bound] = torch.cat(
+            [values.detach(), *(distributed.gather(each).flatten() for each in gradients)]
+        )
     return found
 
 
@@ -115,7 +167,7 @@ def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
     outputs = torch.randn(2, IMAGES, 2, dtype=torch.float64, generator=generator)
     rank, count = distributed.rank(), distributed.count()
     part = slice(rank * IMAGES // count, (rank + 1) * IMAGES // count)
-    weights = torch.arange(1., 2 * IMAGES + 1) * (1 + rank)  # a loss of its own in each process
+    weights = torch.arange(1.0, 2 * IMAGES + 1) * (1 + rank)  # a loss of its own in each process
     if count == 1:
         weights = weights * (1 + 2) / 2  # the mean of the losses of two
     found, kept = {}, 0
@@ -123,17 +175,27 @@ def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
     for bound in bounds.BOUNDS:
         own = outputs[:, part].clone().requires_grad_()
         saved = weakref.WeakSet()
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: Saved(x, saved), lambda item: item.x):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, saved=saved: Saved(x, saved), lambda item: item.x
+        ):
             values = bounds.per_sample(bound, local[part], own.flatten(0, 1).unsqueeze(2))
         kept = max(kept, sum(item.x.numel() for item in saved))
-        gradient, = torch.autograd.grad((values * weights).sum() / count, own)
-        found[bound] = torch.cat([values.detach(), distributed.gather(gradient.transpose(0, 1).contiguous()).flatten()])
+        (gradient,) = torch.autograd.grad((values * weights).sum() / count, own)
+        found[bound] = torch.cat(
+            [values.detach(), distributed.gather(gradient.transpose(0, 1).contiguous()).flatten()]
+        )
     return found | {"kept": torch.tensor(kept)}
 
 
 def _work(rank: int, count: int, port: int, folder) -> None:
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(count),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     distributed.start(torch.device("cpu"))
     torch.save(everything(), folder / str(rank))
     distributed.stop()
@@ -141,9 +203,13 @@ def _work(rank: int, count: int, port: int, folder) -> None:
 
 def everything() -> dict:
     """What the tests below compare between two processes and one."""
-    return {"steps": {case: measured(case) for case in CASES}, "bounds": {block: bounds_of(block) for block in BLOCKS},
-            "frozen": {block: frozen_bounds_of(block) for block in BLOCKS},
-            "noise": noise(), "alone": alone_attack()}
+    return {
+        "steps": {case: measured(case) for case in CASES},
+        "bounds": {block: bounds_of(block) for block in BLOCKS},
+        "frozen": {block: frozen_bounds_of(block) for block in BLOCKS},
+        "noise": noise(),
+        "alone": alone_attack(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +226,13 @@ def found(tmp_path_factory) -> list[dict]:
 def same(found: dict, expected: dict, tolerance=1e-9) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name],
+            value,
+            rtol=tolerance,
+            atol=tolerance,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -183,7 +255,10 @@ def test_processes_keep_no_scores_of_frozen_patterns(block, found, monkeypatch):
     for each in found:
         kept = each["frozen"][block].pop("kept")
         assert kept <= 2 * IMAGES * 2, f"{kept} numbers wait for the backward pass"
-        same(each["frozen"][block], {name: value for name, value in expected.items() if name != "kept"})
+        same(
+            each["frozen"][block],
+            {name: value for name, value in expected.items() if name != "kept"},
+        )
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -196,16 +271,23 @@ def test_bounds_see_the_negatives_of_all_processes(block, found, monkeypatch):
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_the_parts_of_a_batch_are_the_batch(count):
-    images = torch.randint(256, (33, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        256, (33, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     labels = torch.arange(33)
     options = {"batch_size": 10, "padding": 2, "flip": True}
     whole = list(Batches(images, labels, **options).epoch(1, 2))
-    shared = [list(Batches(images, labels, **options, share=(rank, count)).epoch(1, 2)) for rank in range(count)]
+    shared = [
+        list(Batches(images, labels, **options, share=(rank, count)).epoch(1, 2))
+        for rank in range(count)
+    ]
     if count == 5:  # the last three images are fewer than five processes
         whole.pop()
     assert {len(parts) for parts in shared} == {len(whole)}
     for batch, parts in zip(whole, zip(*shared)):
-        assert torch.equal(torch.cat([x for x, _ in parts]), batch[0]) and torch.equal(torch.cat([y for _, y in parts]), batch[1])
+        assert torch.equal(torch.cat([x for x, _ in parts]), batch[0]) and torch.equal(
+            torch.cat([y for _, y in parts]), batch[1]
+        )
         assert max(len(y) for _, y in parts) - min(len(y) for _, y in parts) <= 1
 
 
@@ -229,13 +311,36 @@ def test_torchrun_trains_all_stages_as_one_process_does(chain, tmp_path):
     precise = ["--precision", "fp32", "--device", "cpu"]
     commands = {
         "standard": ["train_standard.py", *SMALL, "--epochs", 2, *precise],
-        "estimators": ["train_MI_estimator.py", *ESTIMATOR, "--pre-target", chain / "standard/best_model.pth", *precise],
-        "namid": ["train_MIAT.py", *SMALL, "--epochs", 2, "--warmup-epochs", 1, "--alpha", 0.1, "--estimator-dir", chain / "estimators", *precise],
+        "estimators": [
+            "train_MI_estimator.py",
+            *ESTIMATOR,
+            "--pre-target",
+            chain / "standard/best_model.pth",
+            *precise,
+        ],
+        "namid": [
+            "train_MIAT.py",
+            *SMALL,
+            "--epochs",
+            2,
+            "--warmup-epochs",
+            1,
+            "--alpha",
+            0.1,
+            "--estimator-dir",
+            chain / "estimators",
+            *precise,
+        ],
     }
     for name, words in commands.items():
         succeed(*words, "--model-dir", tmp_path / "one" / name)
-        ended = subprocess.run(torchrun(ROOT / words[0], *words[1:], "--model-dir", tmp_path / "two" / name), cwd=ROOT,
-                               env=ENVIRONMENT, capture_output=True, text=True)
+        ended = subprocess.run(
+            torchrun(ROOT / words[0], *words[1:], "--model-dir", tmp_path / "two" / name),
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.count("done: ") == 1 and "2 processes" in ended.stdout
         one, two = rows(tmp_path / "one" / name), rows(tmp_path / "two" / name)
@@ -245,8 +350,23 @@ def test_torchrun_trains_all_stages_as_one_process_does(chain, tmp_path):
 
 
 def test_stopped_in_two_processes_goes_on_in_one(tmp_path):
-    words = ["train_standard.py", *SMALL, "--epochs", 8, "--precision", "fp32", "--model-dir", tmp_path]
-    running = subprocess.Popen(torchrun(ROOT / words[0], *words[1:]), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    words = [
+        "train_standard.py",
+        *SMALL,
+        "--epochs",
+        8,
+        "--precision",
+        "fp32",
+        "--model-dir",
+        tmp_path,
+    ]
+    running = subprocess.Popen(
+        torchrun(ROOT / words[0], *words[1:]),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     until((tmp_path / "metrics.csv").exists)
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=120)
@@ -254,7 +374,7 @@ def test_stopped_in_two_processes_goes_on_in_one(tmp_path):
     before = rows(tmp_path)
     again = succeed(*words)
     assert "resumed after epoch" in again.out and 1 <= len(before) < len(rows(tmp_path)) == 8
-    assert rows(tmp_path)[:len(before)] == before
+    assert rows(tmp_path)[: len(before)] == before
 
 
 def children(pid: int) -> list[int]:
@@ -274,10 +394,18 @@ def until(holds, seconds=120) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="finds the processes in Linux's /proc"
+)
 def test_a_killed_process_ends_the_run(tmp_path):
     words = ["train_standard.py", *SMALL, "--epochs", 1000, "--model-dir", tmp_path]
-    running = subprocess.Popen(torchrun(ROOT / words[0], *words[1:]), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        torchrun(ROOT / words[0], *words[1:]),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     until((tmp_path / "metrics.csv").exists)
     os.kill(max(children(running.pid)), signal.SIGKILL)
     assert running.wait(timeout=120) != 0
@@ -285,9 +413,19 @@ def test_a_killed_process_ends_the_run(tmp_path):
 
 
 def test_what_is_wrong_is_said_once(tmp_path):
-    ended = subprocess.run(torchrun(ROOT / "train_standard.py", *SMALL, "--batch-size", 3, "--model-dir", tmp_path, count=4),
-                           cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert ended.returncode != 0 and ended.stderr.count("--batch-size 3: is shared by 4 processes") == 1
+    ended = subprocess.run(
+        torchrun(
+            ROOT / "train_standard.py", *SMALL, "--batch-size", 3, "--model-dir", tmp_path, count=4
+        ),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        ended.returncode != 0
+        and ended.stderr.count("--batch-size 3: is shared by 4 processes") == 1
+    )
 
 
 def test_the_evaluation_runs_in_one_process(chain, monkeypatch):
@@ -305,4 +443,6 @@ def alone_attack():
     torch.manual_seed(0)
     target, n = models.build("resnet18", width=4), 2 + distributed.rank()
     with distributed.alone():
-        return projected_gradient.pgd(target, torch.rand(n, 3, 16, 16), torch.zeros(n, dtype=torch.long), steps=1)
+        return projected_gradient.pgd(
+            target, torch.rand(n, 3, 16, 16), torch.zeros(n, dtype=torch.long), steps=1
+        )

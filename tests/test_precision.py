@@ -1,4 +1,5 @@
 """What makes a step fast leaves its loss and gradients where float64, eager and in one block, has them, within stated bounds."""
+
 import copy
 import shutil
 import sysconfig
@@ -21,9 +22,13 @@ from utils.training import estimators
 
 CPU = torch.device("cpu")
 # technique: (precision, channels last, scores in a block, bound on the loss, relative, and on the gradient, by norm)
-TECHNIQUES = {"float32": ("fp32", False, 2**24, 1e-5, 1e-3), "channels last": ("fp32", True, 2**24, 1e-5, 1e-3),
-              "blocks": ("fp32", True, 200, 1e-5, 1e-3), "compiled": ("fp32", True, 2**24, 1e-5, 1e-3),
-              "bf16": ("bf16", True, 2**24, 2e-2, 0.4)}
+TECHNIQUES = {
+    "float32": ("fp32", False, 2**24, 1e-5, 1e-3),
+    "channels last": ("fp32", True, 2**24, 1e-5, 1e-3),
+    "blocks": ("fp32", True, 200, 1e-5, 1e-3),
+    "compiled": ("fp32", True, 2**24, 1e-5, 1e-3),
+    "bf16": ("bf16", True, 2**24, 2e-2, 0.4),
+}
 
 
 def loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch, alpha=0.1):
@@ -31,30 +36,55 @@ def loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch, alpha=0.1):
     target, natural_mi, adversarial_mi = nets
     monkeypatch.setattr(train_MIAT, "pgd", lambda *_, **__: x_adv)
     settings = parse(train_MIAT.Settings, "", ["--warmup-epochs", "0", "--alpha", str(alpha)])
-    loss, _ = train_MIAT.step(x, y, 0, 1, None, target=target.train(), natural_mi=natural_mi, adversarial_mi=adversarial_mi,
-                              settings=settings, compute=compute, steps_per_epoch=100)
+    loss, _ = train_MIAT.step(
+        x,
+        y,
+        0,
+        1,
+        None,
+        target=target.train(),
+        natural_mi=natural_mi,
+        adversarial_mi=adversarial_mi,
+        settings=settings,
+        compute=compute,
+        steps_per_epoch=100,
+    )
     loss.backward()
-    return loss.double(), torch.cat([weight.grad.double().flatten() for weight in target.parameters()])
+    return loss.double(), torch.cat(
+        [weight.grad.double().flatten() for weight in target.parameters()]
+    )
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_loss_and_gradients_are_near_those_of_float64(technique, monkeypatch):
     precision, channels_last, block, on_loss, on_gradient = TECHNIQUES[technique]
     torch.manual_seed(0)
-    nets = [models.build("resnet18", width=8)] + [MIEstimator(mi.LocalNet(16), mi.GlobalNet(10, 16)).eval().requires_grad_(False)
-                                                  for _ in range(2)]
+    nets = [models.build("resnet18", width=8)] + [
+        MIEstimator(mi.LocalNet(16), mi.GlobalNet(10, 16)).eval().requires_grad_(False)
+        for _ in range(2)
+    ]
     x = torch.rand(16, 3, 16, 16)
     x_adv = (x + 0.1 * torch.randn_like(x).sign()).clamp(0, 1)
     with torch.no_grad():
         y = copy.deepcopy(nets[0]).train()(x).argmax(1)  # right on all: W is what x~ turns wrong
-    exact = loss_and_gradient([copy.deepcopy(net).double() for net in nets], x.double(), x_adv.double(), y, Compute(CPU, "fp32"), monkeypatch)
+    exact = loss_and_gradient(
+        [copy.deepcopy(net).double() for net in nets],
+        x.double(),
+        x_adv.double(),
+        y,
+        Compute(CPU, "fp32"),
+        monkeypatch,
+    )
     monkeypatch.setattr(blocked, "BLOCK", block)
     compute = Compute(CPU, precision)
     if channels_last:
         nets = [compute.prepare(net) for net in nets]
         x, x_adv = (each.contiguous(memory_format=torch.channels_last) for each in (x, x_adv))
     if technique == "compiled":
-        if not shutil.which("g++") or not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        if (
+            not shutil.which("g++")
+            or not (Path(sysconfig.get_path("include")) / "Python.h").exists()
+        ):
             pytest.skip("torch.compile needs g++ and Python's headers here")
         Compute(CPU, precision, compiles=True).compiled(nets[0])
     loss, gradient = loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch)
@@ -69,7 +99,10 @@ def trained(chain):
     """The networks of a chain of stages, with images, adversarial images and labels of its data."""
     nets = [models.load(chain / "standard/best_model.pth")]
     for letter in "na":
-        local, global_ = (mi.load_net(chain / f"estimators/{part}_{letter}_model.pth") for part in ("local", "global"))
+        local, global_ = (
+            mi.load_net(chain / f"estimators/{part}_{letter}_model.pth")
+            for part in ("local", "global")
+        )
         nets.append(MIEstimator(local, global_).eval().requires_grad_(False))
     digits = data.load("digits", limit_train=128)
     x, y = digits.train_images.float() / 255, digits.train_labels
@@ -86,15 +119,20 @@ def bf16_against_float64_bounds(trained, monkeypatch, against=None) -> tuple[flo
     step = [Compute(CPU, "bf16"), monkeypatch, 5]
     true_bound = bounds.per_sample
     with monkeypatch.context() as patch:
-        patch.setattr(bounds, "per_sample",
-                      lambda bound, *encodings: true_bound(bound, *(each.double() for each in encodings)))
+        patch.setattr(
+            bounds,
+            "per_sample",
+            lambda bound, *encodings: true_bound(bound, *(each.double() for each in encodings)),
+        )
         expected = loss_and_gradient(copy.deepcopy(nets), *batch, *step)
     with monkeypatch.context() as patch:
         if against:
             patch.setattr(blocked, "against", against)
         found = loss_and_gradient(copy.deepcopy(nets), *batch, *step)
     last = nets[0].linear.weight.numel() + nets[0].linear.bias.numel()
-    (loss, gradient), (expected_loss, expected_gradient) = ((loss, whole[-last:]) for loss, whole in (found, expected))
+    (loss, gradient), (expected_loss, expected_gradient) = (
+        (loss, whole[-last:]) for loss, whole in (found, expected)
+    )
     on_gradient = (gradient - expected_gradient).norm() / expected_gradient.norm()
     return ((loss - expected_loss).abs() / expected_loss.abs()).item(), on_gradient.item()
 
@@ -108,6 +146,7 @@ def test_bf16_rounds_the_networks_and_nothing_after_them(trained, monkeypatch):
 
 def test_scores_in_bf16_would_be_seen(trained, monkeypatch):
     """The bounds above mean something: scores rounded to bf16 give 2e-3 and 1.6e-2."""
+
     def rounded(vectors, outputs, n):
         return (outputs.bfloat16() @ vectors.bfloat16().T).float().view(len(outputs), -1, n)
 
@@ -117,8 +156,14 @@ def test_scores_in_bf16_would_be_seen(trained, monkeypatch):
 
 def test_the_gradient_of_trained_networks_in_bf16_is_near_that_of_float64(trained, monkeypatch):
     nets, x, x_adv, y = trained
-    exact = loss_and_gradient([copy.deepcopy(net).double() for net in nets], x.double(), x_adv.double(), y,
-                              Compute(CPU, "fp32"), monkeypatch)
+    exact = loss_and_gradient(
+        [copy.deepcopy(net).double() for net in nets],
+        x.double(),
+        x_adv.double(),
+        y,
+        Compute(CPU, "fp32"),
+        monkeypatch,
+    )
     found = loss_and_gradient(copy.deepcopy(nets), x, x_adv, y, Compute(CPU, "bf16"), monkeypatch)
     on_loss, on_gradient = ((a - b).norm() / b.norm() for a, b in zip(found, exact))
     assert on_loss <= 5e-3 and on_gradient <= 0.1  # seen: 5e-4 and 0.053

@@ -1,5 +1,6 @@
 """The commands of the README, of docs/training.md, docs/evaluation.md and of the scripts' docstrings run on
 tiny data; the links of all pages lead somewhere; the demo works."""
+
 import ast
 import json
 import re
@@ -11,12 +12,18 @@ import numpy as np
 import pytest
 from conftest import ROOT, succeed
 
-LINKED = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-TINY = {"train_standard.py": "--width 4 --epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1",
-        "train_MI_estimator.py": "--epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --n-units 8",
-        "train_MI_estimator_only_max.py": "--epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --n-units 8",
-        "train_MIAT.py": "--width 4 --epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --warmup-epochs 0",
-        "test_comparison.py": "--limit-test 4"}
+LINKED = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
+TINY = {
+    "train_standard.py": "--width 4 --epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1",
+    "train_MI_estimator.py": "--epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --n-units 8",
+    "train_MI_estimator_only_max.py": "--epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --n-units 8",
+    "train_MIAT.py": "--width 4 --epochs 1 --batch-size 16 --num-steps 1 --eval-steps 1 --warmup-epochs 0",
+    "test_comparison.py": "--limit-test 4",
+}
 
 
 def read(page: str) -> str:
@@ -27,7 +34,11 @@ def shell_commands(text: str) -> list[list[str]]:
     """List the words of each `python SCRIPT ...` command, without its comment. A line that ends in a backslash
     is joined to the next."""
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if re.match(r"(\.venv/bin/)?python \w+\.py", line)]
+    return [
+        shlex.split(line, comments=True)
+        for line in lines
+        if re.match(r"(\.venv/bin/)?python \w+\.py", line)
+    ]
 
 
 class Place:
@@ -42,7 +53,10 @@ class Place:
         self.evaluated = set()
         random = np.random.RandomState(0)
         for split, n in (("train", 60), ("test", 20)):
-            np.save(folder / f"{split}_images.npy", random.randint(0, 256, (n, 32, 32, 3)).astype(np.uint8))
+            np.save(
+                folder / f"{split}_images.npy",
+                random.randint(0, 256, (n, 32, 32, 3)).astype(np.uint8),
+            )
             np.save(folder / f"{split}_labels.npy", np.arange(n) % 10)
 
     def text(self, text: str) -> str:
@@ -60,7 +74,7 @@ class Place:
         at = command.index("--model-dir") + 1
         name = command[at]
         if self.trained.setdefault(name, command) != command:  # the name is taken by other settings
-            command = [*command[:at], f"{name}-{len(self.trained)}", *command[at + 1:]]
+            command = [*command[:at], f"{name}-{len(self.trained)}", *command[at + 1 :]]
             self.trained[command[at]] = command
         elif (self.folder / name).exists():
             return
@@ -70,7 +84,10 @@ class Place:
         succeed(command[0], *given)
 
     def _evaluate(self, command: list[str]) -> None:
-        given = [re.sub(r"^(none,fgsm,|none,|)pgd-40$", r"\1pgd-2", word) for word in self._shortened(command)]
+        given = [
+            re.sub(r"^(none,fgsm,|none,|)pgd-40$", r"\1pgd-2", word)
+            for word in self._shortened(command)
+        ]
         if "--model-dir" not in given:
             given += ["--data-dir", str(self.folder)]
         succeed(command[0], *given, "--restart")
@@ -116,7 +133,14 @@ def test_the_commands_of_docs_evaluation_run(place, monkeypatch):
     for words in shell_commands(page):
         place.run(words)
     found = {path.name for path in (place.folder / "runs").rglob("*") if path.is_file()}
-    assert {"black.json", "pgd.npz", "given.json", "sweep-sweep.csv", "other.json", "factory.json"} <= found
+    assert {
+        "black.json",
+        "pgd.npz",
+        "given.json",
+        "sweep-sweep.csv",
+        "other.json",
+        "factory.json",
+    } <= found
 
 
 @pytest.mark.parametrize("script", [name for name in TINY if name != "test_comparison.py"])
@@ -155,14 +179,21 @@ def test_run_without_or_with_a_wrong_word_says_how():
 def test_the_demo_runs_whole(tmp_path, monkeypatch, capfd):
     """Everything the demo does, with fewer images and epochs."""
     from reproduction import demo
+
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(demo, "OUT", tmp_path)
-    monkeypatch.setattr(demo, "DATA", demo.DATA.replace("--eval-steps 10", "--eval-steps 2") + " --limit-train 200 --num-steps 2")
+    monkeypatch.setattr(
+        demo,
+        "DATA",
+        demo.DATA.replace("--eval-steps 10", "--eval-steps 2") + " --limit-train 200 --num-steps 2",
+    )
     monkeypatch.setattr(demo, "EPOCHS", {"natural": 1, "standard": 1, "estimators": 1, "namid": 3})
     demo.main(demo.Settings())
     said = capfd.readouterr().out
-    table = said[said.index("Accuracy in percent"):]
+    table = said[said.index("Accuracy in percent") :]
     for text in ("natural training", "standard AT", "NAMID", "no attack", "FGSM", "PGD-40"):
         assert text in table, said
     pictures = re.findall(r"^  (\S+\.png)$", table, re.M)
-    assert len(pictures) == 7 and all(Path(path).read_bytes()[:4] == b"\x89PNG" for path in pictures)
+    assert len(pictures) == 7 and all(
+        Path(path).read_bytes()[:4] == b"\x89PNG" for path in pictures
+    )

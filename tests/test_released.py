@@ -1,4 +1,5 @@
 """--preset released: one whole step of each stage against a computation of its own, in float64."""
+
 import copy
 import math
 
@@ -27,8 +28,10 @@ def networks():
     """A narrow target whose labels are partly its own, so that no set is empty, and both estimators."""
     torch.manual_seed(5)
     target = models.build("resnet18", width=4).double()
-    nets = {kind: MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS), "dv-released").double()
-            for kind in ("natural", "adversarial")}
+    nets = {
+        kind: MIEstimator(mi.LocalNet(UNITS), mi.GlobalNet(10, UNITS), "dv-released").double()
+        for kind in ("natural", "adversarial")
+    }
     x = torch.rand(N, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         y = target.train()(x).log_softmax(0).argmax(1)
@@ -43,8 +46,10 @@ def released_attack(target, x, y, steps, epsilon=8 / 255):
     x_adv = (x + noise.clamp(-epsilon, epsilon)).clamp(0, 1)
     for _ in range(steps):
         x_adv = x_adv.detach().requires_grad_()
-        gradient, = torch.autograd.grad(F.cross_entropy(target(x_adv), y), x_adv)
-        x_adv = (x_adv.detach() + STEP * gradient.sign()).clamp(x - epsilon, x + epsilon).clamp(0, 1)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(target(x_adv), y), x_adv)
+        x_adv = (
+            (x_adv.detach() + STEP * gradient.sign()).clamp(x - epsilon, x + epsilon).clamp(0, 1)
+        )
     return x_adv.detach()
 
 
@@ -53,7 +58,12 @@ def released_dv(estimator, pattern, output):
     local, encoded = estimator.local_net(pattern), estimator.global_net(output)[:, :, 0]
     values = []
     for i in range(N):
-        u = torch.stack([torch.stack([encoded[i] @ local[j, :, place] for place in range(local.shape[2])]) for j in range(N)])
+        u = torch.stack(
+            [
+                torch.stack([encoded[i] @ local[j, :, place] for place in range(local.shape[2])])
+                for j in range(N)
+            ]
+        )
         negatives = torch.stack([torch.zeros_like(u[0]) if j == i else u[j] for j in range(N)])
         values.append((u[i] - negatives.exp().sum(0).log() + math.log(N - 1)).mean())
     return torch.stack(values)
@@ -80,8 +90,16 @@ def test_stage_1(networks):
     target, _, x, y = networks
     again = copy.deepcopy(target)  # a step moves the batch-norm statistics, which the attack sees
     settings = parse(train_standard.Settings, "", ["--preset", "released"])
-    loss, _ = train_standard.step(x, y, 0, 0, torch.Generator().manual_seed(9), target=target.train(), settings=settings,
-                                  compute=COMPUTE)
+    loss, _ = train_standard.step(
+        x,
+        y,
+        0,
+        0,
+        torch.Generator().manual_seed(9),
+        target=target.train(),
+        settings=settings,
+        compute=COMPUTE,
+    )
     weights = list(target.parameters())
     found = loss.detach(), gradient_of(loss, weights)
     x_adv = released_attack(again, x, y, 10)
@@ -92,7 +110,9 @@ def test_stage_1(networks):
 @pytest.mark.parametrize("script", [train_MI_estimator, train_MI_estimator_only_max])
 def test_stage_2(script, networks):
     target, nets, x, y = networks
-    settings = parse(script.Settings, "", ["--preset", "released", "--epsilon", "0.004"])  # leaves some images right
+    settings = parse(
+        script.Settings, "", ["--preset", "released", "--epsilon", "0.004"]
+    )  # leaves some images right
     assert settings.estimation.bound == "dv-released" and settings.estimation.n_units == 2048
     with torch.no_grad():
         y = released_labels(target.eval()(x))
@@ -101,9 +121,20 @@ def test_stage_2(script, networks):
     objectives = script.OBJECTIVES if plain else script.OBJECTIVES["cosine"]
     for net in nets.values():
         net.train()
-    loss, _ = estimators.step(x, y, 0, 0, torch.Generator().manual_seed(9), target=target.eval(), natural_mi=nets["natural"],
-                              adversarial_mi=nets["adversarial"], objectives=objectives, settings=settings, compute=COMPUTE,
-                              compare=not plain)
+    loss, _ = estimators.step(
+        x,
+        y,
+        0,
+        0,
+        torch.Generator().manual_seed(9),
+        target=target.eval(),
+        natural_mi=nets["natural"],
+        adversarial_mi=nets["adversarial"],
+        objectives=objectives,
+        settings=settings,
+        compute=COMPUTE,
+        compare=not plain,
+    )
     weights = [weight for net in nets.values() for weight in net.parameters()]
     found = loss.detach(), gradient_of(loss, weights)
 
@@ -120,10 +151,24 @@ def test_stage_2(script, networks):
     else:
         other_n = released_dv(nets["natural"], x, logits_adv)
         other_a = released_dv(nets["adversarial"], x_adv - x, logits)
-        natural = (5 * cosine(own_n, other_n, wrong).abs() - (own_n * wrong).sum() / correct.sum()
-                   + 0.5 * (5 * (1 - cosine(own_n, other_n, right)).abs() - (own_n * right).sum() / correct.sum()))
-        adversarial = (5 * cosine(own_a, other_a, wrong).abs() - (own_a * wrong).sum() / wrong.sum()
-                       + 0.5 * (8 * (1 - cosine(own_a, other_a, right)).abs() + 0.1 * (own_a * right).sum() / right.sum()))
+        natural = (
+            5 * cosine(own_n, other_n, wrong).abs()
+            - (own_n * wrong).sum() / correct.sum()
+            + 0.5
+            * (
+                5 * (1 - cosine(own_n, other_n, right)).abs()
+                - (own_n * right).sum() / correct.sum()
+            )
+        )
+        adversarial = (
+            5 * cosine(own_a, other_a, wrong).abs()
+            - (own_a * wrong).sum() / wrong.sum()
+            + 0.5
+            * (
+                8 * (1 - cosine(own_a, other_a, right)).abs()
+                + 0.1 * (own_a * right).sum() / right.sum()
+            )
+        )
         loss = natural + adversarial
     same(found, (loss.detach(), gradient_of(loss, weights)))
 
@@ -134,15 +179,28 @@ def test_stage_3(networks):
     settings = parse(train_MIAT.Settings, "", ["--preset", "released"])
     for net in nets.values():
         net.eval().requires_grad_(False)
-    loss, logged = train_MIAT.step(x, y, 2, 0, torch.Generator().manual_seed(9), target=target.train(), natural_mi=nets["natural"],
-                                   adversarial_mi=nets["adversarial"], settings=settings, compute=COMPUTE, steps_per_epoch=1)
+    loss, logged = train_MIAT.step(
+        x,
+        y,
+        2,
+        0,
+        torch.Generator().manual_seed(9),
+        target=target.train(),
+        natural_mi=nets["natural"],
+        adversarial_mi=nets["adversarial"],
+        settings=settings,
+        compute=COMPUTE,
+        steps_per_epoch=1,
+    )
     weights = list(target.parameters())
     found = loss.detach(), gradient_of(loss, weights)
 
     x_adv = released_attack(again, x, y, 40)
     logits, logits_adv = again.train()(x), again(x_adv)
     wrong = (released_labels(logits) == y) & (released_labels(logits_adv) != y)
-    assert wrong.sum() > 1 and not torch.equal(wrong, (logits.argmax(1) == y) & (logits_adv.argmax(1) != y))
+    assert wrong.sum() > 1 and not torch.equal(
+        wrong, (logits.argmax(1) == y) & (logits_adv.argmax(1) != y)
+    )
     assert logged["selected"] == wrong.double().mean()
     mi_loss = 0
     for kind, pattern in (("natural", x), ("adversarial", x_adv - x)):
@@ -155,16 +213,30 @@ def test_stage_3(networks):
 def test_the_learning_rate_falls_before_the_released_epochs():
     """Its epochs count from 1; stage 3 has two warm-up epochs before them."""
     from utils.training.schedules import learning_rate
+
     for script, before in ((train_standard, 0), (train_MIAT, 2)):
         training = parse(script.Settings, "", ["--preset", "released"]).training
         assert training.epochs == 100 + before
         for epoch, expected in ((74, 0.1), (75, 0.01), (89, 0.01), (90, 0.001), (100, 0.001)):
-            assert learning_rate(training, before + epoch - 1, 0, 196) == pytest.approx(expected), (script, epoch)
+            assert learning_rate(training, before + epoch - 1, 0, 196) == pytest.approx(expected), (
+                script,
+                epoch,
+            )
 
 
 def test_a_run_with_the_released_selection_says_so_and_differs(chain, tmp_path):
     from conftest import ESTIMATOR, same_bits
+
     words = [*ESTIMATOR, "--epochs", 1, "--pre-target", chain / "standard/best_model.pth"]
     for selection in ("eq6", "released"):
-        succeed("train_MI_estimator.py", *words, "--selection", selection, "--model-dir", tmp_path / selection)
-    assert not same_bits(tmp_path / "eq6/local_n_model.pth", tmp_path / "released/local_n_model.pth")
+        succeed(
+            "train_MI_estimator.py",
+            *words,
+            "--selection",
+            selection,
+            "--model-dir",
+            tmp_path / selection,
+        )
+    assert not same_bits(
+        tmp_path / "eq6/local_n_model.pth", tmp_path / "released/local_n_model.pth"
+    )

@@ -1,4 +1,5 @@
 """An epoch waits for nothing: no operation in it asks the device for a value."""
+
 import traceback
 
 import pytest
@@ -8,7 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.batches import Batches
 
-WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal", "aten.masked_select")
+WAITS = (
+    "aten._local_scalar_dense",
+    "aten.nonzero",
+    "aten.is_nonzero",
+    "aten.equal",
+    "aten.masked_select",
+)
 # Of the loop: at the end of an epoch, or once in ten minutes. Of the averaged weights: their count of steps is on the CPU.
 MAY_WAIT = ("_check_finite", "_save", "evaluate", "get", "state", "update")
 # What happens between the beginning and the end of an epoch: Loop.batches, and the step functions of scripts and Loop.
@@ -26,15 +33,46 @@ class Waits(TorchDispatchMode):
         names = [frame.name for frame in traceback.extract_stack()]
         if set(IN_AN_EPOCH) & set(names) and not set(MAY_WAIT) & set(names):
             self.steps += str(function).startswith("aten.convolution")
-            if str(function).startswith(WAITS) and all(arg.numel() for arg in args if isinstance(arg, torch.Tensor)):
+            if str(function).startswith(WAITS) and all(
+                arg.numel() for arg in args if isinstance(arg, torch.Tensor)
+            ):
                 self.found.append((str(function), names[-4:]))
         return function(*args, **(kwargs or {}))
 
 
 def epoch_of(stage: str, chain, tmp_path) -> None:
-    words = {"standard": ["train_standard.py", *SMALL, "--defense", "trades", "--epochs", 1, "--ema", 0.9, "--awp", 0.01],
-             "estimators": ["train_MI_estimator.py", *ESTIMATOR, "--epochs", 1, "--pre-target", chain / "standard/best_model.pth"],
-             "namid": ["train_MIAT.py", *SMALL, "--epochs", 1, "--warmup-epochs", 0, "--estimator-dir", chain / "estimators"]}[stage]
+    words = {
+        "standard": [
+            "train_standard.py",
+            *SMALL,
+            "--defense",
+            "trades",
+            "--epochs",
+            1,
+            "--ema",
+            0.9,
+            "--awp",
+            0.01,
+        ],
+        "estimators": [
+            "train_MI_estimator.py",
+            *ESTIMATOR,
+            "--epochs",
+            1,
+            "--pre-target",
+            chain / "standard/best_model.pth",
+        ],
+        "namid": [
+            "train_MIAT.py",
+            *SMALL,
+            "--epochs",
+            1,
+            "--warmup-epochs",
+            0,
+            "--estimator-dir",
+            chain / "estimators",
+        ],
+    }[stage]
     words[words.index("--epochs") + 1] = 1
     succeed(*words, "--limit-train", 140, "--holdout", 10, "--model-dir", tmp_path)
 
@@ -46,7 +84,9 @@ def test_nothing_in_an_epoch_waits_for_the_device(stage, chain, tmp_path):
     assert watch.steps > 50 and not watch.found
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="counts what waits for a CUDA device; there is none here")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="counts what waits for a CUDA device; there is none here"
+)
 @pytest.mark.parametrize("stage", ["standard", "estimators", "namid"])
 def test_nothing_in_an_epoch_waits_for_cuda(stage, chain, tmp_path, monkeypatch):
     """As PyTorch itself counts it: inside the loop over batches, whatever waits is an error."""

@@ -1,1 +1,1 @@
-"""What the training stages and the evaluation share: attacks, losses, the training loop, files of a run, reports."""
+"""What scripts share: attacks, MI, training, evaluation, options, devices and processes."""

@@ -1,4 +1,5 @@
 """One process at a time in a folder."""
+
 import subprocess
 import sys
 import time
@@ -11,7 +12,11 @@ CHILD = "import sys; sys.path.insert(0, {root!r}); from common.locks import held
 
 
 def child(path, inside):
-    return subprocess.Popen([sys.executable, "-c", CHILD.format(root=str(ROOT), path=str(path), inside=inside)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(root=str(ROOT), path=str(path), inside=inside)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_the_second_waits_for_the_first(tmp_path):
@@ -28,6 +33,7 @@ def test_a_busy_that_raises_does_not_wait(tmp_path):
 
     def busy():
         raise Busy
+
     with held(tmp_path):
         try:
             with held(tmp_path, busy):

@@ -1,4 +1,5 @@
 """Batches against a reference that treats one image at a time, and what an epoch promises."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,9 @@ from data.batches import Batches, crop_and_flip, in_order, to_float
 
 def numbered(n, height=5, width=4):
     """Random images with their own number as the label: which image a batch holds can be told."""
-    images = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+    images = torch.randint(
+        0, 256, (n, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(n)
+    )
     return images, torch.arange(n)
 
 
@@ -18,15 +21,25 @@ def windows(image, padding, flip):
     """Every crop of one image (C,H,W) surrounded by zeros, and its mirror images where `flip`."""
     channels, height, width = image.shape
     padded = torch.zeros(channels, height + 2 * padding, width + 2 * padding, dtype=image.dtype)
-    padded[:, padding:padding + height, padding:padding + width] = image
-    crops = [padded[:, top:top + height, left:left + width]
-             for top in range(2 * padding + 1) for left in range(2 * padding + 1)]
-    return crops + [torch.stack([crop[:, :, width - 1 - i] for i in range(width)], 2) for crop in crops if flip]
+    padded[:, padding : padding + height, padding : padding + width] = image
+    crops = [
+        padded[:, top : top + height, left : left + width]
+        for top in range(2 * padding + 1)
+        for left in range(2 * padding + 1)
+    ]
+    return crops + [
+        torch.stack([crop[:, :, width - 1 - i] for i in range(width)], 2) for crop in crops if flip
+    ]
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 5), height=st.integers(1, 6), width=st.integers(1, 6), padding=st.integers(0, 7),
-       seed=st.integers(0, 999))
+@given(
+    n=st.integers(1, 5),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    padding=st.integers(0, 7),
+    seed=st.integers(0, 999),
+)
 def test_crop_and_flip_pixel_by_pixel(n, height, width, padding, seed):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(1, 256, (4, 3, height, width), dtype=torch.uint8, generator=generator)
@@ -53,7 +66,9 @@ def test_a_batch_holds_crops_of_its_images(padding, flip):
         assert x.dtype == torch.float32 and y.dtype == torch.int64 and x.is_contiguous()
         assert x.min() >= 0 and x.max() <= 1
         for image, label in zip((x * 255).round().to(torch.uint8), y):
-            assert any(torch.equal(image, window) for window in windows(images[label], padding, flip))
+            assert any(
+                torch.equal(image, window) for window in windows(images[label], padding, flip)
+            )
 
 
 def test_crops_and_flips_are_equally_likely_and_independent():
@@ -73,9 +88,18 @@ def test_crops_and_flips_are_equally_likely_and_independent():
     assert chi_squared < 40.8  # 17 degrees of freedom, one in a thousand
 
 
-@pytest.mark.parametrize(("n", "batch_size", "sizes"), [
-    (12, 4, [4, 4, 4]), (14, 4, [4, 4, 4, 2]), (13, 4, [4, 4, 4]), (3, 2, [2]), (5, 100, [5]), (2, 2, [2]),
-    (7, 7, [7])])
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [
+        (12, 4, [4, 4, 4]),
+        (14, 4, [4, 4, 4, 2]),
+        (13, 4, [4, 4, 4]),
+        (3, 2, [2]),
+        (5, 100, [5]),
+        (2, 2, [2]),
+        (7, 7, [7]),
+    ],
+)
 def test_every_image_once_an_epoch(n, batch_size, sizes):
     images, labels = numbered(n)
     batches = Batches(images, labels, batch_size)
@@ -89,7 +113,9 @@ def test_every_image_once_an_epoch(n, batch_size, sizes):
 def test_another_image_is_left_out_in_another_epoch():
     images, labels = numbered(9)
     batches = Batches(images, labels, 4)
-    left_out = {36 - int(sum(y.sum() for _, y in batches.epoch(seed=0, epoch=epoch))) for epoch in range(40)}
+    left_out = {
+        36 - int(sum(y.sum() for _, y in batches.epoch(seed=0, epoch=epoch))) for epoch in range(40)
+    }
     assert len(left_out) > 4
 
 
@@ -100,7 +126,9 @@ def epoch_of(seed, epoch, start=0, batches=None):
 
 
 def equal(one, other):
-    return len(one) == len(other) and all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other))
+    return len(one) == len(other) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other)
+    )
 
 
 def test_an_epoch_is_fixed_by_seed_and_number():
@@ -117,10 +145,14 @@ def test_start_gives_the_tail_of_the_epoch(start):
 
 
 def test_epochs_and_seeds_differ_in_order_and_in_crops():
-    epochs = [epoch_of(seed, epoch) for seed, epoch in ((7, 3), (7, 4), (8, 3), (3, 7), (1, 11), (11, 1))]
+    epochs = [
+        epoch_of(seed, epoch) for seed, epoch in ((7, 3), (7, 4), (8, 3), (3, 7), (1, 11), (11, 1))
+    ]
     orders = {tuple(torch.cat([y for _, y in epoch]).tolist()) for epoch in epochs}
     assert len(orders) == len(epochs)
-    crops = {tuple(float(x[i].sum()) for x, y in epoch for i in (y == 0).nonzero()) for epoch in epochs}
+    crops = {
+        tuple(float(x[i].sum()) for x, y in epoch for i in (y == 0).nonzero()) for epoch in epochs
+    }
     assert len(crops) > 1
 
 
@@ -150,7 +182,9 @@ def test_channels_last_changes_strides_alone(padding):
     first = Batches(images, labels, 4, padding=padding).epoch(0, 0)
     second = Batches(images, labels, 4, padding=padding, channels_last=True).epoch(0, 0)
     for (x, y), (x_last, y_last) in zip(first, second):
-        assert x_last.is_contiguous(memory_format=torch.channels_last) and not x_last.is_contiguous()
+        assert (
+            x_last.is_contiguous(memory_format=torch.channels_last) and not x_last.is_contiguous()
+        )
         assert torch.equal(x, x_last) and torch.equal(y, y_last)
 
 
@@ -160,7 +194,9 @@ def test_images_stay_as_they_are():
     batches = Batches(images, labels, 4, padding=1, flip=True)
     for x, _ in batches.epoch(0, 0):
         x.zero_()
-    assert torch.equal(images, copy) and batches.images.data_ptr() == images.data_ptr()  # no second copy on the CPU
+    assert (
+        torch.equal(images, copy) and batches.images.data_ptr() == images.data_ptr()
+    )  # no second copy on the CPU
 
 
 @pytest.mark.parametrize("start", [-1, 6])
@@ -177,7 +213,12 @@ def test_bad_input_to_batches():
         Batches(images[:1], labels[:1], 4)
     with pytest.raises(ValueError, match="padding"):
         Batches(images, labels, 2, padding=-1)
-    for wrong in ((images.float(), labels), (images[0], labels), (images, labels.int()), (images, labels[:3])):
+    for wrong in (
+        (images.float(), labels),
+        (images[0], labels),
+        (images, labels.int()),
+        (images, labels[:3]),
+    ):
         with pytest.raises(ValueError, match="must be"):
             Batches(*wrong, 2)
 

@@ -1,4 +1,5 @@
 """The named sets, each from files of its own format, and the held-out split."""
+
 import hashlib
 import pickle
 import subprocess
@@ -24,6 +25,7 @@ random = np.random.default_rng(0)
 
 # digits
 
+
 def upscaled(image):
     """8x8 -> 16x16 in float64: output pixel i lies at (i + 1/2) / 2 - 1/2 between input pixels, edges repeated."""
     at = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7)
@@ -44,13 +46,18 @@ def test_digits_are_scikit_learns_each_once(digits):
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    want = sorted((np.rint(upscaled(image * 255 / 16)).astype(np.uint8).tobytes(), label)
-                  for image, label in zip(source.images, source.target))
+    want = sorted(
+        (np.rint(upscaled(image * 255 / 16)).astype(np.uint8).tobytes(), label)
+        for image, label in zip(source.images, source.target)
+    )
     images = torch.cat([digits.train_images, digits.test_images])
     labels = torch.cat([digits.train_labels, digits.test_labels])
     assert images.shape == (1797, 3, 16, 16)
     assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
-    assert sorted((image.numpy().tobytes(), int(label)) for image, label in zip(images[:, 0], labels)) == want
+    assert (
+        sorted((image.numpy().tobytes(), int(label)) for image, label in zip(images[:, 0], labels))
+        == want
+    )
     assert images.max() == 255
 
 
@@ -80,11 +87,14 @@ def test_digits_from_arrays_are_upscaled_the_same_way(tmp_path, brightest):
 
 # torchvision's formats, written here in small; only the checksums it compares with are replaced
 
+
 def write_cifar(folder, kind, monkeypatch, label_key, n_classes):
     folder = folder / kind.base_folder
     folder.mkdir()
-    rows = {"train": random.integers(0, 256, (6, 3072), dtype=np.uint8),
-            "test": random.integers(0, 256, (4, 3072), dtype=np.uint8)}
+    rows = {
+        "train": random.integers(0, 256, (6, 3072), dtype=np.uint8),
+        "test": random.integers(0, 256, (4, 3072), dtype=np.uint8),
+    }
     labels = {"train": [n_classes - 1, 0, 1, 2, 3, 4], "test": [3, 2, 1, 0]}
 
     def dump(name, content):
@@ -106,8 +116,13 @@ def check(loaded, images, labels):
         np.testing.assert_array_equal(getattr(loaded, f"{split}_labels").numpy(), labels[split])
 
 
-@pytest.mark.parametrize(("name", "kind", "label_key", "n_classes"), [
-    ("cifar10", datasets.CIFAR10, "labels", 10), ("cifar100", datasets.CIFAR100, "fine_labels", 100)])
+@pytest.mark.parametrize(
+    ("name", "kind", "label_key", "n_classes"),
+    [
+        ("cifar10", datasets.CIFAR10, "labels", 10),
+        ("cifar100", datasets.CIFAR100, "fine_labels", 100),
+    ],
+)
 def test_cifar(tmp_path, monkeypatch, name, kind, label_key, n_classes):
     images, labels = write_cifar(tmp_path, kind, monkeypatch, label_key, n_classes)
     loaded = data.load(name, tmp_path)
@@ -128,8 +143,10 @@ def write_mnist(folder, kind):
     return images, labels
 
 
-@pytest.mark.parametrize(("name", "kind", "padding", "flip"), [
-    ("mnist", datasets.MNIST, 2, False), ("fashion-mnist", datasets.FashionMNIST, 4, True)])
+@pytest.mark.parametrize(
+    ("name", "kind", "padding", "flip"),
+    [("mnist", datasets.MNIST, 2, False), ("fashion-mnist", datasets.FashionMNIST, 4, True)],
+)
 def test_mnist(tmp_path, name, kind, padding, flip):
     images, labels = write_mnist(tmp_path, kind)
     loaded = data.load(name, tmp_path)
@@ -150,7 +167,9 @@ def test_svhn(tmp_path, monkeypatch):
         listed[split] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
     monkeypatch.setattr(datasets.SVHN, "split_list", listed)
     loaded = data.load("svhn", tmp_path)
-    check(loaded, images, {split: label % 10 for split, label in labels.items()})  # the digit 0 is stored as 10
+    check(
+        loaded, images, {split: label % 10 for split, label in labels.items()}
+    )  # the digit 0 is stored as 10
     assert (loaded.num_classes, loaded.padding, loaded.flip) == (10, 4, False)
 
 
@@ -171,11 +190,20 @@ def test_failed_download(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         data.load("cifar10", tmp_path)
     message = str(caught.value)
-    assert "\n" not in message and f"--data-dir {tmp_path}" in message and "no route to host" in message
-    assert all(f"{split}_{what}.npy" in message for split in ("train", "test") for what in ("images", "labels"))
+    assert (
+        "\n" not in message
+        and f"--data-dir {tmp_path}" in message
+        and "no route to host" in message
+    )
+    assert all(
+        f"{split}_{what}.npy" in message
+        for split in ("train", "test")
+        for what in ("images", "labels")
+    )
 
 
 # Tiny-ImageNet
+
 
 def write_tiny_imagenet(root):
     """Two classes of 2 and 3 training images, 3 validation images, each of one colour that tells which it is."""
@@ -192,7 +220,8 @@ def write_tiny_imagenet(root):
     for i in range(3):
         save(root / "val" / "images" / f"val_{i}.JPEG", "L", 60 * i + 20)
     (root / "val" / "val_annotations.txt").write_text(
-        "val_2.JPEG\tn01\t0\t0\t9\t9\nval_0.JPEG\tn02\t0\t0\t9\t9\nval_1.JPEG\tn02\t0\t0\t9\t9\n")
+        "val_2.JPEG\tn01\t0\t0\t9\t9\nval_0.JPEG\tn02\t0\t0\t9\t9\nval_1.JPEG\tn02\t0\t0\t9\t9\n"
+    )
     (root / "wnids.txt").write_text("n02\nn01\n")
     return colours
 
@@ -202,15 +231,29 @@ def test_tiny_imagenet(tmp_path, inside):
     colours = write_tiny_imagenet(tmp_path / inside)
     loaded = data.load("tiny-imagenet", tmp_path)
     assert (loaded.num_classes, loaded.padding, loaded.flip) == (200, 4, True)
-    assert loaded.train_images.shape == (5, 3, 64, 64) and loaded.test_images.shape == (3, 3, 64, 64)
-    assert loaded.train_labels.tolist() == [0, 1, 0, 1, 1] and loaded.test_labels.tolist() == [0, 1, 1]
-    train = [colours[name] for name in ("n01_0.JPEG", "n02_0.JPEG", "n01_1.JPEG", "n02_1.JPEG", "n02_2.JPEG")]
+    assert loaded.train_images.shape == (5, 3, 64, 64) and loaded.test_images.shape == (
+        3,
+        3,
+        64,
+        64,
+    )
+    assert loaded.train_labels.tolist() == [0, 1, 0, 1, 1] and loaded.test_labels.tolist() == [
+        0,
+        1,
+        1,
+    ]
+    train = [
+        colours[name]
+        for name in ("n01_0.JPEG", "n02_0.JPEG", "n01_1.JPEG", "n02_1.JPEG", "n02_2.JPEG")
+    ]
     test = [colours[name] for name in ("val_2.JPEG", "val_0.JPEG", "val_1.JPEG")]
     for images, want in ((loaded.train_images, train), (loaded.test_images, test)):
         off = images.int() - torch.tensor(want)[:, :, None, None]
         assert off.abs().max() <= 3  # JPEG rounds
     limited = data.load("tiny-imagenet", tmp_path, limit_train=2, limit_test=1)
-    assert torch.equal(limited.train_images, loaded.train_images[:2]) and limited.train_labels.tolist() == [0, 1]
+    assert torch.equal(
+        limited.train_images, loaded.train_images[:2]
+    ) and limited.train_labels.tolist() == [0, 1]
 
 
 def spoil_image(root):
@@ -218,18 +261,33 @@ def spoil_image(root):
     file.write_bytes(file.read_bytes()[:300])
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
-    (spoil_image, ("n01_0.JPEG", "not a readable JPEG")),
-    (lambda root: (root / "val" / "images" / "val_1.JPEG").unlink(), ("val_1.JPEG", "missing")),
-    (lambda root: Image.new("RGB", (32, 64)).save(root / "val" / "images" / "val_0.JPEG"),
-     ("val_0.JPEG", "64x32", "64x64")),
-    (lambda root: (root / "val" / "val_annotations.txt").unlink(), ("--data-dir", "val_annotations.txt")),
-    (lambda root: (root / "val" / "val_annotations.txt").write_text(""), ("val_annotations.txt", "empty")),
-    (lambda root: (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01\nval_1.JPEG\tn09\n"),
-     ("val_annotations.txt", "line 2")),
-    (lambda root: (root / "train" / "n02").rename(root / "n02"), ("n02", "wnids.txt")),
-    (lambda root: (root / "train" / "n00" / "images").mkdir(parents=True), ("n00", "no .JPEG")),
-])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_image, ("n01_0.JPEG", "not a readable JPEG")),
+        (lambda root: (root / "val" / "images" / "val_1.JPEG").unlink(), ("val_1.JPEG", "missing")),
+        (
+            lambda root: Image.new("RGB", (32, 64)).save(root / "val" / "images" / "val_0.JPEG"),
+            ("val_0.JPEG", "64x32", "64x64"),
+        ),
+        (
+            lambda root: (root / "val" / "val_annotations.txt").unlink(),
+            ("--data-dir", "val_annotations.txt"),
+        ),
+        (
+            lambda root: (root / "val" / "val_annotations.txt").write_text(""),
+            ("val_annotations.txt", "empty"),
+        ),
+        (
+            lambda root: (root / "val" / "val_annotations.txt").write_text(
+                "val_0.JPEG\tn01\nval_1.JPEG\tn09\n"
+            ),
+            ("val_annotations.txt", "line 2"),
+        ),
+        (lambda root: (root / "train" / "n02").rename(root / "n02"), ("n02", "wnids.txt")),
+        (lambda root: (root / "train" / "n00" / "images").mkdir(parents=True), ("n00", "no .JPEG")),
+    ],
+)
 def test_tiny_imagenet_that_is_incomplete(tmp_path, spoil, words):
     write_tiny_imagenet(tmp_path)
     spoil(tmp_path)
@@ -245,26 +303,41 @@ def test_no_tiny_imagenet(tmp_path):
 
 # real photographs
 
+
 def test_cifar10_photographs(tmp_path):
     unpack = ROOT.parent / "shared" / "data" / "unpack.py"
     if not unpack.is_file():
         pytest.skip("needs ../shared/data, real images of CIFAR-10")
-    subprocess.run([sys.executable, unpack, "cifar10", tmp_path, "--train", "100", "--test", "50"], check=True,
-                   capture_output=True)
+    subprocess.run(
+        [sys.executable, unpack, "cifar10", tmp_path, "--train", "100", "--test", "50"],
+        check=True,
+        capture_output=True,
+    )
     loaded = data.load("cifar10", tmp_path, limit_train=80)
-    assert loaded.train_images.shape == (80, 3, 32, 32) and loaded.test_images.shape == (50, 3, 32, 32)
+    assert loaded.train_images.shape == (80, 3, 32, 32) and loaded.test_images.shape == (
+        50,
+        3,
+        32,
+        32,
+    )
     assert len(loaded.train_labels.unique()) == 10
     # Neighbouring pixels of a photograph are alike in both directions; those of misread rows are not.
     images = loaded.train_images.float()
     for axis in (2, 3):
-        assert (images - images.roll(1, axis)).abs().mean() < 0.35 * (images - images.roll(1, 0)).abs().mean()
+        assert (images - images.roll(1, axis)).abs().mean() < 0.35 * (
+            images - images.roll(1, 0)
+        ).abs().mean()
 
 
 # the held-out split
 
+
 @settings(max_examples=60, deadline=None)
-@given(counts=st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(any), part=st.floats(0, 1),
-       seed=st.integers(-5, 2**40))
+@given(
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(any),
+    part=st.floats(0, 1),
+    seed=st.integers(-5, 2**40),
+)
 def test_holdout_is_balanced_and_disjoint(counts, part, seed):
     n = sum(counts)
     holdout = round(part * n)

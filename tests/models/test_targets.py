@@ -1,4 +1,5 @@
 """Targets: published names and counts, blocks against hand-written arithmetic, taps, and the way through a file."""
+
 import subprocess
 import sys
 from collections import Counter
@@ -47,15 +48,28 @@ def images(n=2, size=16, **options):
 
 # --- names, counts, shapes ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("arch, count", [
-    ("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842), ("wrn28-10", 36_479_194),
-    ("wrn34-10", 46_160_474), ("vgg16", 14_728_266), ("vgg19", 20_040_522)])
+
+@pytest.mark.parametrize(
+    "arch, count",
+    [
+        ("resnet18", 11_173_962),
+        ("resnet34", 21_282_122),
+        ("resnet50", 23_520_842),
+        ("wrn28-10", 36_479_194),
+        ("wrn34-10", 46_160_474),
+        ("vgg16", 14_728_266),
+        ("vgg19", 20_040_522),
+    ],
+)
 def test_parameter_counts_are_the_published_ones(arch, count):
     assert sum(p.numel() for p in full_size(arch).parameters()) == count
 
 
 def of_norm(name):
-    return {f"{name}.{entry}" for entry in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    return {
+        f"{name}.{entry}"
+        for entry in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
 
 
 def test_resnet_names():
@@ -63,9 +77,15 @@ def test_resnet_names():
     for stage in (1, 2, 3, 4):
         for block in (0, 1):
             at = f"layer{stage}.{block}"
-            expected |= {f"{at}.conv1.weight", f"{at}.conv2.weight"} | of_norm(f"{at}.bn1") | of_norm(f"{at}.bn2")
+            expected |= (
+                {f"{at}.conv1.weight", f"{at}.conv2.weight"}
+                | of_norm(f"{at}.bn1")
+                | of_norm(f"{at}.bn2")
+            )
         if stage > 1:
-            expected |= {f"layer{stage}.0.shortcut.0.weight"} | of_norm(f"layer{stage}.0.shortcut.1")
+            expected |= {f"layer{stage}.0.shortcut.0.weight"} | of_norm(
+                f"layer{stage}.0.shortcut.1"
+            )
     assert set(full_size("resnet18").state_dict()) == expected
 
 
@@ -74,14 +94,19 @@ def test_wideresnet_names():
     for group in (1, 2, 3):
         for unit in range(5):
             at = f"block{group}.layer.{unit}"
-            expected |= {f"{at}.conv1.weight", f"{at}.conv2.weight"} | of_norm(f"{at}.bn1") | of_norm(f"{at}.bn2")
+            expected |= (
+                {f"{at}.conv1.weight", f"{at}.conv2.weight"}
+                | of_norm(f"{at}.bn1")
+                | of_norm(f"{at}.bn2")
+            )
         expected |= {f"block{group}.layer.0.convShortcut.weight"}
     assert set(full_size("wrn34-10").state_dict()) == expected
 
 
 VGG_CONVOLUTIONS = {  # indices into `features`, stage by stage
     "vgg16": [(0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40)],
-    "vgg19": [(0, 3), (7, 10), (14, 17, 20, 23), (27, 30, 33, 36), (40, 43, 46, 49)]}
+    "vgg19": [(0, 3), (7, 10), (14, 17, 20, 23), (27, 30, 33, 36), (40, 43, 46, 49)],
+}
 
 
 @pytest.mark.parametrize("arch", VGG_CONVOLUTIONS)
@@ -92,9 +117,16 @@ def test_vgg_names(arch):
     assert set(full_size(arch).state_dict()) == expected
 
 
-@pytest.mark.parametrize("arch, stage3, stage4", [
-    ("resnet18", (256, 8), (512, 4)), ("resnet50", (1024, 8), (2048, 4)), ("wrn34-10", (320, 16), (640, 8)),
-    ("vgg16", (256, 8), (512, 4)), ("vgg19", (256, 8), (512, 4))])
+@pytest.mark.parametrize(
+    "arch, stage3, stage4",
+    [
+        ("resnet18", (256, 8), (512, 4)),
+        ("resnet50", (1024, 8), (2048, 4)),
+        ("wrn34-10", (320, 16), (640, 8)),
+        ("vgg16", (256, 8), (512, 4)),
+        ("vgg19", (256, 8), (512, 4)),
+    ],
+)
 def test_full_size_taps_on_32x32(arch, stage3, stage4):
     net = full_size(arch, num_classes=100)
     x = torch.empty(2, 3, 32, 32, device="meta")
@@ -111,14 +143,20 @@ def test_full_size_taps_on_32x32(arch, stage3, stage4):
 def test_any_image_size(arch, size):
     net = full_size(arch, num_classes=7, width=8)
     for train in (True, False):
-        logits, stage4 = net.train(train)(torch.empty(3, 3, size, size, device="meta"), tap="stage4")
+        logits, stage4 = net.train(train)(
+            torch.empty(3, 3, size, size, device="meta"), tap="stage4"
+        )
         assert logits.shape == (3, 7)
         assert stage4.shape[:2] == (3, net.tap_channels["stage4"])
 
 
 @pytest.mark.parametrize("arch, own", [("resnet34", 64), ("wrn28-10", 160), ("vgg19", 64)])
 def test_width_scales_all_stages_but_the_wide_stem(arch, own):
-    assert full_size(arch, width=None).options == {"num_classes": 10, "width": own} == full_size(arch).options
+    assert (
+        full_size(arch, width=None).options
+        == {"num_classes": 10, "width": own}
+        == full_size(arch).options
+    )
     narrow = full_size(arch, width=own // 4)
     assert narrow.options == {"num_classes": 10, "width": own // 4}
     for name, tensor in full_size(arch).state_dict().items():
@@ -139,6 +177,7 @@ def test_wideresnet_convolutions_are_he_normal():
 
 
 # --- arithmetic --------------------------------------------------------------------------------------------------
+
 
 def conv(x, weight, stride=1, bias=None):
     """Cross-correlation as a matrix product over unfolded patches, zero padding that keeps the size at stride 1."""
@@ -181,15 +220,26 @@ def bottleneck(block, x, stride):
 def wide(unit, x, stride):
     active = relu(norm(x, unit.bn1))
     out = conv(relu(norm(conv(active, unit.conv1.weight, stride), unit.bn2)), unit.conv2.weight)
-    return out + (x if unit.convShortcut is None else conv(active, unit.convShortcut.weight, stride))
+    return out + (
+        x if unit.convShortcut is None else conv(active, unit.convShortcut.weight, stride)
+    )
 
 
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("kind, by_hand, n_in, channels, stride, projected", [
-    (BasicBlock, basic, 4, 4, 1, False), (BasicBlock, basic, 4, 6, 2, True), (BasicBlock, basic, 4, 4, 2, True),
-    (Bottleneck, bottleneck, 8, 2, 1, False), (Bottleneck, bottleneck, 4, 2, 1, True),
-    (Bottleneck, bottleneck, 8, 3, 2, True), (Unit, wide, 4, 4, 1, False), (Unit, wide, 3, 4, 1, True),
-    (Unit, wide, 4, 6, 2, True)])
+@pytest.mark.parametrize(
+    "kind, by_hand, n_in, channels, stride, projected",
+    [
+        (BasicBlock, basic, 4, 4, 1, False),
+        (BasicBlock, basic, 4, 6, 2, True),
+        (BasicBlock, basic, 4, 4, 2, True),
+        (Bottleneck, bottleneck, 8, 2, 1, False),
+        (Bottleneck, bottleneck, 4, 2, 1, True),
+        (Bottleneck, bottleneck, 8, 3, 2, True),
+        (Unit, wide, 4, 4, 1, False),
+        (Unit, wide, 3, 4, 1, True),
+        (Unit, wide, 4, 6, 2, True),
+    ],
+)
 def test_blocks_by_hand(kind, by_hand, n_in, channels, stride, projected, train):
     block = shaken(kind(n_in, channels, stride)).double().train(train)
     shortcut = block.convShortcut is not None if kind is Unit else len(block.shortcut) > 0
@@ -231,7 +281,9 @@ def test_vgg_by_hand(size):
             layer = net.features[i]
             out = relu(norm(conv(out, layer.weight, bias=layer.bias), net.features[i + 1]))
         odd = out.shape[-1] % 2
-        out = F.pad(out, (0, odd, 0, odd), value=-torch.inf)  # 32x32 images never come to an odd side
+        out = F.pad(
+            out, (0, odd, 0, odd), value=-torch.inf
+        )  # 32x32 images never come to an odd side
         out = out.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
     expected = out[:, :, 0, 0] @ net.linear.weight.T + net.linear.bias
     torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)
@@ -239,8 +291,13 @@ def test_vgg_by_hand(size):
 
 # --- taps --------------------------------------------------------------------------------------------------------
 
-TAPPED = {"resnet18": ("layer3", "layer4"), "resnet50": ("layer3", "layer4"), "wrn28-10": ("block2", "block3"),
-          "vgg16": ("features.22", "features.32"), "vgg19": ("features.25", "features.38")}
+TAPPED = {
+    "resnet18": ("layer3", "layer4"),
+    "resnet50": ("layer3", "layer4"),
+    "wrn28-10": ("block2", "block3"),
+    "vgg16": ("features.22", "features.32"),
+    "vgg19": ("features.25", "features.38"),
+}
 
 
 @pytest.mark.parametrize("arch", TAPPED)
@@ -253,9 +310,14 @@ def test_taps_are_intermediate_outputs_of_one_pass(arch):
         def hook(module, arguments, output):
             calls[name] += 1
             outputs[name] = output.clone()
+
         return hook
 
-    leaves = [name for name, module in net.named_modules() if not list(module.children()) and "shortcut" not in name]
+    leaves = [
+        name
+        for name, module in net.named_modules()
+        if not list(module.children()) and "shortcut" not in name
+    ]
     for name in {*leaves, *TAPPED[arch]}:
         net.get_submodule(name).register_forward_hook(note(name))
     head = "fc" if arch.startswith("wrn") else "linear"
@@ -288,8 +350,14 @@ def test_a_tap_depends_on_what_precedes_it_alone(arch):
     net = build(arch, width=4).eval()
     x = images(size=32)
     for tap, later in (("stage3", True), ("stage4", False)):
-        gradients = torch.autograd.grad(net(x, tap=tap)[1].square().sum(), list(net.parameters()), allow_unused=True)
-        reached = {name for (name, _), gradient in zip(net.named_parameters(), gradients) if gradient is not None}
+        gradients = torch.autograd.grad(
+            net(x, tap=tap)[1].square().sum(), list(net.parameters()), allow_unused=True
+        )
+        reached = {
+            name
+            for (name, _), gradient in zip(net.named_parameters(), gradients)
+            if gradient is not None
+        }
         after_stage3 = ("layer4.", "block3.", "features.24.", "features.30.")
         assert any(name.startswith(after_stage3) for name in reached) != later
         assert not any(name.startswith(("linear.", "fc.")) for name in reached)
@@ -317,14 +385,28 @@ def test_a_seed_gives_the_same_network():
 
 # --- build: wrong input ------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"arch": "resnet20"}, "unknown architecture 'resnet20'; choose from: resnet18, resnet34, .*, vgg19"),
-    ({"arch": "resnet18", "depth": 3}, "resnet18 has no option 'depth'; choose from: num_classes, width"),
-    ({"arch": "vgg16", "width": 0}, "width of vgg16 is 0; choose a whole number from 1 up"),
-    ({"arch": "vgg16", "width": -4}, "width of vgg16 is -4; choose"),
-    ({"arch": "vgg16", "width": 1.5}, "width of vgg16 is 1.5; choose"),
-    ({"arch": "wrn28-10", "num_classes": 1}, "num_classes of wrn28-10 is 1; choose a whole number from 2 up"),
-    ({"arch": "wrn28-10", "num_classes": "ten"}, "num_classes of wrn28-10 is 'ten'; choose")])
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            {"arch": "resnet20"},
+            "unknown architecture 'resnet20'; choose from: resnet18, resnet34, .*, vgg19",
+        ),
+        (
+            {"arch": "resnet18", "depth": 3},
+            "resnet18 has no option 'depth'; choose from: num_classes, width",
+        ),
+        ({"arch": "vgg16", "width": 0}, "width of vgg16 is 0; choose a whole number from 1 up"),
+        ({"arch": "vgg16", "width": -4}, "width of vgg16 is -4; choose"),
+        ({"arch": "vgg16", "width": 1.5}, "width of vgg16 is 1.5; choose"),
+        (
+            {"arch": "wrn28-10", "num_classes": 1},
+            "num_classes of wrn28-10 is 1; choose a whole number from 2 up",
+        ),
+        ({"arch": "wrn28-10", "num_classes": "ten"}, "num_classes of wrn28-10 is 'ten'; choose"),
+    ],
+)
 def test_build_refuses(arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         build(**arguments)
@@ -333,12 +415,15 @@ def test_build_refuses(arguments, message):
 
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, models; print(*models.ARCHITECTURES); sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=Path(models.__file__).parents[1], capture_output=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(models.__file__).parents[1], capture_output=True
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.decode().split() == ARCHS
 
 
 # --- files -------------------------------------------------------------------------------------------------------
+
 
 def trained(arch, **options):
     """A narrow network whose every entry, batch counter included, differs from a fresh one's."""
@@ -359,26 +444,47 @@ def assert_same(net, other):
 @pytest.mark.parametrize("arch", ARCHS)
 def test_round_trip_is_exact(arch, tmp_path):
     net = trained(arch)
-    about = {"norm": "linf", "epsilon": 8 / 255, "epochs": [75, 90], "best": {"pgd": None, "kept": True}}
+    about = {
+        "norm": "linf",
+        "epsilon": 8 / 255,
+        "epochs": [75, 90],
+        "best": {"pgd": None, "kept": True},
+    }
     save(net, tmp_path / "m.pth", **about)
     for asked in (None, arch):
         loaded = load(tmp_path / "m.pth", arch=asked)
-        assert (loaded.arch, loaded.options, loaded.about) == (arch, {"num_classes": 7, "width": 4}, about)
+        assert (loaded.arch, loaded.options, loaded.about) == (
+            arch,
+            {"num_classes": 7, "width": 4},
+            about,
+        )
         assert loaded.tap_channels == net.tap_channels
         assert_same(net, loaded)
     content = torch.load(tmp_path / "m.pth", weights_only=True)
     assert list(content) == ["arch", "options", "state_dict", "about"]
 
 
-@pytest.mark.parametrize("wrap", [
-    dict,
-    lambda state: {"state_dict": state, "epoch": 3},
-    lambda state: {"net": state, "acc": 95.5, "epoch": 3},
-    lambda state: {f"module.{name}": value for name, value in state.items()},
-    lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
-    lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
-    lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
-], ids=["plain", "state_dict", "net", "module", "state_dict-module", "compiled", "parallel-compiled"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        dict,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"net": state, "acc": 95.5, "epoch": 3},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+    ],
+    ids=[
+        "plain",
+        "state_dict",
+        "net",
+        "module",
+        "state_dict-module",
+        "compiled",
+        "parallel-compiled",
+    ],
+)
 @pytest.mark.parametrize("arch", SMALL)
 def test_published_files(arch, wrap, tmp_path):
     net = trained(arch)
@@ -391,7 +497,11 @@ def test_published_files(arch, wrap, tmp_path):
 def test_unused_group_of_trades_is_ignored(tmp_path):
     net = trained("wrn34-10")
     state = net.state_dict()
-    unused = {f"sub_{name}": torch.full_like(value, 9) for name, value in state.items() if name.startswith("block1.")}
+    unused = {
+        f"sub_{name}": torch.full_like(value, 9)
+        for name, value in state.items()
+        if name.startswith("block1.")
+    }
     assert len(unused) > 50
     torch.save(state | unused, tmp_path / "m.pth")
     assert_same(net, load(tmp_path / "m.pth", arch="wrn34-10"))
@@ -399,7 +509,9 @@ def test_unused_group_of_trades_is_ignored(tmp_path):
 
 def test_vgg_classifier_by_its_other_name(tmp_path):
     net = trained("vgg19")
-    state = {name.replace("linear.", "classifier."): value for name, value in net.state_dict().items()}
+    state = {
+        name.replace("linear.", "classifier."): value for name, value in net.state_dict().items()
+    }
     assert "classifier.bias" in state
     torch.save(state, tmp_path / "m.pth")
     assert_same(net, load(tmp_path / "m.pth", arch="vgg19"))
@@ -426,7 +538,9 @@ def test_saving_replaces_the_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.pth"]
 
 
-@pytest.mark.parametrize("value", [np.float64(0.5), Path("x"), torch.ones(1), [1, np.int64(2)], {"a": {1, 2}}])
+@pytest.mark.parametrize(
+    "value", [np.float64(0.5), Path("x"), torch.ones(1), [1, np.int64(2)], {"a": {1, 2}}]
+)
 def test_save_refuses_what_could_not_be_read_back(value, tmp_path):
     with pytest.raises(ValueError, match=r"about epsilon: .* is not a plain value"):
         save(build("resnet18", width=2), tmp_path / "m.pth", epsilon=value)
@@ -444,23 +558,41 @@ def refusal(path, **arguments):
 def test_another_network_than_asked(tmp_path):
     path = tmp_path / "m.pth"
     save(build("resnet18", width=2), path)
-    assert refusal(path, arch="vgg16") == "holds a resnet18, not a vgg16; give --arch resnet18 or another file"
+    assert (
+        refusal(path, arch="vgg16")
+        == "holds a resnet18, not a vgg16; give --arch resnet18 or another file"
+    )
     plain = build("resnet18", width=2).state_dict()
     torch.save(plain, path)
     assert "give --arch, one of: resnet18, resnet34" in refusal(path)
-    assert refusal(path, arch="resnet20").startswith("unknown architecture 'resnet20'; choose from: resnet18")
-    for asked, name in [("vgg16", "features.0.weight"), ("wrn28-10", "block1.layer.0.bn1.weight"),
-                        ("resnet34", "layer1.2.conv1.weight"), ("resnet50", "layer1.0.conv3.weight")]:
-        assert refusal(path, arch=asked).startswith(f"is not a checkpoint of {asked}: {name} is missing; ")
+    assert refusal(path, arch="resnet20").startswith(
+        "unknown architecture 'resnet20'; choose from: resnet18"
+    )
+    for asked, name in [
+        ("vgg16", "features.0.weight"),
+        ("wrn28-10", "block1.layer.0.bn1.weight"),
+        ("resnet34", "layer1.2.conv1.weight"),
+        ("resnet50", "layer1.0.conv3.weight"),
+    ]:
+        assert refusal(path, arch=asked).startswith(
+            f"is not a checkpoint of {asked}: {name} is missing; "
+        )
     torch.save(build("resnet34", width=2).state_dict(), path)
     assert "resnet18: layer1.2.conv1.weight is unknown; " in refusal(path, arch="resnet18")
     torch.save(plain | {"layer2.0.conv1.weight": torch.ones(4, 2, 1, 1)}, path)
-    assert "layer2.0.conv1.weight has shape (4, 2, 1, 1), not (4, 2, 3, 3); " in refusal(path, arch="resnet18")
+    assert "layer2.0.conv1.weight has shape (4, 2, 1, 1), not (4, 2, 3, 3); " in refusal(
+        path, arch="resnet18"
+    )
 
 
 def test_a_file_whose_own_words_do_not_hold(tmp_path):
     path, net = tmp_path / "m.pth", build("resnet18", width=2)
-    content = {"arch": "resnet18", "options": net.options, "state_dict": net.state_dict(), "about": {}}
+    content = {
+        "arch": "resnet18",
+        "options": net.options,
+        "state_dict": net.state_dict(),
+        "about": {},
+    }
     torch.save(content | {"arch": "resnet20"}, path)
     assert refusal(path).startswith("unknown architecture 'resnet20'; choose from: resnet18")
     torch.save(content | {"options": {"num_classes": 10, "width": 3}}, path)
@@ -476,7 +608,7 @@ def test_a_truncated_file(tmp_path):
     save(build("resnet18", width=2), path)
     whole = path.read_bytes()
     for part in (0.01, 0.5, 0.999):
-        path.write_bytes(whole[:int(part * len(whole))])
+        path.write_bytes(whole[: int(part * len(whole))])
         assert refusal(path, arch="resnet18").startswith("is truncated")
 
 
@@ -491,7 +623,9 @@ for _ in range(10):
 @pytest.mark.parametrize("width", [2, 4, 7])
 def test_a_narrow_network_in_channels_last_survives_its_backward_pass(width):
     """In a process of its own, which a strided 1x1 convolution of so few channels kills on some processors."""
-    ended = subprocess.run([sys.executable, "-c", NARROW.format(width=width)], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", NARROW.format(width=width)], cwd=ROOT, capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
 
 

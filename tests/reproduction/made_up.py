@@ -1,4 +1,5 @@
 """Experiments whose results are written by hand, so that each number of a table is known."""
+
 import json
 import random
 
@@ -12,8 +13,18 @@ from reproduction.plan import plan
 from reproduction.question import expected
 from utils.attacks import registry
 
-SETTINGS = {"options": {"epochs": 5}, "hardware": "an abacus", "date": "2026-01-02 03:04:05 +0000", "git_commit": "c0ffee" * 6}
-MADE = {"date": "2026-01-02 04:05:06 +0000", "git_commit": "c0ffee" * 6, "hardware": "an abacus", "versions": {}}
+SETTINGS = {
+    "options": {"epochs": 5},
+    "hardware": "an abacus",
+    "date": "2026-01-02 03:04:05 +0000",
+    "git_commit": "c0ffee" * 6,
+}
+MADE = {
+    "date": "2026-01-02 04:05:06 +0000",
+    "git_commit": "c0ffee" * 6,
+    "hardware": "an abacus",
+    "versions": {},
+}
 RESULTS = {"date": "2026-01-02 03:04:05 +0000", "hardware": "an abacus", "git_commit": "c0ffee" * 6}
 
 
@@ -31,7 +42,9 @@ def any_number_of_images():
 
 
 def experiment(folder, **options) -> Experiment:
-    return Experiment(**{"out": folder, "dataset": "cifar10", "scale": "tiny", "seeds": 1, **options})
+    return Experiment(
+        **{"out": folder, "dataset": "cifar10", "scale": "tiny", "seeds": 1, **options}
+    )
 
 
 def train(graph: Graph, name: str, content: bytes = b"") -> None:
@@ -40,11 +53,15 @@ def train(graph: Graph, name: str, content: bytes = b"") -> None:
     node.folder.mkdir(parents=True, exist_ok=True)
     given = options(node.words)
     found = data_of(graph.experiment, given.get("--limit-train"))
-    hashes = {f"{key}_hash": known for key, path in inputs(node).items() if (known := file_hash(path))}
+    hashes = {
+        f"{key}_hash": known for key, path in inputs(node).items() if (known := file_hash(path))
+    }
     said = {"command": " ".join(node.words), **hashes}  # no word of these needs quoting
     said |= {"data_fingerprint": found[0]} if found else {}
     (node.folder / "settings.json").write_text(json.dumps(SETTINGS | said))
-    (node.folder / "metrics.csv").write_text("epoch,natural_accuracy,score\n1,10.0,8.0\n2,61.0,50.0\n3,70.0,40.0\n")
+    (node.folder / "metrics.csv").write_text(
+        "epoch,natural_accuracy,score\n1,10.0,8.0\n2,61.0,50.0\n3,70.0,40.0\n"
+    )
     for path in node.outputs:
         path.write_bytes(content)
 
@@ -63,8 +80,16 @@ def evaluate(graph: Graph, name: str, standing: dict[str, str], **more) -> None:
     rows = {each: row(standing[each]) for each in node.attacks}
     if "--save-adv" in node.words:
         rows = {each: one | {"stopped_early": False} for each, one in rows.items()}
-    results = RESULTS | expected(graph, node) | {"n": len(next(iter(standing.values())))} | {
-        "attacks": rows, "warnings": [], "worst_case": {"attacks": list(node.attacks)} if len(rows) > 1 else None}
+    results = (
+        RESULTS
+        | expected(graph, node)
+        | {"n": len(next(iter(standing.values())))}
+        | {
+            "attacks": rows,
+            "warnings": [],
+            "worst_case": {"attacks": list(node.attacks)} if len(rows) > 1 else None,
+        }
+    )
     node.outputs[-1].write_text(json.dumps(results | more))
     for path in node.outputs[:-1]:  # the adversarial images
         path.write_bytes(b"")
@@ -79,7 +104,9 @@ def measure(graph: Graph, name: str, values: dict) -> None:
                 train(graph, each)
             else:
                 evaluate(graph, each, dict.fromkeys(graph.nodes[each].attacks, "f" * 40))
-    node.outputs[0].write_text(json.dumps(RESULTS | {"n": 40} | expected(graph, node) | {"values": values}))
+    node.outputs[0].write_text(
+        json.dumps(RESULTS | {"n": 40} | expected(graph, node) | {"values": values})
+    )
 
 
 def marks(right: int, n: int, seed: int = 0) -> str:
@@ -94,5 +121,12 @@ def everything(folder, seeds: int = 1, n: int = 40, **options) -> Graph:
     graph = plan(experiment(folder, seeds=seeds, **options), "all")
     for number, (name, node) in enumerate(graph.nodes.items()):
         if node.attacks and not name.endswith("images.json"):
-            evaluate(graph, name, {each: marks(16 + (number + i) % 20, n, number) for i, each in enumerate(node.attacks)})
+            evaluate(
+                graph,
+                name,
+                {
+                    each: marks(16 + (number + i) % 20, n, number)
+                    for i, each in enumerate(node.attacks)
+                },
+            )
     return graph

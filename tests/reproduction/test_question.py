@@ -363,7 +363,10 @@ def test_images_that_stopped_early_are_made_again(said, tmp_path):
     graph = plan(experiment(tmp_path), "figure4")
     name = f"{STANDARD}/images.json"
     evaluate(graph, name, {"pgd-40": "rf" * 20})
-    edit(graph.nodes[name], {("attacks", "pgd-40", "settings"): settings_of("pgd-40", "linf", 8 / 255)})
+    edit(
+        graph.nodes[name],
+        {("attacks", "pgd-40", "settings"): settings_of("pgd-40", "linf", 8 / 255)},
+    )
     assert graph.state(name) == "finished", graph.why(name)
     edit(graph.nodes[name], {("attacks", "pgd-40", "stopped_early"): said})
     assert graph.state(name) == "stale" and "stopped at the first that fooled" in graph.why(name)

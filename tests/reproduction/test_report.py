@@ -1,4 +1,5 @@
 """The report: one page that needs nothing else, as a parser and as a browser see it."""
+
 import base64
 import io
 import re
@@ -17,7 +18,16 @@ from reproduction.report import report
 
 any_number_of_images = made_up.any_number_of_images
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(
+        None,
+        map(
+            shutil.which,
+            ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome"),
+        ),
+    ),
+    None,
+)
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -50,7 +60,7 @@ class Page(HTMLParser):
 def page(tmp_path_factory):
     """The report of two experiments, one with all tables and two figures, a curve and a gallery, and its text."""
     out = tmp_path_factory.mktemp("report")
-    graph = everything(out, seeds=2, data_note="Images <compressed> & \"decoded\"")
+    graph = everything(out, seeds=2, data_note='Images <compressed> & "decoded"')
     remember(graph.experiment)
     remember(experiment(out, dataset="digits"))
     folder = graph.nodes["seed1/linf/standard"].folder
@@ -66,12 +76,20 @@ def test_it_is_well_formed_and_its_links_lead_somewhere(page):
     assert len(set(parsed.ids)) == len(parsed.ids)
     links = [each["href"] for each in parsed.all("a")]
     assert links and all(link.startswith("#") and link[1:] in parsed.ids for link in links)
-    assert parsed.elements[0][0] == "html" and any(each.get("name") == "viewport" for each in parsed.all("meta"))
+    assert parsed.elements[0][0] == "html" and any(
+        each.get("name") == "viewport" for each in parsed.all("meta")
+    )
 
 
 def test_nothing_is_fetched_and_every_picture_is_in_it(page):
     parsed = Page(page[1])
-    assert not parsed.all("script") and not parsed.all("link") and not parsed.all("iframe") and "http" not in page[1] and "url(" not in page[1]
+    assert (
+        not parsed.all("script")
+        and not parsed.all("link")
+        and not parsed.all("iframe")
+        and "http" not in page[1]
+        and "url(" not in page[1]
+    )
     assert len(parsed.all("img")) == 4  # two figures, a curve, a gallery
     for image in parsed.all("img"):
         assert image["alt"]
@@ -82,9 +100,23 @@ def test_nothing_is_fetched_and_every_picture_is_in_it(page):
 
 def test_it_says_what_there_is_and_what_there_is_not(page):
     text = " ".join(Page(page[1]).words)
-    for word in ("cifar10-tiny", "digits-tiny", "Table 1: white box", "Table 6: black box", "Figure 5", "Figure 7", "Not run: figure2, figure4",
-                 "Its numbers are among those of Table 1", 'Images <compressed> & "decoded"', "an abacus", "c0ffeec0ffee", "diverged",
-                 "train_standard.py --dataset cifar10", "{:.2f} ± {:.2f}".format(*PAPER["white_box_linf"]["cifar10"]["namid"]["aa"]), "[1 of 2 seeds, 1 diverged]"):
+    for word in (
+        "cifar10-tiny",
+        "digits-tiny",
+        "Table 1: white box",
+        "Table 6: black box",
+        "Figure 5",
+        "Figure 7",
+        "Not run: figure2, figure4",
+        "Its numbers are among those of Table 1",
+        'Images <compressed> & "decoded"',
+        "an abacus",
+        "c0ffeec0ffee",
+        "diverged",
+        "train_standard.py --dataset cifar10",
+        "{:.2f} ± {:.2f}".format(*PAPER["white_box_linf"]["cifar10"]["namid"]["aa"]),
+        "[1 of 2 seeds, 1 diverged]",
+    ):
         assert word in text, word
     assert text.count("Not run: table1") == 1
 
@@ -98,7 +130,9 @@ def test_a_report_of_nothing(tmp_path):
     assert report(tmp_path) is None and not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here (chromium, chromium-headless-shell or google-chrome)")
+@pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium here (chromium, chromium-headless-shell or google-chrome)"
+)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_in_a_browser_the_page_is_as_wide_as_its_window(width, page, tmp_path):
     """A copy in a frame of that width, since a headless window has a least width of its own, tells whether it scrolls sideways,
@@ -108,11 +142,26 @@ def test_in_a_browser_the_page_is_as_wide_as_its_window(width, page, tmp_path):
             each => each.scrollWidth > each.clientWidth), pictures: [...document.images].every(each => each.naturalWidth > 0)}), '*') })</script>"""
     frame = """<body><script>addEventListener('message', told => { document.body.innerText = told.data })</script>
         <iframe src="copy.html" style="width: %dpx; height: 900px; border: 0"></iframe></body>"""
-    (tmp_path / "copy.html").write_text(page[1].replace("<details>", "<details open>").replace("</body>", probe + "</body>"))
+    (tmp_path / "copy.html").write_text(
+        page[1].replace("<details>", "<details open>").replace("</body>", probe + "</body>")
+    )
     (tmp_path / "frame.html").write_text(frame % width)
-    said = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-                           "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()],
-                          capture_output=True, text=True, timeout=120).stdout
+    said = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1400,1000",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            (tmp_path / "frame.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
     found = re.search(r'\{"window":(\d+),"page":(\d+),"scrolling":(\w+),"pictures":(\w+)\}', said)
     assert found, said[-2000:]
     assert int(found[1]) == width and int(found[2]) <= width and found[4] == "true"

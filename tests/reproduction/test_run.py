@@ -1,4 +1,5 @@
 """Running a graph: what is missing, once, in order; kills, failures and divergence; what it costs."""
+
 import json
 import os
 import signal
@@ -25,15 +26,19 @@ def graph(tmp_path):
 
 def makes(graph, calls, statuses=None):
     """In the place of `launch`: writes what the command would, and keeps what was called."""
+
     def launch(words, lock, log, threads):
-        name, = (name for name, node in graph.nodes.items() if node.words == words)
+        (name,) = (name for name, node in graph.nodes.items() if node.words == words)
         calls.append(name)
         status = (statuses or {}).get(name, 0)
         graph.nodes[name].folder.mkdir(parents=True, exist_ok=True)
         if status == 0:
             attacks = graph.nodes[name].attacks
-            evaluate(graph, name, dict.fromkeys(attacks, marks(3, 5))) if attacks else train(graph, name)
+            evaluate(graph, name, dict.fromkeys(attacks, marks(3, 5))) if attacks else train(
+                graph, name
+            )
         return ended(status)
+
     return launch
 
 
@@ -42,8 +47,15 @@ def ended(status):
     return SimpleNamespace(poll=lambda: status, send_signal=lambda number: None)
 
 
-ORDER = ["seed1/linf/standard", "seed1/linf/standard/white.json", "seed1/linf/standard/white-aa.json", "seed1/linf/standard-estimators",
-         "seed1/linf/namid", "seed1/linf/namid/white.json", "seed1/linf/namid/white-aa.json"]
+ORDER = [
+    "seed1/linf/standard",
+    "seed1/linf/standard/white.json",
+    "seed1/linf/standard/white-aa.json",
+    "seed1/linf/standard-estimators",
+    "seed1/linf/namid",
+    "seed1/linf/namid/white.json",
+    "seed1/linf/namid/white-aa.json",
+]
 
 
 def test_each_is_run_once_and_not_again(graph, monkeypatch, capsys):
@@ -61,7 +73,9 @@ def test_each_is_run_once_and_not_again(graph, monkeypatch, capsys):
 def without_hashes(path):
     """As files were written before they had hashes of what they read."""
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({name: value for name, value in content.items() if not name.endswith("_hash")}))
+    path.write_text(
+        json.dumps({name: value for name, value in content.items() if not name.endswith("_hash")})
+    )
 
 
 def test_dates_decide_only_where_there_is_no_hash(graph, monkeypatch):
@@ -91,7 +105,11 @@ def test_a_run_called_by_other_paths_is_the_same(graph, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(run, "launch", makes(graph, calls))
     run.run(graph)
-    moved = plan(experiment(tmp_path, data_dir=tmp_path / "elsewhere"), "table3", defenses=["standard", "namid"])
+    moved = plan(
+        experiment(tmp_path, data_dir=tmp_path / "elsewhere"),
+        "table3",
+        defenses=["standard", "namid"],
+    )
     assert all(moved.state(name) == "finished" for name in ORDER)
     settings = json.loads((graph.nodes[ORDER[4]].folder / "settings.json").read_text())
     settings["command"] = settings["command"].replace("--alpha 0.1", "--alpha 0.2")
@@ -107,7 +125,11 @@ def test_what_was_made_from_a_run_that_is_gone_is_made_again(graph, monkeypatch)
     run.run(graph)
     graph.product(ORDER[0]).unlink()
     run.run(graph)
-    assert calls[7] == ORDER[0] and {*calls[7:]} >= {ORDER[1], ORDER[2], ORDER[3]} and all(graph.state(name) == "finished" for name in ORDER)
+    assert (
+        calls[7] == ORDER[0]
+        and {*calls[7:]} >= {ORDER[1], ORDER[2], ORDER[3]}
+        and all(graph.state(name) == "finished" for name in ORDER)
+    )
 
 
 def test_an_error_leaves_no_command_running(tmp_path):
@@ -121,7 +143,9 @@ def test_an_error_leaves_no_command_running(tmp_path):
 def test_a_failure_stops_with_its_status(graph, monkeypatch):
     calls = []
     monkeypatch.setattr(run, "launch", makes(graph, calls, {ORDER[3]: 2}))
-    with pytest.raises(run.Stopped, match=r"standard-estimators ended with status 2: .*train_MI_estimator.py") as stopped:
+    with pytest.raises(
+        run.Stopped, match=r"standard-estimators ended with status 2: .*train_MI_estimator.py"
+    ) as stopped:
         run.run(graph)
     assert stopped.value.status == 2 and calls == ORDER[:4] and "\n" not in str(stopped.value)
 
@@ -147,11 +171,17 @@ def test_a_command_that_ends_well_and_leaves_nothing_is_no_success(graph, monkey
 
 
 def test_the_journal_sums_a_run_that_was_stopped(graph, tmp_path):
-    lines = [{"node": "a", "seconds": 2.0, "status": 130}, {"node": "a", "seconds": 3.0, "status": 0}, {"node": "b", "seconds": 1.0, "status": 3}]
+    lines = [
+        {"node": "a", "seconds": 2.0, "status": 130},
+        {"node": "a", "seconds": 3.0, "status": 0},
+        {"node": "b", "seconds": 1.0, "status": 3},
+    ]
     root = graph.experiment.root
     assert run.journal(graph.experiment) == []
     root.mkdir()
-    (root / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"node": "a", "sec')
+    (root / "journal.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"node": "a", "sec'
+    )
     assert run.journal(graph.experiment) == lines and run.recorded(graph.experiment) == {"a": 5.0}
 
 
@@ -165,18 +195,23 @@ with run.exclusive(Experiment(pathlib.Path({out!r}), "digits", "tiny", 1)) as lo
     commands.start("a", ["-c", {command!r}])
     sys.exit(commands.wait()[1])
 """
-WAITS = ("import pathlib, signal, sys, time\n"
-         "def saved(number, frame): pathlib.Path({path!r}).write_text(str(number)); sys.exit(128 + number)\n"
-         "signal.signal(signal.SIGTERM, saved), signal.signal(signal.SIGINT, saved)\n"
-         "print('ready', flush=True)\n"
-         "time.sleep({seconds})\n"
-         "pathlib.Path({path!r}).write_text('whole')")
+WAITS = (
+    "import pathlib, signal, sys, time\n"
+    "def saved(number, frame): pathlib.Path({path!r}).write_text(str(number)); sys.exit(128 + number)\n"
+    "signal.signal(signal.SIGTERM, saved), signal.signal(signal.SIGINT, saved)\n"
+    "print('ready', flush=True)\n"
+    "time.sleep({seconds})\n"
+    "pathlib.Path({path!r}).write_text('whole')"
+)
 
 
 def start(tmp_path, seconds):
     command = WAITS.format(path=str(tmp_path / "state"), seconds=seconds)
-    process = subprocess.Popen([sys.executable, "-c", CHILD.format(root=str(ROOT), out=str(tmp_path), command=command)], text=True,
-                               stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(root=str(ROOT), out=str(tmp_path), command=command)],
+        text=True,
+        stdout=subprocess.PIPE,
+    )
     assert [process.stdout.readline(), process.stdout.readline()] == ["began\n", "ready\n"]
     return process
 
@@ -214,9 +249,12 @@ def test_several_at_a_time_each_after_what_it_needs(tmp_path, monkeypatch):
     make, running, seen = makes(graph, []), {}, []
 
     def launch(words, lock, log, threads):
-        name, = (name for name, node in graph.nodes.items() if node.words == words)
+        (name,) = (name for name, node in graph.nodes.items() if node.words == words)
         assert all(graph.state(each) == "finished" for each in graph.nodes[name].needs)
-        assert log == graph.experiment.root / "logs" / f"{name.replace('/', '-')}.txt" and threads == max(1, len(os.sched_getaffinity(0)) // 3)
+        assert (
+            log == graph.experiment.root / "logs" / f"{name.replace('/', '-')}.txt"
+            and threads == max(1, len(os.sched_getaffinity(0)) // 3)
+        )
         running[name] = 3
         seen.append(len(running))
 
@@ -226,7 +264,9 @@ def test_several_at_a_time_each_after_what_it_needs(tmp_path, monkeypatch):
                 return None
             del running[name]
             return make(words, lock, log, threads).poll()
+
         return SimpleNamespace(poll=poll, send_signal=lambda number: None)
+
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(run, "launch", launch)
     run.run(graph, jobs=3)
@@ -241,10 +281,16 @@ def test_a_failure_stops_those_beside_it(tmp_path, monkeypatch):
         if "1" in words:  # seed 1 fails at once, seed 2 ends when it is told to
             return ended(2)
         return SimpleNamespace(poll=lambda: 143 if stopped else None, send_signal=stopped.append)
+
     monkeypatch.setattr(run, "launch", launch)
-    with pytest.raises(run.Stopped, match="seed1/linf/standard ended with status 2.*seed1-linf-standard.txt says why"):
+    with pytest.raises(
+        run.Stopped,
+        match="seed1/linf/standard ended with status 2.*seed1-linf-standard.txt says why",
+    ):
         run.run(graph, jobs=2)
-    assert stopped == [signal.SIGTERM] and [line["status"] for line in run.journal(graph.experiment)] == [2, 143]
+    assert stopped == [signal.SIGTERM] and [
+        line["status"] for line in run.journal(graph.experiment)
+    ] == [2, 143]
 
 
 def test_costs_are_passes_times_the_time_of_one(graph, monkeypatch):
@@ -258,13 +304,17 @@ def test_costs_are_passes_times_the_time_of_one(graph, monkeypatch):
     assert standard == 5 * (400 * (5 + 1.5) + 100 * 5)
     assert estimators == 2 * 400 * (5 + 1 + 100) + 100 * 5
     assert namid == pytest.approx(400 * 1.5 + 4 * 400 * (5 + 3 + 100 / 1.5) + 5 * 100 * 5)
-    assert white == pytest.approx(40 * (0.5 + 0.4 * (0.5 + 40 + 120 + 40))) and autoattack == pytest.approx(20 * (0.5 + 0.4 * 5000))
+    assert white == pytest.approx(
+        40 * (0.5 + 0.4 * (0.5 + 40 + 120 + 40))
+    ) and autoattack == pytest.approx(20 * (0.5 + 0.4 * 5000))
 
 
 def test_recorded_times_come_first_for_every_seed(tmp_path):
     two = plan(experiment(tmp_path, seeds=2), "table3", defenses=["standard"])
     two.experiment.root.mkdir(parents=True)
-    (two.experiment.root / "journal.jsonl").write_text(json.dumps({"node": "seed1/linf/standard", "seconds": 77.0, "status": 0}) + "\n")
+    (two.experiment.root / "journal.jsonl").write_text(
+        json.dumps({"node": "seed1/linf/standard", "seconds": 77.0, "status": 0}) + "\n"
+    )
     costs = cost.Costs(two)
     costs.start = 0.0
     assert costs.seconds("seed1/linf/standard") == costs.seconds("seed2/linf/standard") == 77.0
@@ -281,9 +331,13 @@ def test_a_pass_is_measured(graph):
 
 def test_sizes_are_read_from_arrays(tmp_path):
     import numpy
+
     for split, n in (("train", 30), ("test", 7)):
         numpy.save(tmp_path / f"{split}_images.npy", numpy.zeros((n, 32, 32, 3), numpy.uint8))
         numpy.save(tmp_path / f"{split}_labels.npy", numpy.arange(n) % 10)
-    assert cost.sizes("cifar10", tmp_path) == (30, 7) and cost.sizes("cifar10", None) == (50000, 10000)
+    assert cost.sizes("cifar10", tmp_path) == (30, 7) and cost.sizes("cifar10", None) == (
+        50000,
+        10000,
+    )
     with pytest.raises(run.InputError, match="--data-dir"):
         cost.sizes("arrays", None)

@@ -1,4 +1,5 @@
 """What holds for every attack: names, bounds, a model left alone, seeds, independence of the batch."""
+
 import logging
 import random
 import subprocess
@@ -15,8 +16,26 @@ from utils.attacks.registry import COLUMNS, FAMILIES, RELEASED, attack, choices,
 EPSILON = {"linf": 0.05, "l2": 0.6}
 QUICK = {"aa": {"queries": 20}, "square": {"queries": 100}}
 # With so few steps each that all of them together stay quick.
-NAMES = ["none", "fgsm", "bim-4", "pgd-4", "pgd-4x3", "mim-4", "tidim-4", "deepfool-5", "cw-10", "ddn-10", "sta-10",
-         "fwa-5", "fwa-fw-5", "aa", "apgd-ce", "apgd-t", "fab-t", "square"]
+NAMES = [
+    "none",
+    "fgsm",
+    "bim-4",
+    "pgd-4",
+    "pgd-4x3",
+    "mim-4",
+    "tidim-4",
+    "deepfool-5",
+    "cw-10",
+    "ddn-10",
+    "sta-10",
+    "fwa-5",
+    "fwa-fw-5",
+    "aa",
+    "apgd-ce",
+    "apgd-t",
+    "fab-t",
+    "square",
+]
 CASES = [(name, norm) for name in NAMES for norm in parse(name).norms]
 FAST = [(name, norm) for name, norm in CASES if name not in ("aa", "apgd-t", "fab-t")]
 
@@ -34,8 +53,11 @@ class Network(torch.nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for tensor in self.state_dict().values():
             if tensor.is_floating_point():
-                tensor.copy_(torch.randn(tensor.shape, generator=generator).abs() * 0.5 + 0.1 if tensor.ndim == 1
-                             else torch.randn(tensor.shape, generator=generator))
+                tensor.copy_(
+                    torch.randn(tensor.shape, generator=generator).abs() * 0.5 + 0.1
+                    if tensor.ndim == 1
+                    else torch.randn(tensor.shape, generator=generator)
+                )
         self.eval()
 
     def forward(self, x):
@@ -58,16 +80,33 @@ def settings(name):
 def test_registry_is_read_without_torch():
     code = "import sys, utils.attacks.registry as s; s.parse('pgd-40x5'); print({'torch', 'numpy'} & set(sys.modules))"
     root = Path(__file__).resolve().parents[3]
-    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "set()"
 
 
-@pytest.mark.parametrize("name, spelt, steps, restarts", [
-    ("none", "none", None, 1), ("fgsm", "fgsm", None, 1), ("pgd", "pgd-40", 40, 1), ("pgd-7", "pgd-7", 7, 1),
-    (" PGD-40x5 ", "pgd-40x5", 40, 5), ("pgd-40x1", "pgd-40", 40, 1), ("tidim-40", "tidim", 40, 1),
-    ("tidim-9", "tidim-9", 9, 1), ("bim", "bim", 10, 1), ("cw", "cw-20", 20, 1), ("ddn-20", "ddn-20", 20, 1),
-    ("fwa", "fwa-40", 40, 1), ("fwa-fw-40", "fwa-fw-40", 40, 1), ("sta", "sta", 100, 1),
-    ("apgd-ce", "apgd-ce", None, 1), ("fab-t", "fab-t", None, 1)])
+@pytest.mark.parametrize(
+    "name, spelt, steps, restarts",
+    [
+        ("none", "none", None, 1),
+        ("fgsm", "fgsm", None, 1),
+        ("pgd", "pgd-40", 40, 1),
+        ("pgd-7", "pgd-7", 7, 1),
+        (" PGD-40x5 ", "pgd-40x5", 40, 5),
+        ("pgd-40x1", "pgd-40", 40, 1),
+        ("tidim-40", "tidim", 40, 1),
+        ("tidim-9", "tidim-9", 9, 1),
+        ("bim", "bim", 10, 1),
+        ("cw", "cw-20", 20, 1),
+        ("ddn-20", "ddn-20", 20, 1),
+        ("fwa", "fwa-40", 40, 1),
+        ("fwa-fw-40", "fwa-fw-40", 40, 1),
+        ("sta", "sta", 100, 1),
+        ("apgd-ce", "apgd-ce", None, 1),
+        ("fab-t", "fab-t", None, 1),
+    ],
+)
 def test_parse(name, spelt, steps, restarts):
     spec = parse(name)
     assert (spec.name, spec.steps, spec.restarts) == (spelt, steps, restarts)
@@ -77,15 +116,35 @@ def test_parse(name, spelt, steps, restarts):
 def test_parse_says_what_an_attack_is():
     assert parse("fgsm").one_step and not parse("pgd-40").one_step
     assert parse("square").black_box and not parse("aa").black_box
-    assert {parse(name).kind for name in FAMILIES} == {"none", "bounded", "minimum-norm", "transport", "spatial"}
-    assert [name for name in FAMILIES if parse(name).kind == "minimum-norm"] == ["deepfool", "cw", "ddn"]
+    assert {parse(name).kind for name in FAMILIES} == {
+        "none",
+        "bounded",
+        "minimum-norm",
+        "transport",
+        "spatial",
+    }
+    assert [name for name in FAMILIES if parse(name).kind == "minimum-norm"] == [
+        "deepfool",
+        "cw",
+        "ddn",
+    ]
     assert parse("cw-20").norms == ("l2",) and parse("fwa-40").norms == ("linf",)
 
 
-@pytest.mark.parametrize("name, norm, says", [
-    ("pgf-40", None, "pgd-N, pgd-NxSTARTS"), ("", None, "unknown"), ("pgd-0", None, "unknown"),
-    ("pgd-4.5", None, "unknown"), ("fgsm-3", None, "write fgsm"), ("aa-100", None, "write aa"), ("bim-10x2", None, "write bim-10"),
-    ("cw-20", "linf", "exists for --norm l2, not for linf"), ("fwa-40", "l2", "exists for --norm linf, not for l2")])
+@pytest.mark.parametrize(
+    "name, norm, says",
+    [
+        ("pgf-40", None, "pgd-N, pgd-NxSTARTS"),
+        ("", None, "unknown"),
+        ("pgd-0", None, "unknown"),
+        ("pgd-4.5", None, "unknown"),
+        ("fgsm-3", None, "write fgsm"),
+        ("aa-100", None, "write aa"),
+        ("bim-10x2", None, "write bim-10"),
+        ("cw-20", "linf", "exists for --norm l2, not for linf"),
+        ("fwa-40", "l2", "exists for --norm linf, not for l2"),
+    ],
+)
 def test_parse_refuses(name, norm, says):
     with pytest.raises(InputError, match=says) as caught:
         parse(name, norm)
@@ -140,10 +199,20 @@ def test_leaves_everything_as_it_was(name, norm, capfd, caplog, recwarn):
     x.requires_grad_(True)
 
     def everything():
-        return ([module.training for module in model.modules()], [p.requires_grad for p in model.parameters()],
-                [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-                {key: value.tolist() for key, value in model.state_dict().items()}, x.tolist(), x.grad, y.tolist(),
-                torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate(), sys.gettrace())
+        return (
+            [module.training for module in model.modules()],
+            [p.requires_grad for p in model.parameters()],
+            [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+            {key: value.tolist() for key, value in model.state_dict().items()},
+            x.tolist(),
+            x.grad,
+            y.tolist(),
+            torch.get_rng_state().tolist(),
+            str(np.random.get_state()),
+            random.getstate(),
+            sys.gettrace(),
+        )
+
     before = everything()
     x_adv = attack(name, model, x, y, norm, EPSILON[norm], **settings(name))
     assert everything() == before
@@ -160,7 +229,9 @@ def test_result_of_a_sample_does_not_depend_on_its_batch(name, norm):
     together = attack(name, model, x, y, norm, EPSILON[norm])
     order = torch.tensor([3, 0, 4, 2, 1])
     shuffled = attack(name, model, x[order], y[order], norm, EPSILON[norm])
-    alone = torch.cat([attack(name, model, x[i:i + 1], y[i:i + 1], norm, EPSILON[norm]) for i in range(5)])
+    alone = torch.cat(
+        [attack(name, model, x[i : i + 1], y[i : i + 1], norm, EPSILON[norm]) for i in range(5)]
+    )
     # 2e-5: the transport attacks stop when the last image of the batch has its multiplier.
     torch.testing.assert_close(shuffled, together[order], rtol=0, atol=2e-5)
     torch.testing.assert_close(alone, together, rtol=0, atol=2e-5)
@@ -172,16 +243,22 @@ def test_tidim_depends_on_seed_and_index_only():
     index = torch.tensor([10, 11, 12, 13, 14])
     together = attack("tidim-6", model, x, y, epsilon=0.05, index=index)
     part = torch.tensor([4, 1])
-    assert torch.equal(attack("tidim-6", model, x[part], y[part], epsilon=0.05, index=index[part]), together[part])
+    assert torch.equal(
+        attack("tidim-6", model, x[part], y[part], epsilon=0.05, index=index[part]), together[part]
+    )
     assert not torch.equal(attack("tidim-6", model, x, y, epsilon=0.05, index=index + 1), together)
-    assert not torch.equal(attack("tidim-6", model, x, y, epsilon=0.05, index=index, seed=1), together)
+    assert not torch.equal(
+        attack("tidim-6", model, x, y, epsilon=0.05, index=index, seed=1), together
+    )
 
 
 @pytest.mark.parametrize("name", ["pgd-3", "pgd-3x3", "tidim-4", "apgd-ce", "apgd-t", "square"])
 def test_same_seed_same_images(name):
     x, model = images(), Network()
     y = model(x).argmax(1)
-    first, same, other = (attack(name, model, x, y, "linf", 0.02, seed=seed, **settings(name)) for seed in (3, 3, 4))
+    first, same, other = (
+        attack(name, model, x, y, "linf", 0.02, seed=seed, **settings(name)) for seed in (3, 3, 4)
+    )
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
@@ -189,7 +266,9 @@ def test_same_seed_same_images(name):
 def test_generator_of_pgd():
     x, model = images(), Network()
     y = model(x).argmax(1)
-    first, same = (attack("pgd-3x2", model, x, y, generator=torch.Generator().manual_seed(8)) for _ in range(2))
+    first, same = (
+        attack("pgd-3x2", model, x, y, generator=torch.Generator().manual_seed(8)) for _ in range(2)
+    )
     assert torch.equal(first, same)
 
 
@@ -224,6 +303,7 @@ def test_images_made_in_inference_mode():
 def test_the_trace_function_stays():
     def trace(frame, event, argument):
         return None
+
     x, model, before = images(), Network(), sys.gettrace()
     sys.settrace(trace)
     try:
@@ -242,9 +322,22 @@ def test_autoattack_is_silent_where_it_would_warn(capfd, caplog, recwarn):
     assert not logging.getLogger("auto-attack").disabled
 
 
-@pytest.mark.parametrize("name, passes", [
-    ("none", 0), ("fgsm", 1), ("bim", 10), ("pgd-40", 40), ("pgd-40x3", 3 * 41), ("mim", 40), ("cw-20", 4 * 20 + 1 + 2),
-    ("ddn-20", 20 + 2), ("sta", 100 + 2), ("fwa-40", 40), ("fwa-fw-40", 40)])
+@pytest.mark.parametrize(
+    "name, passes",
+    [
+        ("none", 0),
+        ("fgsm", 1),
+        ("bim", 10),
+        ("pgd-40", 40),
+        ("pgd-40x3", 3 * 41),
+        ("mim", 40),
+        ("cw-20", 4 * 20 + 1 + 2),
+        ("ddn-20", 20 + 2),
+        ("sta", 100 + 2),
+        ("fwa-40", 40),
+        ("fwa-fw-40", 40),
+    ],
+)
 def test_forward_passes(name, passes):
     """On images that no attack can make the network err on. Finding the number of classes takes 1 pass more, judging 2."""
     model = torch.nn.Sequential(Network())
@@ -261,6 +354,7 @@ def test_restarts_keep_the_highest_loss_where_all_fail():
 
     def loss(x_adv):
         return torch.nn.functional.cross_entropy(model(x_adv), y, reduction="none")
+
     once, often = (attack(name, model, x, y, "linf", 0.002) for name in ("pgd-1", "pgd-1x4"))
     assert (loss(often) >= loss(once)).all() and (loss(often) > loss(once)).any()
 
@@ -291,7 +385,12 @@ def test_no_budget_no_change(name):
 
 @pytest.mark.parametrize("name, norm", CASES)
 def test_empty_batch(name, norm):
-    assert attack(name, Network(), images()[:0], torch.zeros(0, dtype=torch.long), norm).shape == (0, 3, 8, 8)
+    assert attack(name, Network(), images()[:0], torch.zeros(0, dtype=torch.long), norm).shape == (
+        0,
+        3,
+        8,
+        8,
+    )
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, float("nan")])
@@ -323,7 +422,10 @@ def test_tidim_says_when_a_network_takes_one_size_only():
         attack("tidim", model, images(), torch.zeros(6, dtype=torch.long))
 
 
-@pytest.mark.parametrize("name", ["pgd-3", "mim-3", "deepfool-3", "cw-3", "ddn-3", "sta-3", "fwa-3", "fwa-fw-3", "apgd-ce"])
+@pytest.mark.parametrize(
+    "name",
+    ["pgd-3", "mim-3", "deepfool-3", "cw-3", "ddn-3", "sta-3", "fwa-3", "fwa-fw-3", "apgd-ce"],
+)
 def test_channels_last_images_give_the_same(name):
     x, model = images(), Network()
     y = model(x).argmax(1)
@@ -332,9 +434,13 @@ def test_channels_last_images_give_the_same(name):
     expected = attack(name, model, x, y, norm, EPSILON[norm])
     got = attack(name, model_last, x.to(memory_format=torch.channels_last), y, norm, EPSILON[norm])
     # DDN rounds to levels; the first step of Adam has the same length however small the gradient.
-    torch.testing.assert_close(got, expected, rtol=0, atol={"ddn-3": 0.005, "sta-3": 0.005}.get(name, 1e-4))
+    torch.testing.assert_close(
+        got, expected, rtol=0, atol={"ddn-3": 0.005, "sta-3": 0.005}.get(name, 1e-4)
+    )
 
 
 def test_every_family_is_tested_here_and_offered():
     assert {parse(name).family for name in NAMES} == set(FAMILIES)
-    assert {parse(choice.replace("STARTS", "2").replace("N", "3")).family for choice in choices()} == set(FAMILIES)
+    assert {
+        parse(choice.replace("STARTS", "2").replace("N", "3")).family for choice in choices()
+    } == set(FAMILIES)

@@ -3,6 +3,7 @@
 Label 0 beats class k at x by f_k = (w_0 - w_k) x + b_0 - b_k; the smallest perturbation in the norm p has length
 min_k f_k / ||w_0 - w_k||_q with q dual to p, as long as it stays in the box.
 """
+
 import pytest
 import torch
 
@@ -46,7 +47,9 @@ def placed(model, x, norm, wanted):
     unit = slope.sign() if norm == "linf" else slope / slope.norm(dim=1, keepdim=True)
     x = x - ((nearest - wanted)[:, None] * unit).reshape(x.shape)
     assert x.min() > 0.1 and x.max() < 0.9
-    torch.testing.assert_close(distances(model, x, norm).min(1).values, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        distances(model, x, norm).min(1).values, wanted, rtol=1e-4, atol=1e-5
+    )
     return x
 
 
@@ -63,8 +66,9 @@ def two_sided(norm, seed=0, per_channel=False):
     b = torch.tensor([0.0, 0.0, -30.0, -31.0, -32.0])
     model = Linear(W, b)
     scale = W[1].abs().sum() if norm == "linf" else W[1].norm()
-    model.b.data[1] = -(model(x)[:, 1]).max() - 0.25 * scale * (1 if norm == "linf" else 4) * (D // W.shape[1]) ** (
-        1 if norm == "linf" else 0.5)
+    model.b.data[1] = -(model(x)[:, 1]).max() - 0.25 * scale * (1 if norm == "linf" else 4) * (
+        D // W.shape[1]
+    ) ** (1 if norm == "linf" else 0.5)
     return model, x
 
 
@@ -74,7 +78,9 @@ def many_sided(seed=0):
     W = torch.randn(6, D, generator=generator) / 5 * torch.linspace(0.5, 2, 6)[:, None]
     x = 0.4 + 0.2 * torch.rand(8, 3, 8, 8, generator=generator)
     model = Linear(W, torch.zeros(6))
-    model.b.data[1:] = -(model(x)[:, 1:] - model(x)[:, :1]).amax(0) - 0.9 * (W[0] - W[1:]).norm(dim=1)
+    model.b.data[1:] = -(model(x)[:, 1:] - model(x)[:, :1]).amax(0) - 0.9 * (W[0] - W[1:]).norm(
+        dim=1
+    )
     return model, x
 
 
@@ -99,7 +105,9 @@ def test_bounded_attacks_succeed_exactly_when_they_can(name, norm):
 def test_square_succeeds_only_when_it_can(norm):
     epsilon = {"linf": 0.05, "l2": 0.6}[norm]
     model, x = two_sided(norm, per_channel=True)
-    wanted = epsilon * torch.tensor([1.04, 0.2, 1.2, 0.2, 1.04, 1.04, 0.2, 1.04])  # a random search: far from optimal
+    wanted = epsilon * torch.tensor(
+        [1.04, 0.2, 1.2, 0.2, 1.04, 1.04, 0.2, 1.04]
+    )  # a random search: far from optimal
     x = placed(model, x, norm, wanted)
     y = torch.full((8,), LABEL)
     x_adv = attack("square", model, x, y, norm, epsilon, queries=1000)
@@ -118,8 +126,16 @@ def test_tidim_succeeds_exactly_when_it_can(batch):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("name, norm, ratio", [
-    ("deepfool", "linf", 1.03), ("deepfool", "l2", 1.03), ("ddn-200", "l2", 1.01), ("ddn-20", "l2", 1.05), ("cw-100", "l2", 1.01)])
+@pytest.mark.parametrize(
+    "name, norm, ratio",
+    [
+        ("deepfool", "linf", 1.03),
+        ("deepfool", "l2", 1.03),
+        ("ddn-200", "l2", 1.01),
+        ("ddn-20", "l2", 1.05),
+        ("cw-100", "l2", 1.01),
+    ],
+)
 def test_minimum_norm_attacks_reach_the_only_boundary(name, norm, ratio, seed):
     """With two classes there is one; with more, below, CW and DDN may end at one that is not the nearest."""
     model, x = many_sided(seed)
@@ -133,8 +149,9 @@ def test_minimum_norm_attacks_reach_the_only_boundary(name, norm, ratio, seed):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-@pytest.mark.parametrize("name, norm", [
-    ("deepfool", "linf"), ("deepfool", "l2"), ("ddn-200", "l2"), ("cw-100", "l2")])
+@pytest.mark.parametrize(
+    "name, norm", [("deepfool", "linf"), ("deepfool", "l2"), ("ddn-200", "l2"), ("cw-100", "l2")]
+)
 def test_minimum_norm_attacks_come_near_the_optimum(name, norm, batch):
     model, x = many_sided()
     x = x[:batch]
@@ -165,7 +182,9 @@ def test_deepfool_works_along_the_box(norm):
     x_adv = []
     for image, lead in zip(x, shift):
         model = Linear(W, torch.tensor([0.0, float(lead), -99.0, -99.0]))
-        x_adv.append(attack("deepfool", model, image.reshape(1, 3, 8, 8), torch.tensor([LABEL]), norm))
+        x_adv.append(
+            attack("deepfool", model, image.reshape(1, 3, 8, 8), torch.tensor([LABEL]), norm)
+        )
     x_adv = torch.cat(x_adv)
     difference = x_adv.flatten(1) - x
     length = difference.abs().amax(1) if norm == "linf" else difference.norm(dim=1)
@@ -182,7 +201,9 @@ def test_a_failed_attack_returns_the_natural_image(name):
     assert torch.equal(attack(name, model, x, y, parse(name).norms[-1], 0.5, **more), x)
 
 
-@pytest.mark.parametrize("name", ["deepfool", "cw-20", "ddn-20", "sta", "pgd-5", "fgsm", "mim-5", "aa"])
+@pytest.mark.parametrize(
+    "name", ["deepfool", "cw-20", "ddn-20", "sta", "pgd-5", "fgsm", "mim-5", "aa"]
+)
 def test_without_gradient_nothing_is_a_number_short(name):
     model = Linear(torch.zeros(5, D), torch.tensor([1.0, 0.0, -1.0, -2.0, -3.0]))
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,5 @@
 """The parts of TI-DIM, MIM and STA against brute force."""
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +21,12 @@ def test_enlarged_is_resize_then_pad():
     for image, result, (grow, top, left) in zip(x, got, draws):
         height, width = 8 + int(grow * 5), 10 + int(grow * 6)
         first_row, first_column = int(top * (12 - height + 1)), int(left * (15 - width + 1))
-        resized = F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False)[0]
-        expected = F.pad(resized, (first_column, 15 - width - first_column, first_row, 12 - height - first_row))
+        resized = F.interpolate(
+            image[None], size=(height, width), mode="bilinear", align_corners=False
+        )[0]
+        expected = F.pad(
+            resized, (first_column, 15 - width - first_column, first_row, 12 - height - first_row)
+        )
         torch.testing.assert_close(result, expected)
         sizes.add(height)
     assert sizes == {8, 9, 10, 11, 12}
@@ -59,7 +64,9 @@ def test_tidim_shows_half_of_the_images_enlarged():
     model, x = Sees(), torch.rand(10, 3, 32, 32)
     y = torch.zeros(10, dtype=torch.long)
     attack("tidim", model, x, y)
-    enlarged = model.shapes[1:].count((36, 36))  # the first pass asks whether the network takes the size
+    enlarged = model.shapes[1:].count(
+        (36, 36)
+    )  # the first pass asks whether the network takes the size
     assert model.shapes[0] == (36, 36) and len(model.shapes) == 401 and 160 < enlarged < 240
     assert enlarged + model.shapes.count((32, 32)) == 400
     model.shapes.clear()
@@ -90,25 +97,43 @@ class Curved(torch.nn.Module):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name, decay", [("mim-6", 0.0), ("mim-6", 0.5), ("mim-6", 1.0), ("tidim-6", 1.0)])
+@pytest.mark.parametrize(
+    "name, decay", [("mim-6", 0.0), ("mim-6", 0.5), ("mim-6", 1.0), ("tidim-6", 1.0)]
+)
 def test_momentum_by_the_definition(name, norm, decay):
     """TI-DIM without diverse inputs is MIM with gradients smoothed by a 15x15 Gaussian of standard deviation 7/3."""
     square = np.arange(-7, 8) ** 2
     gaussian = np.exp(-(square[:, None] + square) / (2 * (7 / 3) ** 2))
     more = {"probability": 0.0} if name == "tidim-6" else {}
-    x = 0.3 + 0.4 * torch.rand(3, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    x = 0.3 + 0.4 * torch.rand(
+        3, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     model, epsilon = Curved(x), 0.1
     expected, direction = x, 0
     for _ in range(6):
         g = model.gradient(expected)
         if name == "tidim-6":
-            g = torch.from_numpy(convolve(g.numpy(), gaussian[None, None] / gaussian.sum(), mode="constant"))
+            g = torch.from_numpy(
+                convolve(g.numpy(), gaussian[None, None] / gaussian.sum(), mode="constant")
+            )
         direction = decay * direction + g / g.abs().mean((1, 2, 3), keepdim=True)
         size = 1 if norm == "linf" else direction.flatten(1).norm(dim=1)[:, None, None, None]
         n = expected + 0.03 * (direction.sign() if norm == "linf" else direction / size) - x
         length = n.flatten(1).norm(dim=1)[:, None, None, None]
-        expected = x + (n.clamp(-epsilon, epsilon) if norm == "linf" else n * (epsilon / length).clamp_max(1))
-    got = attack(name, model, x, torch.zeros(3, dtype=torch.long), norm, epsilon, step_size=0.03, decay=decay, **more)
+        expected = x + (
+            n.clamp(-epsilon, epsilon) if norm == "linf" else n * (epsilon / length).clamp_max(1)
+        )
+    got = attack(
+        name,
+        model,
+        x,
+        torch.zeros(3, dtype=torch.long),
+        norm,
+        epsilon,
+        step_size=0.03,
+        decay=decay,
+        **more,
+    )
     torch.testing.assert_close(got, expected)
 
 
@@ -127,9 +152,12 @@ def test_warp_against_scipy():
 def test_warp_has_a_gradient_at_black_and_white_pixels():
     """It is linear in the image: the flow's gradient is that of the same image with less contrast, in which nothing is cut."""
     x = (torch.rand(2, 3, 6, 7, dtype=torch.float64) < 0.5).double()
-    weights, flow = torch.rand_like(x), torch.zeros(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
-    gradient, = torch.autograd.grad((weights * warp(x, flow)).sum(), flow)
-    grey, = torch.autograd.grad((weights * warp(0.1 + 0.8 * x, flow)).sum(), flow)
+    weights, flow = (
+        torch.rand_like(x),
+        torch.zeros(2, 2, 6, 7, dtype=torch.float64, requires_grad=True),
+    )
+    (gradient,) = torch.autograd.grad((weights * warp(x, flow)).sum(), flow)
+    (grey,) = torch.autograd.grad((weights * warp(0.1 + 0.8 * x, flow)).sum(), flow)
     assert (gradient.abs() > 0.1).any()
     torch.testing.assert_close(0.8 * gradient, grey)
 
@@ -178,8 +206,11 @@ def test_sta_moves_what_must_move(batch):
 def test_sta_returns_the_smoothest_success(monkeypatch):
     x, y, model = blob([3.0, 4.0, 3.5]), torch.zeros(3, dtype=torch.long), Position(5.5)
     seen = []
-    monkeypatch.setattr(spatial, "roughness", lambda flow: seen.append((flow.detach().clone(), roughness(flow)))
-                        or seen[-1][1])
+    monkeypatch.setattr(
+        spatial,
+        "roughness",
+        lambda flow: seen.append((flow.detach().clone(), roughness(flow))) or seen[-1][1],
+    )
     found = {}
     for tau in (0.0, 0.05):
         seen.clear()
@@ -214,8 +245,17 @@ class Seen(torch.nn.Module):
         return torch.einsum("nchw,kchw->nk", x, self.weight)
 
 
-@pytest.mark.parametrize("name, epsilon", [("pgd-12", 0.02), ("bim-12", 0.02), ("mim-12", 0.02), ("tidim-12", 0.03),
-                                           ("fwa-12", 0.01), ("fwa-fw-12", 0.005)])
+@pytest.mark.parametrize(
+    "name, epsilon",
+    [
+        ("pgd-12", 0.02),
+        ("bim-12", 0.02),
+        ("mim-12", 0.02),
+        ("tidim-12", 0.03),
+        ("fwa-12", 0.01),
+        ("fwa-fw-12", 0.005),
+    ],
+)
 def test_fallen_samples_leave_and_the_others_are_attacked_as_before(name, epsilon):
     model = Seen()
     x = torch.rand(12, 3, 12, 12, generator=torch.Generator().manual_seed(3))

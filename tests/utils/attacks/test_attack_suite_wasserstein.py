@@ -1,4 +1,5 @@
 """The Wasserstein attacks against linear programs, in float64 on 4x5 images."""
+
 import math
 
 import numpy as np
@@ -16,7 +17,9 @@ SIZE = 5
 
 
 def images(n=3, seed=0, most=0.3):
-    return most * torch.rand(n, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return most * torch.rand(
+        n, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def places(kernel):
@@ -24,7 +27,9 @@ def places(kernel):
     before = (kernel - 1) // 2
     found = []
     for c, r, s in np.ndindex(C, H, W):
-        for k, (dr, ds) in enumerate((a - before, b - before) for a in range(kernel) for b in range(kernel)):
+        for k, (dr, ds) in enumerate(
+            (a - before, b - before) for a in range(kernel) for b in range(kernel)
+        ):
             if 0 <= r + dr < H and 0 <= s + ds < W:
                 found.append((c, (r, s), (r + dr, s + ds), (c, k, r, s), np.hypot(dr, ds)))
     return found
@@ -36,15 +41,20 @@ def best_plan(value, x, epsilon, kernel=SIZE):
     rows = np.zeros((C * H * W, len(entries)))
     for j, (c, source, _, _, _) in enumerate(entries):
         rows[(c * H + source[0]) * W + source[1], j] = 1
-    solved = linprog([-float(value[entry]) for *_, entry, _ in entries], A_ub=[[cost for *_, cost in entries]],
-                     b_ub=[epsilon * float(x.sum())], A_eq=rows, b_eq=x.flatten().numpy())
+    solved = linprog(
+        [-float(value[entry]) for *_, entry, _ in entries],
+        A_ub=[[cost for *_, cost in entries]],
+        b_ub=[epsilon * float(x.sum())],
+        A_eq=rows,
+        b_eq=x.flatten().numpy(),
+    )
     assert solved.status == 0
     return -solved.fun
 
 
 def inside(kernel=SIZE):
     """Which entries of a plan lie in the image, (C,K,H,W)."""
-    found = torch.zeros(C, kernel ** 2, H, W, dtype=torch.bool)
+    found = torch.zeros(C, kernel**2, H, W, dtype=torch.bool)
     for *_, entry, _ in places(kernel):
         found[entry] = True
     return found
@@ -58,7 +68,9 @@ def feasible(transport, plan, within=1e-9):
     assert (plan >= 0).all() and (plan[:, ~inside(transport.kernel)] == 0).all()
     torch.testing.assert_close(plan.sum(2), transport.x, rtol=0, atol=within)
     assert (transport.spent(plan) <= transport.budget + within).all()
-    torch.testing.assert_close(transport.push(plan).sum((1, 2, 3)), transport.x.sum((1, 2, 3)), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        transport.push(plan).sum((1, 2, 3)), transport.x.sum((1, 2, 3)), rtol=1e-9, atol=0
+    )
 
 
 def best(transport, G, gamma, evaluations=100):
@@ -66,7 +78,9 @@ def best(transport, G, gamma, evaluations=100):
     pixels, rows = transport.best_rows(G, gamma, evaluations)
     plan = transport.identity()
     by_place = plan.movedim(2, 1)
-    by_place = by_place.flatten(2).scatter(2, pixels[:, None].expand_as(rows), rows).view(by_place.shape)
+    by_place = (
+        by_place.flatten(2).scatter(2, pixels[:, None].expand_as(rows), rows).view(by_place.shape)
+    )
     plan = by_place.movedim(1, 2)
     torch.testing.assert_close(transport.maximise(G, gamma, evaluations), transport.push(plan))
     return plan
@@ -76,31 +90,45 @@ def best(transport, G, gamma, evaluations=100):
 def test_push_and_pull_by_enumeration(kernel):
     x = images(2)
     transport = Transport(x, 0.1, kernel)
-    plan = torch.rand(2, C, kernel ** 2, H, W, dtype=torch.float64) * inside(kernel)
+    plan = torch.rand(2, C, kernel**2, H, W, dtype=torch.float64) * inside(kernel)
     image = torch.rand_like(x)
-    received, seen, spent = torch.zeros_like(x), torch.zeros_like(plan), torch.zeros(2, dtype=torch.float64)
+    received, seen, spent = (
+        torch.zeros_like(x),
+        torch.zeros_like(plan),
+        torch.zeros(2, dtype=torch.float64),
+    )
     for c, _, target, entry, cost in places(kernel):
         received[:, c, target[0], target[1]] += plan[(slice(None), *entry)]
         seen[(slice(None), *entry)] = image[:, c, target[0], target[1]]
         spent += cost * plan[(slice(None), *entry)]
     torch.testing.assert_close(transport.push(plan), received)
     assert torch.equal(pulled(transport, image), seen)
-    assert torch.equal(transport.pull(torch.zeros_like(x), 1.0).flatten(2, 3)[0] == 0, inside(kernel))
+    assert torch.equal(
+        transport.pull(torch.zeros_like(x), 1.0).flatten(2, 3)[0] == 0, inside(kernel)
+    )
     torch.testing.assert_close(transport.spent(plan).flatten(), spent)
-    assert torch.equal(transport.push(transport.identity()), x) and (transport.spent(transport.identity()) == 0).all()
+    assert (
+        torch.equal(transport.push(transport.identity()), x)
+        and (transport.spent(transport.identity()) == 0).all()
+    )
 
 
 @pytest.mark.parametrize("joint", [0, 10])
 @pytest.mark.parametrize("kernel", [4, 5])
-@pytest.mark.parametrize("epsilon, noise", [(0.05, 0.05), (0.3, 0.05), (0.3, 0.5), (10.0, 0.5), (0.01, 5.0)])
+@pytest.mark.parametrize(
+    "epsilon, noise", [(0.05, 0.05), (0.3, 0.05), (0.3, 0.5), (10.0, 0.5), (0.01, 5.0)]
+)
 def test_projection_is_the_nearest_feasible_plan(epsilon, noise, kernel, joint, monkeypatch):
     """P is the projection of Y exactly when <Y - P, Q - P> <= 0 for every feasible Q: a linear program in Q."""
-    monkeypatch.setattr("utils.attacks.transport._JOINT", joint)  # with 0, the safeguarded search alone
+    monkeypatch.setattr(
+        "utils.attacks.transport._JOINT", joint
+    )  # with 0, the safeguarded search alone
     x = images()
     x[1, 0, :2] = 0
     transport = Transport(x, epsilon, kernel, tolerance=1e-12)
-    Y = transport.identity() + noise * torch.randn(3, C, kernel ** 2, H, W, dtype=torch.float64,
-                                                   generator=torch.Generator().manual_seed(1))
+    Y = transport.identity() + noise * torch.randn(
+        3, C, kernel**2, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     P = transport.project(Y, evaluations=300)
     feasible(transport, P)
     for i in range(3):
@@ -123,7 +151,11 @@ def test_frank_wolfe_direction_against_the_linear_program(epsilon, kernel):
     for i in range(3):
         value = pulled(transport, G)[i]
         reached, optimum = float((P[i] * value).sum()), best_plan(value, x[i], epsilon, kernel)
-        assert optimum - gamma * np.log(kernel ** 2) * float(x[i].sum()) - 1e-6 <= reached <= optimum + 1e-9
+        assert (
+            optimum - gamma * np.log(kernel**2) * float(x[i].sum()) - 1e-6
+            <= reached
+            <= optimum + 1e-9
+        )
 
 
 class Linear(torch.nn.Module):
@@ -148,7 +180,12 @@ def test_attacks_succeed_exactly_when_they_can(name, share, batch):
     x = images(batch, most=0.2)
     y = torch.zeros(batch, dtype=torch.long)
     start = (x * slope).sum((1, 2, 3))
-    rise = torch.tensor([best_plan(pulled(Transport(x, epsilon), slope)[0], image, epsilon) for image in x]) - start
+    rise = (
+        torch.tensor(
+            [best_plan(pulled(Transport(x, epsilon), slope)[0], image, epsilon) for image in x]
+        )
+        - start
+    )
     assert (rise > 0.05).all()
     for factor in (share, 1.001):
         model = Linear(slope, start + factor * rise)
@@ -164,7 +201,9 @@ def test_true_transport_cost_is_within_the_budget(name):
     epsilon, x = 0.2, images(2, most=0.2)
     slope = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     y = torch.zeros(2, dtype=torch.long)
-    x_adv = attack(name, Linear(slope, torch.full((2,), 5.0, dtype=torch.float64)), x, y, epsilon=epsilon)
+    x_adv = attack(
+        name, Linear(slope, torch.full((2,), 5.0, dtype=torch.float64)), x, y, epsilon=epsilon
+    )
     where = np.array(list(np.ndindex(H, W)))
     cost = np.linalg.norm(where[:, None] - where[None], axis=2)
     leaving = np.kron(np.eye(H * W), np.ones((1, H * W)))
@@ -188,7 +227,9 @@ def test_black_images_and_flat_losses(dtype):
     y = torch.zeros(3, dtype=torch.long)
     for slope in (torch.zeros(1, C, H, W, dtype=dtype), torch.ones(1, C, H, W, dtype=dtype)):
         for name in ("fwa-3", "fwa-fw-3"):
-            x_adv = attack(name, Linear(slope, torch.full((3,), 9.0, dtype=dtype)), x, y, epsilon=0.1)
+            x_adv = attack(
+                name, Linear(slope, torch.full((3,), 9.0, dtype=dtype)), x, y, epsilon=0.1
+            )
             assert x_adv.dtype == dtype and x_adv.isfinite().all()
             assert (x_adv[0] == 0).all() and (x_adv[1, 0] == 0).all()
             torch.testing.assert_close(x_adv.sum((1, 2, 3)), x.sum((1, 2, 3)))
@@ -203,7 +244,11 @@ def test_float32_keeps_mass_and_budget(noise):
     G /= G.abs().max()
     plan = transport.identity()
     for k in range(12):
-        plan = transport.project(plan + noise * pulled(transport, G)) if k % 2 else plan.lerp(best(transport, G, 0.001), 0.3)
+        plan = (
+            transport.project(plan + noise * pulled(transport, G))
+            if k % 2
+            else plan.lerp(best(transport, G, 0.001), 0.3)
+        )
         assert (plan >= 0).all()
         torch.testing.assert_close(plan.sum(2), x, rtol=0, atol=2e-6)
         assert (transport.spent(plan) <= transport.budget * (1 + 1e-5)).all()
@@ -213,10 +258,15 @@ def test_float32_keeps_mass_and_budget(noise):
 def test_first_step_by_the_definition():
     x = images(2)
     slope = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
-    model, y = Linear(slope, torch.full((2,), 9.0, dtype=torch.float64)), torch.zeros(2, dtype=torch.long)
+    model, y = (
+        Linear(slope, torch.full((2,), 9.0, dtype=torch.float64)),
+        torch.zeros(2, dtype=torch.long),
+    )
     transport = Transport(x, 0.1)
     G = slope.expand_as(x) / slope.abs().max()
-    expected = transport.push(transport.project(transport.identity() + 0.007 * pulled(transport, G)))
+    expected = transport.push(
+        transport.project(transport.identity() + 0.007 * pulled(transport, G))
+    )
     torch.testing.assert_close(attack("fwa-1", model, x, y, epsilon=0.1), expected)
     transport = Transport(x, 0.1)
     expected = transport.push(best(transport, G, 0.001))
@@ -236,10 +286,17 @@ def test_errors_met_on_the_way_are_kept():
     epsilon, x, y = 0.3, images(3, most=0.2), torch.zeros(3, dtype=torch.long)
     slope = torch.randn(1, C, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     start = (x * slope).sum((1, 2, 3))
-    rise = torch.tensor([best_plan(pulled(Transport(x, epsilon), slope)[0], image, epsilon) for image in x]) - start
+    rise = (
+        torch.tensor(
+            [best_plan(pulled(Transport(x, epsilon), slope)[0], image, epsilon) for image in x]
+        )
+        - start
+    )
     assert (rise > 0.8).all()
     model = Passing(slope, start + 0.3)
-    assert (model(attack("fwa-100", Linear(slope, start + 9), x, y, epsilon=epsilon)).argmax(1) == 0).all()  # passed by
+    assert (
+        model(attack("fwa-100", Linear(slope, start + 9), x, y, epsilon=epsilon)).argmax(1) == 0
+    ).all()  # passed by
     assert (model(attack("fwa-100", model, x, y, epsilon=epsilon)).argmax(1) == 1).all()
 
 
@@ -260,7 +317,9 @@ def test_few_evaluations(monkeypatch):
     for _ in range(10):
         transport.ascend(plan, G, 0.007)
     assert (transport.spent(plan) > 0.999 * transport.budget).all()
-    assert 20 < len(count) <= 10 * (1 + 2 * 8)  # one for the first guess, and two for each evaluation but the last
+    assert (
+        20 < len(count) <= 10 * (1 + 2 * 8)
+    )  # one for the first guess, and two for each evaluation but the last
     count.clear()
     transport.maximise(G, 0.001)
     assert len(count) <= 10
@@ -272,7 +331,10 @@ def test_ascent_is_the_projection_of_the_moved_plan(epsilon):
     generator = torch.Generator().manual_seed(3)
     x = images()
     x[1, 0, :2] = 0
-    transport, plain = Transport(x, epsilon, tolerance=1e-12), Transport(x, epsilon, tolerance=1e-12)
+    transport, plain = (
+        Transport(x, epsilon, tolerance=1e-12),
+        Transport(x, epsilon, tolerance=1e-12),
+    )
     plan = transport.identity()
     for _ in range(6):
         G = torch.randn(x.shape, dtype=torch.float64, generator=generator)
@@ -290,7 +352,10 @@ def dense(x, G, gamma, epsilon):
     cost = transport.cost[:, None, None]
 
     def plan(t):
-        return x[0].unsqueeze(1) * ((pulled(transport, G)[0] - t * cost).masked_fill(outside, -torch.inf) / gamma).softmax(1)
+        return x[0].unsqueeze(1) * (
+            (pulled(transport, G)[0] - t * cost).masked_fill(outside, -torch.inf) / gamma
+        ).softmax(1)
+
     budget = epsilon * float(x.sum())
     return plan(brentq(lambda t: float((plan(t) * cost).sum()) - budget, 0, 10, xtol=1e-14))
 
@@ -308,7 +373,9 @@ def test_frank_wolfe_rows_against_all_rows(gamma, dim):
     transport = Transport(x, epsilon, tolerance=1e-11)
     plan = best(transport, G, gamma)
     for i in range(2):
-        torch.testing.assert_close(plan[i], dense(x[i:i + 1], G[i:i + 1], gamma, epsilon), rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            plan[i], dense(x[i : i + 1], G[i : i + 1], gamma, epsilon), rtol=0, atol=1e-9
+        )
     first = math.ceil(3 * epsilon * x[0].numel())
     assert (transport.best_rows(G, gamma)[0].shape[1] > first) == (dim < 1 or gamma > 0.001)
 
@@ -344,7 +411,9 @@ def test_next_to_nothing_is_spent_right_too(image, monkeypatch):
         count.clear()
         transport.ascend(plan, G, 0.007)
         assert len(count) < 2 * 40
-        assert abs(float(transport.spent(plan) - exact.spent(nearest))) <= 1e-3 * float(transport.budget)
+        assert abs(float(transport.spent(plan) - exact.spent(nearest))) <= 1e-3 * float(
+            transport.budget
+        )
 
 
 @pytest.mark.parametrize("name", ["fwa-8", "fwa-fw-8"])
@@ -358,11 +427,13 @@ def test_pieces_of_a_batch(name, until_fooled, monkeypatch):
     model = Bent(slope, reached.median())
     whole = method(model, x, y, 0.15, steps=8, until_fooled=until_fooled)
     assert 0 < (model(whole).argmax(1) == 1).sum() < 5
-    monkeypatch.setattr("utils.attacks.transport._PIECE", 2 * C * SIZE ** 2 * H * W)
-    torch.testing.assert_close(method(model, x, y, 0.15, steps=8, until_fooled=until_fooled), whole, rtol=0, atol=1e-9)
+    monkeypatch.setattr("utils.attacks.transport._PIECE", 2 * C * SIZE**2 * H * W)
+    torch.testing.assert_close(
+        method(model, x, y, 0.15, steps=8, until_fooled=until_fooled), whole, rtol=0, atol=1e-9
+    )
     for i in range(5):
-        alone = method(model, x[i:i + 1], y[:1], 0.15, steps=8, until_fooled=until_fooled)
-        torch.testing.assert_close(alone, whole[i:i + 1], rtol=0, atol=1e-9)
+        alone = method(model, x[i : i + 1], y[:1], 0.15, steps=8, until_fooled=until_fooled)
+        torch.testing.assert_close(alone, whole[i : i + 1], rtol=0, atol=1e-9)
 
 
 class Bent(Linear):
@@ -386,7 +457,9 @@ def test_three_frank_wolfe_steps_by_the_definition():
     model, image, turned = Wavy(slope, 8 * float((x * slope).sum((1, 2, 3)).mean())), x, []
     for weight in (1, 2 / 3, 1 / 2):
         image = image.detach().requires_grad_(True)
-        G, = torch.autograd.grad(torch.nn.functional.cross_entropy(model(image), y, reduction="sum"), image)
+        (G,) = torch.autograd.grad(
+            torch.nn.functional.cross_entropy(model(image), y, reduction="sum"), image
+        )
         G = G / G.abs().amax((1, 2, 3), keepdim=True)
         turned.append(G[0, 0, 0, 0] > 0)
         image = (1 - weight) * image.detach() + weight * Transport(x, 0.1).maximise(G, 0.001)
@@ -401,7 +474,12 @@ def test_pixels_that_are_just_black_or_white(name):
     x = (torch.rand(2, C, H, W, generator=generator) < 0.3).double()
     slope = torch.rand(2, C, H, W, dtype=torch.float64, generator=generator) * (1 - 2 * x)
     y, start, epsilon = torch.zeros(2, dtype=torch.long), (x * slope).sum((1, 2, 3)), 0.05
-    rise = torch.tensor([best_plan(pulled(Transport(x, epsilon), slope)[i], x[i], epsilon) for i in range(2)]) - start
+    rise = (
+        torch.tensor(
+            [best_plan(pulled(Transport(x, epsilon), slope)[i], x[i], epsilon) for i in range(2)]
+        )
+        - start
+    )
     model = Linear(slope, start + 0.95 * rise)
     x_adv = attack(name, model, x, y, epsilon=epsilon)
     assert (x_adv < 1.001).all() and (model(x_adv).argmax(1) == 1).all()

@@ -1,4 +1,5 @@
 """The bounds against triple loops over samples and locations, closed forms, and a Gaussian pair of known MI."""
+
 import math
 
 import pytest
@@ -23,8 +24,13 @@ def score_lists(local, global_):
     """u[i][j][l] as plain numbers, by three loops."""
     n, units, locations = local.shape
     f, g = local.tolist(), global_.tolist()
-    return [[[sum(g[i][k][0] * f[j][k][l] for k in range(units)) for l in range(locations)]
-             for j in range(n)] for i in range(n)]
+    return [
+        [
+            [sum(g[i][k][0] * f[j][k][l] for k in range(units)) for l in range(locations)]
+            for j in range(n)
+        ]
+        for i in range(n)
+    ]
 
 
 def with_scores(u):
@@ -37,11 +43,24 @@ def softplus(x):
     return max(x, 0) + math.log1p(math.exp(-abs(x)))
 
 
-POSITIVE = {"GAN": lambda x: -softplus(-x), "JSD": lambda x: math.log(2) - softplus(-x), "KL": lambda x: x,
-            "RKL": lambda x: -math.exp(-x), "H2": lambda x: 1 - math.exp(-x), "X2": lambda x: x ** 2, "W1": lambda x: x}
-NEGATIVE = {"GAN": lambda x: softplus(-x) + x, "JSD": lambda x: softplus(-x) + x - math.log(2),
-            "KL": lambda x: math.exp(x - 1), "RKL": lambda x: x - 1, "H2": lambda x: math.exp(x) - 1,
-            "X2": lambda x: -(abs(x) + 1) ** 2 / 2, "W1": lambda x: x}
+POSITIVE = {
+    "GAN": lambda x: -softplus(-x),
+    "JSD": lambda x: math.log(2) - softplus(-x),
+    "KL": lambda x: x,
+    "RKL": lambda x: -math.exp(-x),
+    "H2": lambda x: 1 - math.exp(-x),
+    "X2": lambda x: x**2,
+    "W1": lambda x: x,
+}
+NEGATIVE = {
+    "GAN": lambda x: softplus(-x) + x,
+    "JSD": lambda x: softplus(-x) + x - math.log(2),
+    "KL": lambda x: math.exp(x - 1),
+    "RKL": lambda x: x - 1,
+    "H2": lambda x: math.exp(x) - 1,
+    "X2": lambda x: -((abs(x) + 1) ** 2) / 2,
+    "W1": lambda x: x,
+}
 
 
 def expected_dv(u, released_diagonal=False):
@@ -50,7 +69,9 @@ def expected_dv(u, released_diagonal=False):
     for i in range(n):
         terms = []
         for l in range(locations):
-            total = sum(math.exp(u[i][j][l]) for j in range(n) if j != i) + (1 if released_diagonal else 0)
+            total = sum(math.exp(u[i][j][l]) for j in range(n) if j != i) + (
+                1 if released_diagonal else 0
+            )
             terms.append(u[i][i][l] - (math.log(total) - math.log(n - 1)))
         values.append(sum(terms) / locations)
     return values
@@ -58,8 +79,14 @@ def expected_dv(u, released_diagonal=False):
 
 def expected_nce(u):
     n, locations = len(u), len(u[0][0])
-    return [sum(u[i][i][l] - math.log(sum(math.exp(u[i][j][l]) for j in range(n))) + math.log(n)
-                for l in range(locations)) / locations for i in range(n)]
+    return [
+        sum(
+            u[i][i][l] - math.log(sum(math.exp(u[i][j][l]) for j in range(n))) + math.log(n)
+            for l in range(locations)
+        )
+        / locations
+        for i in range(n)
+    ]
 
 
 def expected_nce_scalar(u):
@@ -77,8 +104,14 @@ def expected_fd(u, measure):
         return expected_dv(u)
     n, locations = len(u), len(u[0][0])
     positive, negative = POSITIVE[measure], NEGATIVE[measure]
-    return [sum(positive(u[i][i][l]) - sum(negative(u[i][j][l]) for j in range(n) if j != i) / (n - 1)
-                for l in range(locations)) / locations for i in range(n)]
+    return [
+        sum(
+            positive(u[i][i][l]) - sum(negative(u[i][j][l]) for j in range(n) if j != i) / (n - 1)
+            for l in range(locations)
+        )
+        / locations
+        for i in range(n)
+    ]
 
 
 def expected_fd_scalar(u, measure):
@@ -86,13 +119,18 @@ def expected_fd_scalar(u, measure):
     positives = [u[i][i][l] for i in range(n) for l in range(locations)]
     negatives = [u[i][j][l] for i in range(n) for j in range(n) if j != i for l in range(locations)]
     if measure == "DV":
-        return sum(positives) / len(positives) - math.log(sum(math.exp(x) for x in negatives) / len(negatives))
-    return (sum(map(POSITIVE[measure], positives)) / len(positives)
-            - sum(map(NEGATIVE[measure], negatives)) / len(negatives))
+        return sum(positives) / len(positives) - math.log(
+            sum(math.exp(x) for x in negatives) / len(negatives)
+        )
+    return sum(map(POSITIVE[measure], positives)) / len(positives) - sum(
+        map(NEGATIVE[measure], negatives)
+    ) / len(negatives)
 
 
 def close(value, expected):
-    torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        value, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -104,7 +142,10 @@ class TestAgainstLoops:
             expected = expected_dv(score_lists(local, global_), released)
             close(donsker_varadhan(local, global_, released_diagonal=released), expected)
             close(donsker_varadhan(local, global_, released, per_sample=True), expected)
-            close(donsker_varadhan(local, global_, released, per_sample=False), sum(expected) / len(expected))
+            close(
+                donsker_varadhan(local, global_, released, per_sample=False),
+                sum(expected) / len(expected),
+            )
 
     def test_infonce(self, shape, seed):
         local, global_ = encodings(*shape, seed=seed)
@@ -122,18 +163,32 @@ class TestAgainstLoops:
     def test_by_name(self, shape, seed):
         local, global_ = encodings(*shape, seed=seed)
         u = score_lists(local, global_)
-        expected = {"dv": expected_dv(u), "dv-released": expected_dv(u, True), "nce": expected_nce(u),
-                    "fd": expected_fd(u, "JSD")}
+        expected = {
+            "dv": expected_dv(u),
+            "dv-released": expected_dv(u, True),
+            "nce": expected_nce(u),
+            "fd": expected_fd(u, "JSD"),
+        }
         assert set(expected) == set(BOUNDS)
         for bound, values in expected.items():
             close(per_sample(bound, local, global_), values)
 
 
-SCALARS = {"nce": infonce, **{f"fd {measure}": lambda f, g, m=measure: f_divergence(f, g, m) for measure in MEASURES}}
-VALUES = {**{bound: lambda f, g, b=bound: per_sample(b, f, g) for bound in BOUNDS},
-          **{f"fd {measure}": lambda f, g, m=measure: f_divergence(f, g, m, per_sample=True) for measure in MEASURES}}
-EVERY = [*(pytest.param(function, id=f"{name} scalar") for name, function in SCALARS.items()),
-         *(pytest.param(function, id=f"{name} per sample") for name, function in VALUES.items())]
+SCALARS = {
+    "nce": infonce,
+    **{f"fd {measure}": lambda f, g, m=measure: f_divergence(f, g, m) for measure in MEASURES},
+}
+VALUES = {
+    **{bound: lambda f, g, b=bound: per_sample(b, f, g) for bound in BOUNDS},
+    **{
+        f"fd {measure}": lambda f, g, m=measure: f_divergence(f, g, m, per_sample=True)
+        for measure in MEASURES
+    },
+}
+EVERY = [
+    *(pytest.param(function, id=f"{name} scalar") for name, function in SCALARS.items()),
+    *(pytest.param(function, id=f"{name} per sample") for name, function in VALUES.items()),
+]
 
 
 @pytest.mark.parametrize("function", EVERY)
@@ -148,8 +203,13 @@ class TestEveryBound:
 
     def test_shapes_that_do_not_fit(self, function):
         local, global_ = encodings()
-        for wrong in ((local, global_[:-1]), (local, global_[:, :-1]), (local, global_[..., 0]),
-                      (local[..., 0], global_), (local, local)):
+        for wrong in (
+            (local, global_[:-1]),
+            (local, global_[:, :-1]),
+            (local, global_[..., 0]),
+            (local[..., 0], global_),
+            (local, local),
+        ):
             with pytest.raises(ValueError, match=r"local \(N,U,L\)"):
                 function(*wrong)
 
@@ -158,9 +218,13 @@ class TestEveryBound:
         local, global_ = encodings(6, 4, 3, seed=1)
         order = torch.tensor([3, 0, 5, 1, 4, 2])
         value = function(local, global_)
-        torch.testing.assert_close(function(local[order], global_[order]), value[order] if value.dim() else value)
+        torch.testing.assert_close(
+            function(local[order], global_[order]), value[order] if value.dim() else value
+        )
         torch.testing.assert_close(function(local[..., [2, 0, 1]], global_), value)
-        torch.testing.assert_close(function(local[:, [3, 1, 0, 2]], global_[:, [3, 1, 0, 2]]), value)
+        torch.testing.assert_close(
+            function(local[:, [3, 1, 0, 2]], global_[:, [3, 1, 0, 2]]), value
+        )
 
     def test_low_precision_and_autocast(self, function):
         """float32 values come out, near those in float64 of the same (rounded) inputs."""
@@ -172,7 +236,9 @@ class TestEveryBound:
                 under_autocast = function(*inputs)
             torch.testing.assert_close(function(*inputs), expected, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(under_autocast, expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(function(exact[0].bfloat16(), exact[1].half()), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            function(exact[0].bfloat16(), exact[1].half()), expected, rtol=1e-4, atol=1e-5
+        )
         assert function(*exact).dtype == torch.float64
 
     def test_gradient_under_autocast(self, function):
@@ -187,22 +253,34 @@ class TestEveryBound:
     def test_never_asks_for_a_value(self, function):
         """Tensors without values raise where a function would wait for one."""
         with FakeTensorMode():
-            local, global_ = torch.empty(4, 8, 3, requires_grad=True), torch.empty(4, 8, 1, requires_grad=True)
+            local, global_ = (
+                torch.empty(4, 8, 3, requires_grad=True),
+                torch.empty(4, 8, 1, requires_grad=True),
+            )
             function(local, global_).sum().backward()
             assert local.grad.shape == local.shape
 
 
 OVERFLOWING = {"fd KL", "fd RKL", "fd H2"}
-PATTERNS = {"positives high": lambda u, eye: torch.where(eye, 2000., -2000.),
-            "positives low": lambda u, eye: torch.where(eye, -2000., 2000.),
-            "all high": lambda u, eye: torch.full_like(u, 2000.), "all low": lambda u, eye: torch.full_like(u, -2000.),
-            "mixed": lambda u, eye: u.sign() * 2000}
+PATTERNS = {
+    "positives high": lambda u, eye: torch.where(eye, 2000.0, -2000.0),
+    "positives low": lambda u, eye: torch.where(eye, -2000.0, 2000.0),
+    "all high": lambda u, eye: torch.full_like(u, 2000.0),
+    "all low": lambda u, eye: torch.full_like(u, -2000.0),
+    "mixed": lambda u, eye: u.sign() * 2000,
+}
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("function", [pytest.param(function, id=f"{name} {form}")
-                                      for form, table in (("scalar", SCALARS), ("per sample", VALUES))
-                                      for name, function in table.items() if name not in OVERFLOWING])
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(function, id=f"{name} {form}")
+        for form, table in (("scalar", SCALARS), ("per sample", VALUES))
+        for name, function in table.items()
+        if name not in OVERFLOWING
+    ],
+)
 def test_scores_of_2000(pattern, function):
     """Values and gradients in float32 are finite, and those of float64 as far as float32 resolves 2000."""
     u = torch.randn(4, 4, 3, generator=torch.Generator().manual_seed(0))
@@ -211,7 +289,9 @@ def test_scores_of_2000(pattern, function):
     for dtype in (torch.float32, torch.float64):
         local, global_ = (each.clone().requires_grad_() for each in with_scores(u.to(dtype)))
         value = function(local, global_)
-        results.append([each.double() for each in (value, *torch.autograd.grad(value.sum(), (local, global_)))])
+        results.append(
+            [each.double() for each in (value, *torch.autograd.grad(value.sum(), (local, global_)))]
+        )
     # float32 knows a score of 2000 to 1e-4, hence a softmax weight to 1e-4 of itself; the gradient in `global_` sums
     # scores by such weights, which may cancel.
     for rough, exact, atol in zip(*results, (1e-3, 1e-5, 0.3)):
@@ -221,7 +301,7 @@ def test_scores_of_2000(pattern, function):
 
 def test_overflow_of_a_positive_leaves_negatives_alone():
     """KL at a positive of 1000 is linear there; exp(999), its negative term, must not turn the gradient into NaN."""
-    u = torch.where(torch.eye(3, dtype=torch.bool), 1000., 0.).unsqueeze(2)
+    u = torch.where(torch.eye(3, dtype=torch.bool), 1000.0, 0.0).unsqueeze(2)
     local, global_ = (each.requires_grad_() for each in with_scores(u))
     value = f_divergence(local, global_, "KL")
     torch.testing.assert_close(value, torch.tensor(1000 - math.exp(-1)))
@@ -233,7 +313,9 @@ class TestDonskerVaradhan:
     @pytest.mark.parametrize("n", [2, 7])
     def test_constant_critic_is_worth_nothing(self, constant, n):
         inputs = with_scores(torch.full((n, n, 2), constant, dtype=torch.float64))
-        torch.testing.assert_close(donsker_varadhan(*inputs), torch.zeros(n, dtype=torch.float64), atol=1e-12, rtol=0)
+        torch.testing.assert_close(
+            donsker_varadhan(*inputs), torch.zeros(n, dtype=torch.float64), atol=1e-12, rtol=0
+        )
 
     @pytest.mark.parametrize("n", [2, 7])
     def test_released_bound_of_a_zero_critic(self, n):
@@ -244,23 +326,31 @@ class TestDonskerVaradhan:
     def test_released_bound_is_capped_and_ours_is_not(self):
         """With negatives far below, only exp(0) is left in the released sum."""
         n = 5
-        u = torch.where(torch.eye(n, dtype=torch.bool), 3., -50.).double().unsqueeze(2)
+        u = torch.where(torch.eye(n, dtype=torch.bool), 3.0, -50.0).double().unsqueeze(2)
         released = donsker_varadhan(*with_scores(u), released_diagonal=True)
-        torch.testing.assert_close(released, torch.full((n,), 3 + math.log(n - 1), dtype=torch.float64))
-        torch.testing.assert_close(donsker_varadhan(*with_scores(u)), torch.full((n,), 53., dtype=torch.float64))
+        torch.testing.assert_close(
+            released, torch.full((n,), 3 + math.log(n - 1), dtype=torch.float64)
+        )
+        torch.testing.assert_close(
+            donsker_varadhan(*with_scores(u)), torch.full((n,), 53.0, dtype=torch.float64)
+        )
         local, global_ = encodings(n, scale=5)
         positives = bounds.scores(local, global_).diagonal(dim1=0, dim2=1).mean(0)
-        assert (donsker_varadhan(local, global_, released_diagonal=True) <= positives + math.log(n - 1)).all()
+        assert (
+            donsker_varadhan(local, global_, released_diagonal=True) <= positives + math.log(n - 1)
+        ).all()
 
     def test_adding_a_constant_to_all_scores_changes_nothing(self):
         u = torch.randn(4, 4, 3, dtype=torch.float64)
-        torch.testing.assert_close(donsker_varadhan(*with_scores(u)), donsker_varadhan(*with_scores(u + 11)))
+        torch.testing.assert_close(
+            donsker_varadhan(*with_scores(u)), donsker_varadhan(*with_scores(u + 11))
+        )
 
     def test_grows_without_limit_with_the_scores(self):
-        u = torch.where(torch.eye(4, dtype=torch.bool), 1., -1.).double().unsqueeze(2)
+        u = torch.where(torch.eye(4, dtype=torch.bool), 1.0, -1.0).double().unsqueeze(2)
         for scale in (10, 1000):
             values = donsker_varadhan(*with_scores(scale * u))
-            torch.testing.assert_close(values, torch.full((4,), 2. * scale, dtype=torch.float64))
+            torch.testing.assert_close(values, torch.full((4,), 2.0 * scale, dtype=torch.float64))
             torch.testing.assert_close(donsker_varadhan(*with_scores(-scale * u)), -values)
 
 
@@ -273,7 +363,12 @@ def test_infonce_stays_below_its_limits(scale):
 
 def test_infonce_reaches_log_n_and_counts_all_locations_of_the_others():
     n, locations = 4, 3
-    u = torch.where(torch.eye(n, dtype=torch.bool), 90., 0.).double().unsqueeze(2).repeat(1, 1, locations)
+    u = (
+        torch.where(torch.eye(n, dtype=torch.bool), 90.0, 0.0)
+        .double()
+        .unsqueeze(2)
+        .repeat(1, 1, locations)
+    )
     close(infonce(*with_scores(u), per_sample=True), [math.log(n)] * n)
     close(infonce(*with_scores(0 * u)), -math.log(1 + (n - 1) * locations))
 
@@ -281,7 +376,7 @@ def test_infonce_reaches_log_n_and_counts_all_locations_of_the_others():
 def test_x2_at_zero_has_a_finite_gradient():
     local, global_ = encodings()
     local = local.zero_().requires_grad_()
-    gradient, = torch.autograd.grad(f_divergence(local, global_, "X2"), local)
+    (gradient,) = torch.autograd.grad(f_divergence(local, global_, "X2"), local)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient))
 
 
@@ -290,14 +385,20 @@ def test_mutual_information_of_a_gaussian_pair(rho):
     """With the log density ratio as the critic every bound is tight, sampling aside: -log(1 - rho^2) / 2."""
     generator = torch.Generator().manual_seed(0)
     x, noise = torch.randn(2, 1500, generator=generator, dtype=torch.float64)
-    y = rho * x + math.sqrt(1 - rho ** 2) * noise
-    a, b = rho ** 2 / (2 * (1 - rho ** 2)), rho / (1 - rho ** 2)  # log ratio: constant - a x^2 + b x y - a y^2
-    constant = -math.log(1 - rho ** 2) / 2
+    y = rho * x + math.sqrt(1 - rho**2) * noise
+    a, b = (
+        rho**2 / (2 * (1 - rho**2)),
+        rho / (1 - rho**2),
+    )  # log ratio: constant - a x^2 + b x y - a y^2
+    constant = -math.log(1 - rho**2) / 2
     one = torch.ones_like(x)
-    global_ = torch.stack([one, x ** 2, x], 1).unsqueeze(2)
-    local = torch.stack([constant - a * y ** 2, -a * one, b * y], 1).unsqueeze(2)
-    for value in (donsker_varadhan(local, global_).mean(), infonce(local, global_, per_sample=True).mean(),
-                  f_divergence(local, global_, "DV")):
+    global_ = torch.stack([one, x**2, x], 1).unsqueeze(2)
+    local = torch.stack([constant - a * y**2, -a * one, b * y], 1).unsqueeze(2)
+    for value in (
+        donsker_varadhan(local, global_).mean(),
+        infonce(local, global_, per_sample=True).mean(),
+        f_divergence(local, global_, "DV"),
+    ):
         assert value.item() == pytest.approx(constant, abs=0.04)
     # The critic of KL is the log ratio plus 1.
     local[:, 0] += 1
@@ -316,18 +417,24 @@ class TestBlocks:
     @pytest.mark.parametrize("block", [1, 40, 100])
     @pytest.mark.parametrize("form", ["scalar", "per sample"])
     @pytest.mark.parametrize("trained", ["both", "global"])
-    def test_values_and_gradients_are_those_of_the_plain_form(self, trained, form, block, monkeypatch):
+    def test_values_and_gradients_are_those_of_the_plain_form(
+        self, trained, form, block, monkeypatch
+    ):
         for name, function in (SCALARS if form == "scalar" else VALUES).items():
             results = []
             for size in (2**27, block):
                 monkeypatch.setattr(blocked, "BLOCK", size)
                 local, global_ = (each.requires_grad_() for each in encodings(7))
                 # the plain form takes both gradients in one block
-                value = function(local.detach() if trained == "global" and size == block else local, global_)
-                weights = torch.arange(1., 1 + value.numel(), dtype=value.dtype).view_as(value)
+                value = function(
+                    local.detach() if trained == "global" and size == block else local, global_
+                )
+                weights = torch.arange(1.0, 1 + value.numel(), dtype=value.dtype).view_as(value)
                 results.append([value, *torch.autograd.grad((weights * value).sum(), global_)])
                 if trained == "both":
-                    results[-1] += torch.autograd.grad((weights * function(local, global_)).sum(), local)
+                    results[-1] += torch.autograd.grad(
+                        (weights * function(local, global_)).sum(), local
+                    )
             for plain, in_blocks in zip(*results):
                 torch.testing.assert_close(in_blocks, plain, rtol=1e-12, atol=1e-12, msg=name)
 
@@ -339,17 +446,23 @@ class TestBlocks:
         (local, one), (_, other) = encodings(7), encodings(7, seed=1)
         local.requires_grad_(trained)
         both = torch.cat([one, other]).requires_grad_()
-        weights = torch.arange(1., 15, dtype=torch.float64)
+        weights = torch.arange(1.0, 15, dtype=torch.float64)
         values = per_sample(bound, local, both)
         expected = torch.cat([per_sample(bound, local, each) for each in both.split(7)])
         torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
-        for found, wanted in zip(*(torch.autograd.grad((weights * each).sum(), [both] + [local] * trained) for each in (values, expected))):
+        for found, wanted in zip(
+            *(
+                torch.autograd.grad((weights * each).sum(), [both] + [local] * trained)
+                for each in (values, expected)
+            )
+        ):
             torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("trained", [True, False])
     @pytest.mark.parametrize("bound", BOUNDS)
     def test_memory_grows_with_the_batch_and_not_with_its_square(self, bound, trained, monkeypatch):
         """The largest sum of the sizes of all tensors alive at a time, forwards and backwards."""
+
         def memory(n):
             alive, most = {}, 0
 

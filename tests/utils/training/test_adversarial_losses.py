@@ -1,4 +1,5 @@
 """CE, TRADES and MART against plain-Python arithmetic and at extreme logits."""
+
 import itertools
 import math
 from typing import get_args, get_type_hints
@@ -13,7 +14,9 @@ N, CLASSES = 5, 4
 
 def batch(scale=2.0, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    logits = (scale * torch.randn(2, N, CLASSES, generator=generator, dtype=torch.float64)).to(dtype)
+    logits = (scale * torch.randn(2, N, CLASSES, generator=generator, dtype=torch.float64)).to(
+        dtype
+    )
     return logits[0], logits[1], torch.tensor([0, 3, 1, 1, 2])
 
 
@@ -35,7 +38,9 @@ def plain(logits, logits_adv, y, name, beta):
             total += -math.log(p[label]) + beta * kl
         else:
             wrong = max(v for k, v in enumerate(q) if k != label)
-            total += -math.log(q[label]) - math.log(1.0001 - wrong + 1e-12) + beta * kl * (1 - p[label])
+            total += (
+                -math.log(q[label]) - math.log(1.0001 - wrong + 1e-12) + beta * kl * (1 - p[label])
+            )
     return total / len(y)
 
 
@@ -51,15 +56,22 @@ def test_equals_the_formula(name, seed):
 def test_beta_weighs_the_regulariser(function):
     logits, logits_adv, y = batch()
     values = [function(logits, logits_adv, y, beta=beta).item() for beta in (0, 1, 2)]
-    assert values[2] - values[1] == pytest.approx(values[1] - values[0], rel=1e-9) and values[1] > values[0]
-    assert function(logits, logits, y, beta=0).item() == pytest.approx(function(logits, logits, y, beta=9).item())
+    assert (
+        values[2] - values[1] == pytest.approx(values[1] - values[0], rel=1e-9)
+        and values[1] > values[0]
+    )
+    assert function(logits, logits, y, beta=0).item() == pytest.approx(
+        function(logits, logits, y, beta=9).item()
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients(name):
     logits, logits_adv, y = batch()
     logits.requires_grad_(LOSSES[name].natural_pass)
-    assert torch.autograd.gradcheck(lambda a, b: LOSSES[name](a, b, y, beta=2.0), (logits, logits_adv.requires_grad_()))
+    assert torch.autograd.gradcheck(
+        lambda a, b: LOSSES[name](a, b, y, beta=2.0), (logits, logits_adv.requires_grad_())
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -82,6 +94,7 @@ def test_ce_does_not_look_at_the_natural_logits():
 def test_the_command_line_offers_exactly_these():
     import train_MIAT
     import train_standard
+
     assert set(get_args(get_type_hints(train_MIAT.Settings)["adv_loss"])) == set(LOSSES)
     defenses = set(get_args(get_type_hints(train_standard.Settings)["defense"]))
     assert defenses == {"natural", "standard"} | (set(LOSSES) - {"ce"})
@@ -92,7 +105,9 @@ def test_mart_at_logits_of_plus_and_minus_a_thousand():
     log-probabilities, and finite gradients."""
     rows = list(itertools.product((-1000.0, 0.0, 1000.0), repeat=3))
     cases = list(itertools.product(rows, rows, range(3)))
-    logits, logits_adv = (torch.tensor([case[i] for case in cases], requires_grad=True) for i in (0, 1))
+    logits, logits_adv = (
+        torch.tensor([case[i] for case in cases], requires_grad=True) for i in (0, 1)
+    )
     y = torch.tensor([label for *_, label in cases])
 
     def log_softmax(row):
@@ -103,8 +118,12 @@ def test_mart_at_logits_of_plus_and_minus_a_thousand():
         log_p, log_q = log_softmax(row), log_softmax(row_adv)
         kl = sum(math.exp(a) * (a - b) for a, b in zip(log_p, log_q))
         wrong = max(math.exp(v) for k, v in enumerate(log_q) if k != label)
-        expected = -log_q[label] - math.log(1.0001 - wrong + 1e-12) + 6 * kl * (1 - math.exp(log_p[label]))
-        value = mart(logits[i:i + 1], logits_adv[i:i + 1], y[i:i + 1])
-        assert value.item() == pytest.approx(expected, rel=1e-5, abs=2e-3), cases[i]  # 1.0001 - 1 keeps 3 digits in float32
+        expected = (
+            -log_q[label] - math.log(1.0001 - wrong + 1e-12) + 6 * kl * (1 - math.exp(log_p[label]))
+        )
+        value = mart(logits[i : i + 1], logits_adv[i : i + 1], y[i : i + 1])
+        assert value.item() == pytest.approx(expected, rel=1e-5, abs=2e-3), cases[
+            i
+        ]  # 1.0001 - 1 keeps 3 digits in float32
     mart(logits, logits_adv, y).backward()
     assert torch.isfinite(logits.grad).all() and torch.isfinite(logits_adv.grad).all()

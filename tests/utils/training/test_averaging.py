@@ -1,4 +1,5 @@
 """The moving average of a network: the recursion by hand, batch-norm statistics of its own, nothing shared with the network."""
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +9,9 @@ from utils.training.averaging import Average, decay_after
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).double()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)
+    ).double()
 
 
 def train(net, optimizer, steps, seed=1):
@@ -25,7 +28,10 @@ def train(net, optimizer, steps, seed=1):
 def test_is_the_recursion(decay):
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    average, expected = Average(net, decay, optimizer), {name: value.clone() for name, value in net.state_dict().items()}
+    average, expected = (
+        Average(net, decay, optimizer),
+        {name: value.clone() for name, value in net.state_dict().items()},
+    )
     for t, state in enumerate(train(net, optimizer, 6)):
         d = min(decay, (1 + t) / (10 + t))
         expected = {name: d * expected[name] + (1 - d) * state[name] for name in state}
@@ -40,7 +46,11 @@ def test_is_the_recursion(decay):
 
 def test_the_decay_grows_to_the_one_asked_for():
     decays = [decay_after(t, 0.999) for t in (0, 1, 10, 100, 8980, 9000, 10**6)]
-    assert decays == sorted(decays) and decays[:3] == [0.1, 2 / 11, 11 / 20] and decays[-3] < 0.999 == decays[-1]
+    assert (
+        decays == sorted(decays)
+        and decays[:3] == [0.1, 2 / 11, 11 / 20]
+        and decays[-3] < 0.999 == decays[-1]
+    )
     assert decay_after(0, 0.05) == 0.05
 
 
@@ -69,4 +79,7 @@ def test_a_copy_from_its_state_goes_on_alike():
     again_average.load_state_dict(average.state_dict())
     list(train(net, optimizer, 3, seed=2))
     list(train(again, again_optimizer, 3, seed=2))
-    assert all(torch.equal(value, again_average.state_dict()[name]) for name, value in average.state_dict().items())
+    assert all(
+        torch.equal(value, again_average.state_dict()[name])
+        for name, value in average.state_dict().items()
+    )

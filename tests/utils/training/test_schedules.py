@@ -1,4 +1,5 @@
 """Learning-rate schedules against their definitions."""
+
 import itertools
 import math
 
@@ -24,11 +25,20 @@ def test_steps_fall_at_the_milestones_alone():
 
 def test_cosine_falls_from_lr_to_nothing():
     found = rates("cosine")
-    assert found == pytest.approx([0.2 * math.cos(math.pi * i / (2 * EPOCHS * STEPS)) ** 2 for i in range(EPOCHS * STEPS)], rel=1e-12)
-    assert found[0] == 0.2 and all(later < earlier for earlier, later in itertools.pairwise(found)) and found[-1] < 0.2 / 500
+    assert found == pytest.approx(
+        [0.2 * math.cos(math.pi * i / (2 * EPOCHS * STEPS)) ** 2 for i in range(EPOCHS * STEPS)],
+        rel=1e-12,
+    )
+    assert (
+        found[0] == 0.2
+        and all(later < earlier for earlier, later in itertools.pairwise(found))
+        and found[-1] < 0.2 / 500
+    )
 
 
 def test_cyclic_is_a_triangle_with_its_top_at_two_fifths():
     t = [epoch + index / STEPS for epoch, index in EVERY]
-    assert rates("cyclic") == pytest.approx(np.interp(t, [0, 0.4 * EPOCHS, EPOCHS], [0, 0.2, 0]), rel=1e-12)
+    assert rates("cyclic") == pytest.approx(
+        np.interp(t, [0, 0.4 * EPOCHS, EPOCHS], [0, 0.2, 0]), rel=1e-12
+    )
     assert max(rates("cyclic")) == 0.2 and EVERY[int(np.argmax(rates("cyclic")))] == (4, 0)

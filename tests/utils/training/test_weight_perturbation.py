@@ -1,4 +1,5 @@
 """Adversarial weight perturbation against its formula, and what it must leave as it was."""
+
 import pytest
 import torch
 from torch import nn
@@ -12,9 +13,16 @@ Y = torch.tensor([0, 1, 2, 0, 1, 2])
 
 def setting(dtype=torch.float64, lr=0.1):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).to(dtype)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)
+    ).to(dtype)
     optimizer = torch.optim.SGD(net.parameters(), lr)
-    return net, optimizer, WeightPerturbation(net, GAMMA, optimizer), lambda: nn.functional.cross_entropy(net(X.to(dtype)), Y)
+    return (
+        net,
+        optimizer,
+        WeightPerturbation(net, GAMMA, optimizer),
+        lambda: nn.functional.cross_entropy(net(X.to(dtype)), Y),
+    )
 
 
 def state(net):
@@ -23,7 +31,12 @@ def state(net):
 
 def test_moves_each_layer_up_the_loss_by_gamma_of_its_norm():
     net, _, perturbation, loss = setting()
-    before, gradients = state(net), dict(zip(dict(net.named_parameters()), torch.autograd.grad(loss(), list(net.parameters()))))
+    before, gradients = (
+        state(net),
+        dict(
+            zip(dict(net.named_parameters()), torch.autograd.grad(loss(), list(net.parameters())))
+        ),
+    )
     low = loss().item()
     net.load_state_dict(before)
     perturbation.ascend(loss)
@@ -47,9 +60,15 @@ def test_a_step_goes_from_the_old_weights_along_the_gradient_at_the_moved_ones()
     loss().backward()
     optimizer.step()
     for (name, parameter), at_moved in zip(net.named_parameters(), other.parameters()):
-        assert torch.allclose(parameter, before[name] - 0.1 * at_moved.grad, rtol=1e-12, atol=1e-15), name
+        assert torch.allclose(
+            parameter, before[name] - 0.1 * at_moved.grad, rtol=1e-12, atol=1e-15
+        ), name
     assert not perturbation.unmoved
-    for name in ("1.running_mean", "1.running_var", "1.num_batches_tracked"):  # those of one pass, at the moved weights
+    for name in (
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+    ):  # those of one pass, at the moved weights
         assert torch.equal(net.state_dict()[name], other.state_dict()[name]), name
     assert net[1].num_batches_tracked == 1
 
@@ -71,7 +90,9 @@ def test_a_step_without_ascent_is_a_plain_step():
     optimizer.step()
     plain_loss().backward()
     torch.optim.SGD(plain.parameters(), 0.1).step()
-    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in net.state_dict().items())
+    assert all(
+        torch.equal(value, plain.state_dict()[name]) for name, value in net.state_dict().items()
+    )
 
 
 def test_without_a_gradient_nothing_moves():
