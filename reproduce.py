@@ -71,8 +71,7 @@ class Settings:
     out: Path = Path("runs/reproduce")
     """The folder for the results, with a folder for each data set and scale."""
     jobs: int = 1
-    """Commands that run at a time, each with its share of the cores; on two cores, two at a time
-    are a fifth faster."""
+    """Commands that run at a time, each with its share of the cores."""
     plan: bool = False
     """Print the commands, in order and with their estimated cost, and run nothing."""
 
