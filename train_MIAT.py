@@ -280,7 +280,7 @@ def mi_of(estimator, pattern, *outputs):
     return estimator.mi(local, encoded).chunk(len(outputs))
 
 
-def step(
+def step(  # noqa: PLR0913
     x,
     y,
     epoch,

@@ -77,7 +77,7 @@ from utils.training.optimisation import optimisation
 from utils.training.stages import Stage, open_stage
 
 
-def step(x, y, epoch, index, generator, *, target, settings, compute, perturbation=None):
+def step(x, y, epoch, index, generator, *, target, settings, compute, perturbation=None):  # noqa: PLR0913
     """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and the values to log.
 
     With several processes each has a part of the batch; `gather` collects the parts, and the loss

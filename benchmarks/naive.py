@@ -18,7 +18,7 @@ from utils.training.losses import ce
 REPEATS = 4  # passes per MI value in stage 2: two estimators x two kinds of sample x REPEATS = 16
 
 
-def namid_step(
+def namid_step(  # noqa: PLR0913
     x,
     y,
     epoch,
@@ -52,7 +52,7 @@ def namid_step(
     return adv_loss + settings.alpha * mi_loss, {"adv_loss": adv_loss, "mi_loss": mi_loss}
 
 
-def stage2_step(
+def stage2_step(  # noqa: PLR0913
     x,
     y,
     epoch,

@@ -39,7 +39,7 @@ class Batches:
     another shape or type.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         images: torch.Tensor,
         labels: torch.Tensor,

@@ -134,14 +134,7 @@ def run(graph: Graph, jobs: int = 1) -> None:
     """
     experiment, failure = graph.experiment, None
     with exclusive(experiment) as lock, Commands(lock, jobs) as commands:
-        for line in set_aside_stale(graph):
-            print(line, flush=True)
-        missing = _missing(graph)
-        total, finished = len(graph.nodes), len(graph.nodes) - len(missing)
-        print(f"{experiment.root}: {total} runs, {finished} of them finished", flush=True)
-        if finished and not now.is_here(experiment):
-            text = "what is finished was not compared with them"
-            print(f"The data cannot be read without a download: {text}", flush=True)
+        missing = _prepare(graph)
         waiting, began = list(missing), {}
         while True:
             for name in list(waiting):
@@ -169,6 +162,19 @@ def run(graph: Graph, jobs: int = 1) -> None:
         raise failure
     if commands.received:
         raise SystemExit(128 + commands.received[0])
+
+
+def _prepare(graph: Graph) -> list[str]:
+    """Set stale runs aside, say what is finished, and return the nodes to run."""
+    for line in set_aside_stale(graph):
+        print(line, flush=True)
+    missing, experiment = _missing(graph), graph.experiment
+    total, finished = len(graph.nodes), len(graph.nodes) - len(missing)
+    print(f"{experiment.root}: {total} runs, {finished} of them finished", flush=True)
+    if finished and not now.is_here(experiment):
+        text = "what is finished was not compared with them"
+        print(f"The data cannot be read without a download: {text}", flush=True)
+    return missing
 
 
 def _missing(graph: Graph) -> list[str]:

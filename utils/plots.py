@@ -116,7 +116,7 @@ def plot_sweep(curves: dict[str, list[tuple[float, float]]], norm: str, n: int, 
     save_figure(figure, path)
 
 
-def plot_examples(
+def plot_examples(  # noqa: PLR0913
     x, x_adv, labels, said, said_adv, path: Path, title: str, class_names: list[str] | None = None
 ) -> None:
     """Draw a row for each image: natural image, both patterns, adversarial image, predictions.

@@ -23,7 +23,7 @@ from utils.training.stages import Stage, check_classes, check_threat_model
 FILES = {"natural": "n", "adversarial": "a"}
 
 
-def step(
+def step(  # noqa: PLR0913
     x,
     y,
     epoch,
