@@ -424,7 +424,7 @@ def test_what_is_wrong_is_said_once(tmp_path):
     )
     assert (
         ended.returncode != 0
-        and ended.stderr.count("--batch-size 3: is shared by 4 processes") == 1
+        and ended.stderr.count("--batch-size 3: 4 processes share a batch") == 1
     )
 
 

@@ -256,7 +256,7 @@ def test_feature_maps_of_other_sizes_are_pooled(net, side):
     ],
 )
 def test_inputs_that_do_not_fit(net, shape):
-    with pytest.raises(ValueError, match=r"needed, not \("):
+    with pytest.raises(ValueError, match=r"must be \(.*\), not \("):
         net(torch.zeros(shape))
 
 
