@@ -206,6 +206,7 @@ def samples(settings: Samples) -> None:
         attack=Attack(norm=norm, epsilon=epsilon, eval_steps=settings.num_steps),
         training=Training(batch_size=settings.batch_size, seed=settings.seed),
     )
+    plan.attack.fill_in()
     plan.attack.check()
     files = estimator_files(settings.estimator_dir)
     estimators = load_estimators(files, plan, target, settings.bound)

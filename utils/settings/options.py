@@ -106,7 +106,6 @@ class Attack:
             self.step_size = self.epsilon / 4
 
     def check(self) -> None:
-        self.fill_in()  # analyze_MI.py calls check alone
         largest = 1 if self.norm == "linf" else 128
         need(
             0 <= self.epsilon <= largest,
