@@ -63,7 +63,7 @@ class Family:
     leaves: bool = False  # until_fooled: a sample may leave once it is fooled
     # What its evaluation is judged by.
     climbs: bool = False  # the loss rises step by step, so that more steps show if it has converged
-    changed: bool = False  # its settings changed before results files held them: rows are made again
+    changed: bool = False  # its settings changed before results files held them: rows are remade
     # What it costs: of each step, or of the whole attack where the name takes no steps.
     passes: float = 1  # forward and back to the image
     queries: float = 0  # forward alone
@@ -110,7 +110,7 @@ FAMILIES = {
 }
 # fmt: on
 
-# Attacks that consist of others, and those whose old rows are made again.
+# Attacks that consist of others, and those whose old rows are remade.
 PARTS = {name: family.parts for name, family in FAMILIES.items() if family.parts}
 CHANGED = tuple(name for name, family in FAMILIES.items() if family.changed)
 
