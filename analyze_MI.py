@@ -17,10 +17,10 @@ from typing import Literal
 import tyro
 
 from utils.settings.command_line import parse
+from utils.settings.estimators import Bound
 from utils.settings.options import (
     Arch,
     Attack,
-    Bound,
     Count,
     Data,
     Dataset,

@@ -12,12 +12,10 @@ moves both kinds of MI of fooled samples towards their values on natural samples
 wmim, L_mi is minus the MI of whole adversarial images x~ with the target's output, by the natural
 estimator of train_MI_estimator_only_max.py.
 
-With the paper's alpha of 5, short runs of narrow networks collapsed (results/cifar10-small). The
-log therefore has each part of L_mi and its gradient norm at the target's outputs beside L_adv's. A
-warning is printed where the gradient ratio is large or the predictions collapse; --alpha-ramp and
---init make the start gentler. The run's folder ends with target_model.pth, which has the best
-(natural + PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both hold
-the averaged network.
+With the paper's alpha of 5, short runs of narrow networks collapsed (results/cifar10-small), so
+the log has the gradient norm of each part of the loss at the target's outputs. The run's folder
+ends with target_model.pth, the best (natural + PGD accuracy)/2 on held-out training images, and
+last_model.pth; with --ema, both hold the averaged network.
 """
 
 from collections.abc import Callable
@@ -26,18 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from utils.mi.names import estimator_files
 from utils.settings.command_line import parse
+from utils.settings.estimators import EstimatorFiles, Selection
 from utils.settings.options import (
     Attack,
-    Bound,
-    Count,
     Data,
     Fraction,
     Network,
-    Representation,
     Run,
-    Selection,
     StageSettings,
     Training,
     Weights,
@@ -60,25 +54,6 @@ class Settings(StageSettings):
 
     mi_loss: Literal["namid", "wmim"] = "namid"
     """L_mi: the paper's Equation 8, or the baseline WMIM, which needs the natural estimator alone.
-    """
-    estimator_dir: Path | None = None
-    """The folder of stage 2; when not given runs/estimators, and for wmim runs/estimators_max."""
-    pre_local_n: Path | None = None
-    """The natural estimator's local network instead of the folder's (this and the three options
-    below are the released code's).
-    """
-    pre_global_n: Path | None = None
-    """The natural estimator's global network."""
-    pre_local_a: Path | None = None
-    """The adversarial estimator's local network."""
-    pre_global_a: Path | None = None
-    """The adversarial estimator's global network."""
-    bound: Bound | None = None
-    """The MI bound; when not given the one that the estimators were trained with."""
-    n_units: Count = None
-    """Units of the estimators, to check the files against; the files name them."""
-    representation: Representation | None = None
-    """Which output of the target the estimators see, to check the files against; the files name it.
     """
     selection: Selection = "eq6"
     """How samples are selected for L_mi: eq6 (paper, Equation 6) by the largest logit; released
@@ -104,6 +79,7 @@ class Settings(StageSettings):
     """
     init: Path | None = None
     """Start from this model file, say a stage-1 target, instead of random weights."""
+    estimators: EstimatorFiles = group(EstimatorFiles)
     data: Data = group(Data)
     network: Network = group(Network)
     attack: Attack = group(Attack)
@@ -119,8 +95,10 @@ class Settings(StageSettings):
             self.alpha = ALPHA[self.mi_loss]
 
     def check(self) -> None:
-        for option in ("lam", "without", "pre_local_a", "pre_global_a"):
-            value = getattr(self, option)
+        files = self.estimators
+        unused = {"pre_local_a": files.pre_local_a, "pre_global_a": files.pre_global_a}
+        unused |= {"lam": self.lam, "without": self.without}
+        for option, value in unused.items():
             need(
                 self.mi_loss == "namid" or not value,
                 option,
@@ -131,56 +109,43 @@ class Settings(StageSettings):
         need(self.alpha_ramp >= 0, "alpha_ramp", self.alpha_ramp, "give 0 or more epochs")
         need(self.beta >= 0, "beta", self.beta, "give 0 or more")
         need(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "give 0 or more epochs")
-        valid = self.n_units is None or self.n_units > 0
-        need(valid, "n_units", self.n_units, "give 1 or more")
 
-    def estimator_files(self) -> dict[str, Path]:
+    def files(self) -> dict[str, Path]:
         """Return {option: path} of the estimators' files: four, or two for wmim."""
-        folder = self.estimator_dir or ESTIMATOR_DIR[self.mi_loss]
-        files = estimator_files(folder, "na" if self.mi_loss == "namid" else "n")
-        return {option: getattr(self, option) or path for option, path in files.items()}
+        letters = "na" if self.mi_loss == "namid" else "n"
+        return self.estimators.paths(ESTIMATOR_DIR[self.mi_loss], letters)
 
 
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
 import torch
-import torch.nn.functional as F
 
 import models
-from common.errors import InputError
-from models.targets import Target
 from utils.attacks.projected_gradient import at_least_float32, pgd
 from utils.distributed import gather
 from utils.mi import patterns
-from utils.mi.estimator import MIEstimator
 from utils.mi.losses import namid_parts, wmim
 from utils.scripts import run_script
 from utils.training.collapse import gradient_norm, warnings
-from utils.training.estimators import load_estimators
+from utils.training.estimators import check_estimators, load_estimators
 from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
-from utils.training.losses import LOSSES, AdversarialLoss
+from utils.training.losses import LOSSES, AdversarialLoss, natural_loss
 from utils.training.optimisation import optimisation
-from utils.training.stages import (
-    Stage,
-    check_classes,
-    check_split,
-    check_threat_model,
-    need_files,
-    open_stage,
-)
+from utils.training.schedules import ramp
+from utils.training.stages import Stage, need_files, open_stage
+from utils.training.targets import initial_target
 
-LOOKS = 10  # how often in an epoch, at most, the gradient of each part of the loss is measured
+LOOKS = 10  # batches of an epoch on which the gradients of the loss's parts are measured
 
 
 @dataclass(frozen=True)
 class Method:
-    """Hold the values that Equation 9 uses in one batch."""
+    """Hold the values that Equation 9 uses, except alpha, which may grow."""
 
     defense: AdversarialLoss  # L_adv
     beta: float
-    alpha: float
     lam: float
     selection: str
     without: str | None
@@ -199,21 +164,15 @@ class Objective(NamedTuple):
     outputs: tuple[torch.Tensor | None, torch.Tensor]
 
 
-def natural_loss(x, y, target, autocast) -> torch.Tensor:
-    """Compute CE(h(x), y), which the warm-up epochs minimise."""
-    with autocast():
-        logits = target(x)
-    return F.cross_entropy(gather(logits.float()), gather(y))
-
-
-def namid_objective(x, x_adv, y, target, natural_mi, adversarial_mi, method: Method) -> Objective:
+def namid(x, x_adv, y, target, estimators, method: Method, alpha: float) -> Objective:
     """Compute L_all of NAMID (Equation 9) for images x, x_adv (N,3,H,W) in [0,1] and labels y (N,).
 
     Each network runs once per distinct input: the target on x and on x~, in train mode; the local
     networks on the patterns; the global networks on both outputs. The patterns carry no gradient.
     With several processes each has a part of the batch; `gather` collects the parts, and the loss
-    is over the whole batch.
+    is over the whole batch. estimators: {"natural": E_n, "adversarial": E_a}, frozen.
     """
+    natural_mi, adversarial_mi = estimators["natural"], estimators["adversarial"]
     labels = gather(y)
     with method.autocast():
         logits, output = target(x, tap=natural_mi.representation)  # h(x)
@@ -223,36 +182,31 @@ def namid_objective(x, x_adv, y, target, natural_mi, adversarial_mi, method: Met
         selected = patterns.select(logits, logits_adv, labels, method.selection)["W"]  # Eq. 6
         natural = natural_adv = adversarial = adversarial_adv = None
         if method.without != "natural":  # E_n(x; h(x)) and E_n(x; h(x~))
-            natural, natural_adv = mi_of(natural_mi, patterns.natural(x, x_adv), output, output_adv)
+            pattern = patterns.natural(x, x_adv)
+            natural, natural_adv = natural_mi.of_outputs(pattern, output, output_adv)
         if method.without != "adversarial":  # E_a(n; h(x)) and E_a(n; h(x~))
             pattern = patterns.adversarial(x, x_adv)
-            adversarial, adversarial_adv = mi_of(adversarial_mi, pattern, output, output_adv)
+            adversarial, adversarial_adv = adversarial_mi.of_outputs(pattern, output, output_adv)
         terms = namid_parts(
             natural, natural_adv, adversarial, adversarial_adv, selected, method.lam, method.without
         )
         mi_loss = sum(terms.values())  # Eq. 8
     adv_loss = method.defense(logits, logits_adv, labels, method.beta)
-    loss = adv_loss + method.alpha * mi_loss  # Eq. 9
-    log = {
-        "adv_loss": adv_loss,
-        "mi_loss": mi_loss,
-        "selected": selected.float().mean(),
-        **{f"mi_{name}": term for name, term in terms.items()},
-    }
-    parts = {
-        "adv": adv_loss,
-        "mi": method.alpha * mi_loss,
-        **{f"mi_{name}": method.alpha * term for name, term in terms.items()},
-    }
+    loss = adv_loss + alpha * mi_loss  # Eq. 9
+    parts = {"adv": adv_loss, "mi": alpha * mi_loss}
+    parts |= {f"mi_{name}": alpha * term for name, term in terms.items()}
+    log = {"adv_loss": adv_loss, "mi_loss": mi_loss, "selected": selected.float().mean()}
+    log |= {f"mi_{name}": term for name, term in terms.items()}
     return Objective(loss, log, parts, (output, output_adv))
 
 
-def wmim_objective(x, x_adv, y, target, standard_mi, method: Method) -> Objective:
-    """Compute L_all of WMIM, L_adv - alpha mean E_s(x~; h(x~)).
+def wmim_baseline(x, x_adv, y, target, estimators, method: Method, alpha: float) -> Objective:
+    """Compute L_all of WMIM, L_adv - alpha mean E_s(x~; h(x~)), of images as in `namid`.
 
-    The baseline sees whole adversarial images and one estimator, E_s. The target sees x only where
-    L_adv needs h(x).
+    The baseline sees whole adversarial images and one estimator, E_s = estimators["natural"]. The
+    target sees x only where L_adv needs h(x).
     """
+    standard_mi = estimators["natural"]
     labels, logits, output = gather(y), None, None
     with method.autocast():
         if method.defense.natural_pass:
@@ -260,151 +214,48 @@ def wmim_objective(x, x_adv, y, target, standard_mi, method: Method) -> Objectiv
             logits = gather(at_least_float32(logits))
         logits_adv, output_adv = target(x_adv, tap=standard_mi.representation)
         logits_adv = gather(at_least_float32(logits_adv))
-        mi_loss = wmim(*mi_of(standard_mi, x_adv, output_adv))
+        mi_loss = wmim(*standard_mi.of_outputs(x_adv, output_adv))
     adv_loss = method.defense(logits, logits_adv, labels, method.beta)
-    loss = adv_loss + method.alpha * mi_loss
-    parts = {"adv": adv_loss, "mi": method.alpha * mi_loss}
+    loss = adv_loss + alpha * mi_loss
+    parts = {"adv": adv_loss, "mi": alpha * mi_loss}
     return Objective(loss, {"adv_loss": adv_loss, "mi_loss": mi_loss}, parts, (output, output_adv))
 
 
-def mi_of(estimator, pattern, *outputs):
-    """Compute the MI of the patterns with each of the target's outputs, (N,) each.
-
-    The patterns carry no gradient. Their encoding, the largest tensor of a step, is freed on
-    return.
-    """
-    with torch.no_grad():
-        local = estimator.encode_pattern(pattern)
-    # One call: in eval mode samples do not influence each other.
-    encoded = estimator.encode_output(torch.cat(outputs))
-    return estimator.mi(local, encoded).chunk(len(outputs))
+OBJECTIVES = {"namid": namid, "wmim": wmim_baseline}
 
 
-def step(  # noqa: PLR0913
-    x,
-    y,
-    epoch,
-    index,
-    generator,
-    *,
-    target,
-    natural_mi,
-    adversarial_mi,
-    settings,
-    compute,
-    steps_per_epoch,
-    perturbation=None,
-):
-    """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and the values to log.
-
-    With weight perturbation the objective is computed twice, the second time at the moved weights.
-
-    Args:
-        epoch, index: the epoch and the batch in it, from 0.
-        generator: the random numbers of PGD's start.
-        target: the network that is trained, in train mode.
-        natural_mi, adversarial_mi: E_n and E_a, frozen; for WMIM E_s and None.
-        steps_per_epoch: turns `index` into a fraction of an epoch for --alpha-ramp.
-    """
-    if epoch < settings.warmup_epochs:
-        return natural_loss(x, y, target, compute.autocast), {}
-    attack, defense = settings.attack, LOSSES[settings.adv_loss]
-    with compute.autocast():
-        budget = (attack.norm, attack.epsilon, attack.num_steps, attack.step_size)
-        x_adv = pgd(target, x, y, *budget, defense.attack, generator=generator)
-    alpha = alpha_at(settings, epoch + index / steps_per_epoch)
-    method = Method(
-        defense=defense,
-        beta=settings.beta,
-        alpha=alpha,
-        lam=settings.lam,
-        selection=settings.selection,
-        without=settings.without,
-        autocast=compute.autocast,
-    )
-    if settings.mi_loss == "namid":
-        objective, estimators = namid_objective, (natural_mi, adversarial_mi)
-    else:
-        objective, estimators = wmim_objective, (natural_mi,)
-    objective = partial(objective, x, x_adv, y, target, *estimators, method)
-    if perturbation and epoch >= settings.weights.awp_warmup:
-        perturbation.ascend(lambda: objective().loss)
-    found = objective()
-    if index % -(-steps_per_epoch // LOOKS):
-        return found.loss, found.log
-    gradients = {
+def gradients(found: Objective) -> dict[str, torch.Tensor]:
+    """Measure the gradient norm of each part of the loss at the target's outputs."""
+    return {
         f"gradient_{name}": gradient_norm(part, found.outputs) for name, part in found.parts.items()
     }
-    return found.loss, found.log | gradients
-
-
-def alpha_at(settings: Settings, epoch: float) -> float:
-    """Return alpha after `epoch` epochs, which may be fractional.
-
-    It grows linearly from 0 over --alpha-ramp epochs after the warm-up.
-    """
-    if settings.alpha_ramp == 0:
-        return settings.alpha
-    return settings.alpha * min(1.0, max(0.0, epoch - settings.warmup_epochs) / settings.alpha_ramp)
 
 
 def main(settings: Settings) -> None:
     """Check the files that the options name, open the stage and train."""
-    files = settings.estimator_files()
-    inputs = dict(files)
-    if settings.init:
-        inputs["init"] = settings.init
+    inputs = settings.files() | ({"init": settings.init} if settings.init else {})
     need_files(inputs)
     with open_stage(settings.stage, settings, inputs) as stage:
-        train(stage, settings, files)
+        train(stage, settings)
 
 
-def initial_target(stage: Stage, settings: Settings) -> Target:
-    """Load the target of --init, or build one with random weights."""
-    arch, width = settings.network.arch, settings.network.width
-    if not settings.init:
-        return models.build(arch, stage.dataset.num_classes, width=width)
-    source = f"--init {settings.init}"
-    target = models.load(settings.init, arch)
-    check_threat_model(source, target.about, settings)
-    check_classes(target, stage.dataset, source)
-    check_split("--init", settings.init, target.about, stage)
-    found = target.options["width"]
-    if width not in (None, found):
-        raise InputError(f"--width {width}: {source} has width {found}; leave --width out")
-    return target
-
-
-def check_estimators(settings: Settings, estimators: dict[str, MIEstimator]) -> None:
-    """Raise InputError where --n-units or --representation differs from the estimators' files."""
-    for kind, estimator in estimators.items():
-        for option in ("n_units", "representation"):
-            asked, found = getattr(settings, option), getattr(estimator, option)
-            if asked not in (None, found):
-                raise InputError(
-                    f"--{option.replace('_', '-')} {asked}: the {kind} estimator's files have "
-                    f"{found}; leave the option out"
-                )
-
-
-def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
+def train(stage: Stage, settings: Settings) -> None:
     """Train the target, and keep the best and the last model."""
     compute = stage.compute
 
-    target = compute.prepare(initial_target(stage, settings)).train()
-    estimators = load_estimators(files, settings, target, settings.bound)
-    check_estimators(settings, estimators)
+    target = compute.prepare(initial_target(stage, settings, settings.init)).train()
+    estimators = load_estimators(settings.files(), settings, target, settings.estimators.bound)
+    check_estimators(estimators, settings.estimators)
     for estimator in estimators.values():
         compute.prepare(estimator)
         compute.compiled(estimator.local_net)
         compute.compiled(estimator.global_net)
     compute.compiled(target)
     optimizer, perturbation, nets, kept = optimisation(target, settings)
-    natural_mi, adversarial_mi = estimators["natural"], estimators.get("adversarial")
 
     def evaluate(epoch):
         images, labels = stage.holdout_images, stage.holdout_labels
-        tap = natural_mi.representation
+        tap = estimators["natural"].representation
         found = held_out(examples(kept, images, labels, settings, compute, tap), estimators)
         if epoch < settings.warmup_epochs:
             found.pop("score", None)  # a naturally trained network cannot be the best defense
@@ -416,21 +267,33 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
         defense = f"{settings.mi_loss}-{settings.adv_loss}"
         models.save(kept, stage.folder.path / name, defense=defense, **about)
 
-    loss_of = partial(
-        step,
-        target=target,
-        natural_mi=natural_mi,
-        adversarial_mi=adversarial_mi,
-        settings=settings,
-        compute=compute,
-        steps_per_epoch=len(stage.batches),
-        perturbation=perturbation,
+    budget, autocast, steps = settings.attack.budget, compute.autocast, len(stage.batches)
+    method = Method(
+        defense=LOSSES[settings.adv_loss],
+        beta=settings.beta,
+        lam=settings.lam,
+        selection=settings.selection,
+        without=settings.without,
+        autocast=autocast,
     )
+    l_all = OBJECTIVES[settings.mi_loss]  # Eq. 9
     with Loop(stage, nets, optimizer, settings.training, keep, settings.mi_loss.upper()) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = loss_of(x, y, epoch, loop.index, loop.generator)
-                loop.step(loss, log)
+                if epoch < settings.warmup_epochs:
+                    loop.step(natural_loss(x, y, target, autocast))
+                    continue
+                with autocast():
+                    noise = loop.generator  # of the attack's start
+                    x_adv = pgd(target, x, y, *budget, method.defense.attack, generator=noise)
+                passed = epoch + loop.index / steps - settings.warmup_epochs
+                alpha = ramp(settings.alpha, passed, settings.alpha_ramp)
+                objective = partial(l_all, x, x_adv, y, target, estimators, method, alpha)
+                if perturbation and epoch >= settings.weights.awp_warmup:
+                    perturbation.ascend(lambda of=objective: of().loss)
+                found = objective()  # with --awp at the moved weights
+                measured = {} if loop.index % -(-steps // LOOKS) else gradients(found)
+                loop.step(found.loss, found.log | measured)
             loop.end_of_epoch(evaluate(epoch), warnings)
     print(f"done: {stage.folder.path}/target_model.pth and last_model.pth, metrics.csv, curves.png")
 

@@ -13,11 +13,11 @@ local_n_model.pth, global_n_model.pth, local_a_model.pth and global_a_model.pth.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from utils.settings.command_line import parse
-from utils.settings.options import EstimatorSettings, Training, group
+from utils.settings.estimators import EstimatorSettings
+from utils.settings.options import Training, group
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Settings(EstimatorSettings):
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
+from utils.attacks.projected_gradient import pgd
 from utils.mi import losses
 from utils.scripts import run_script
 from utils.training import estimators
@@ -65,20 +66,18 @@ def train(stage: Stage, settings: Settings) -> None:
         if which == "last":
             estimators.save(stage, settings, nets)
 
-    loss_of = partial(
-        estimators.step,
-        target=target,
-        natural_mi=nets["natural"],
-        adversarial_mi=nets["adversarial"],
-        objectives=OBJECTIVES[settings.objective],
-        settings=settings,
-        compute=stage.compute,
-    )
+    objectives = OBJECTIVES[settings.objective]
+    budget, selection = settings.attack.budget, settings.estimation.selection
     with Loop(stage, nets, optimizer, settings.training, keep, "MI estimators") as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = loss_of(x, y, epoch, loop.index, loop.generator)
-                loop.step(loss, log)
+                with stage.compute.autocast():
+                    x_adv = pgd(target, x, y, *budget, generator=loop.generator)
+                    values = estimators.batch_values(x, x_adv, y, target, nets, selection)
+                natural = objectives["natural"](*values.natural, values.masks)
+                adversarial = objectives["adversarial"](*values.adversarial, values.masks)
+                log = {"natural_loss": natural, "adversarial_loss": adversarial}
+                loop.step(natural + adversarial, log)
             loop.end_of_epoch(evaluate())
     files = "local_n, global_n, local_a, global_a _model.pth"
     print(f"done: {stage.folder.path}/{files}, metrics.csv, curves.png")

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from utils.settings.command_line import parse
-from utils.settings.options import EstimatorSettings, Run, Training, group
+from utils.settings.estimators import EstimatorSettings
+from utils.settings.options import Run, Training, group
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Settings(EstimatorSettings):
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
+from utils.attacks.projected_gradient import pgd
 from utils.mi.losses import maximum
 from utils.scripts import run_script
 from utils.training import estimators
@@ -59,21 +61,19 @@ def train(stage: Stage, settings: Settings) -> None:
         if which == "last":
             estimators.save(stage, settings, nets)
 
-    loss_of = partial(
-        estimators.step,
-        target=target,
-        natural_mi=nets["natural"],
-        adversarial_mi=nets["adversarial"],
-        objectives=OBJECTIVES,
-        settings=settings,
-        compute=stage.compute,
-        compare=False,
-    )
+    budget, selection = settings.attack.budget, settings.estimation.selection
     with Loop(stage, nets, optimizer, settings.training, keep, "MI estimators") as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = loss_of(x, y, epoch, loop.index, loop.generator)
-                loop.step(loss, log)
+                with stage.compute.autocast():
+                    x_adv = pgd(target, x, y, *budget, generator=loop.generator)
+                    values = estimators.batch_values(
+                        x, x_adv, y, target, nets, selection, compare=False
+                    )
+                natural = OBJECTIVES["natural"](*values.natural, values.masks)
+                adversarial = OBJECTIVES["adversarial"](*values.adversarial, values.masks)
+                log = {"natural_loss": natural, "adversarial_loss": adversarial}
+                loop.step(natural + adversarial, log)
             loop.end_of_epoch(evaluate())
     files = "local_n, global_n, local_a, global_a _model.pth"
     print(f"done: {stage.folder.path}/{files}, metrics.csv, curves.png")

@@ -44,6 +44,8 @@ class Settings(StageSettings):
     """
     beta: float = 6.0
     """Weight of the regulariser of TRADES and MART (paper: 6)."""
+    init: Path | None = None
+    """Start from this model file instead of random weights."""
     data: Data = group(Data)
     network: Network = group(Network)
     attack: Attack = group(Attack)
@@ -64,55 +66,35 @@ class Settings(StageSettings):
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
-import torch.nn.functional as F
-
 import models
 from utils.attacks.projected_gradient import at_least_float32, pgd
 from utils.distributed import gather
 from utils.scripts import run_script
 from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
-from utils.training.losses import LOSSES
+from utils.training.losses import LOSSES, AdversarialLoss, natural_loss
 from utils.training.optimisation import optimisation
-from utils.training.stages import Stage, open_stage
+from utils.training.stages import Stage, need_files, open_stage
+from utils.training.targets import initial_target
 
 
-def step(x, y, epoch, index, generator, *, target, settings, compute, perturbation=None):  # noqa: PLR0913
-    """Compute the loss of one batch, x (N,3,H,W) in [0,1] and y (N,), and the values to log.
+def adversarial_loss(x, x_adv, y, target, defense: AdversarialLoss, beta: float, autocast):
+    """Compute L_adv for images x, adversarial images x_adv (N,3,H,W) in [0,1] and labels y (N,).
 
-    With several processes each has a part of the batch; `gather` collects the parts, and the loss
-    is over the whole batch.
-
-    Args:
-        epoch, index: the epoch and the batch in it, from 0.
-        generator: the random numbers of PGD's start.
-        target: the network that is trained, in train mode.
-        perturbation: the `WeightPerturbation` of --awp, or None.
+    The target, in train mode, sees x only where the defense needs h(x). With several processes each
+    has a part of the batch; `gather` collects the parts, and the loss is over the whole batch.
     """
-    if settings.defense == "natural":
-        with compute.autocast():
-            logits = target(x)
-        return F.cross_entropy(gather(logits.float()), gather(y)), {}
-    defense = LOSSES["ce" if settings.defense == "standard" else settings.defense]
-    attack = settings.attack
-    with compute.autocast():
-        budget = (attack.norm, attack.epsilon, attack.num_steps, attack.step_size)
-        x_adv = pgd(target, x, y, *budget, defense.attack, generator=generator)
-
-    def loss():
-        with compute.autocast():
-            logits = gather(at_least_float32(target(x))) if defense.natural_pass else None
-            logits_adv = gather(at_least_float32(target(x_adv)))
-        return defense(logits, logits_adv, gather(y), settings.beta)
-
-    if perturbation and epoch >= settings.weights.awp_warmup:
-        perturbation.ascend(loss)
-    return loss(), {}
+    with autocast():
+        logits = gather(at_least_float32(target(x))) if defense.natural_pass else None
+        logits_adv = gather(at_least_float32(target(x_adv)))
+    return defense(logits, logits_adv, gather(y), beta)
 
 
 def main(settings: Settings) -> None:
-    """Open the stage and train."""
-    with open_stage(settings.stage, settings) as stage:
+    """Check that the file of --init exists, open the stage and train."""
+    inputs = {"init": settings.init} if settings.init else {}
+    need_files(inputs)
+    with open_stage(settings.stage, settings, inputs) as stage:
         train(stage, settings)
 
 
@@ -120,9 +102,7 @@ def train(stage: Stage, settings: Settings) -> None:
     """Train the target, and keep the best and the last model."""
     compute = stage.compute
 
-    target = models.build(
-        settings.network.arch, stage.dataset.num_classes, width=settings.network.width
-    )
+    target = initial_target(stage, settings, settings.init)
     target = compute.compiled(compute.prepare(target)).train()
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
@@ -137,15 +117,26 @@ def train(stage: Stage, settings: Settings) -> None:
         path = stage.folder.path / f"{which}_model.pth"
         models.save(kept, path, defense=settings.defense, **about)
 
-    loss_of = partial(
-        step, target=target, settings=settings, compute=compute, perturbation=perturbation
-    )
+    natural = settings.defense == "natural"
+    budget, autocast = settings.attack.budget, compute.autocast
+    defense = LOSSES["ce" if settings.defense in ("natural", "standard") else settings.defense]
     title = f"{settings.defense} training"
     with Loop(stage, nets, optimizer, settings.training, keep, title) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = loss_of(x, y, epoch, loop.index, loop.generator)
-                loop.step(loss, log)
+                if natural:
+                    loss = natural_loss(x, y, target, autocast)
+                else:
+                    with autocast():
+                        noise = loop.generator  # of the attack's start
+                        x_adv = pgd(target, x, y, *budget, defense.attack, generator=noise)
+                    objective = partial(
+                        adversarial_loss, x, x_adv, y, target, defense, settings.beta, autocast
+                    )
+                    if perturbation and epoch >= settings.weights.awp_warmup:
+                        perturbation.ascend(objective)
+                    loss = objective()  # with --awp at the moved weights
+                loop.step(loss)
             loop.end_of_epoch(evaluate())
     print(f"done: {stage.folder.path}/best_model.pth and last_model.pth, metrics.csv, curves.png")
 

@@ -7,7 +7,6 @@ same and keeps the weights as they are.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -26,11 +25,11 @@ from utils.settings.command_line import check
 from utils.settings.options import Training
 from utils.training import estimators
 from utils.training.held_out import examples
+from utils.training.losses import LOSSES
 
 LOADER_BATCHES = 49  # an epoch of 50,000 images in batches of 1024
 CLASSES, SEED = 10, 1
-# After NAMID's warm-up; a step that does not also measure the gradients of the parts of its loss.
-EPOCH, INDEX = 2, 1
+EPOCH, INDEX = 2, 1  # of the random numbers
 
 
 @dataclass(frozen=True)
@@ -138,30 +137,23 @@ class Workbench:
         for net in self.nets:
             net.zero_grad(set_to_none=True)
 
-    def _training(
-        self, step: Callable, optimizer: torch.optim.Optimizer, **arguments
-    ) -> measure.Run:
-        """Return what a training script does with a batch: loss, backward pass, optimizer step."""
+    def _training(self, loss: Callable, optimizer: torch.optim.Optimizer, budget) -> measure.Run:
+        """Return what a training script does with a batch: PGD, loss, backward pass, step.
+
+        loss(x, x_adv, y) -> scalar.
+        """
 
         def run():
             optimizer.zero_grad(set_to_none=True)
-            loss, _ = step(
-                self.x,
-                self.y,
-                EPOCH,
-                INDEX,
-                self._generator(),
-                target=self.target,
-                compute=self.compute,
-                **arguments,
-            )
-            loss.backward()
+            with self.compute.autocast():
+                x_adv = pgd(self.target, self.x, self.y, *budget, generator=self._generator())
+            loss(self.x, x_adv, self.y).backward()
             optimizer.step()
 
         return run
 
     def _estimators(self, training: bool, gradients: bool) -> dict[str, MIEstimator]:
-        nets = {"natural_mi": self.natural_mi, "adversarial_mi": self.adversarial_mi}
+        nets = {"natural": self.natural_mi, "adversarial": self.adversarial_mi}
         for net in nets.values():
             net.train(training).requires_grad_(gradients)
         return nets
@@ -186,8 +178,7 @@ class Workbench:
 
     def pgd(self) -> measure.Run:
         """Run the attack of training, `num_steps` steps of PGD."""
-        attack = self.standard.attack
-        budget = attack.norm, attack.epsilon, attack.num_steps, attack.step_size
+        budget = self.standard.attack.budget
         self.target.train()
 
         def run():
@@ -199,29 +190,69 @@ class Workbench:
     def at(self) -> measure.Run:
         """Take a step of adversarial training."""
         self.target.train()
-        return self._training(train_standard.step, self.sgd, settings=self.standard)
 
-    def namid(self, step: Callable = train_MIAT.step, frozen: bool = True) -> measure.Run:
-        """Take a step of NAMID; frozen: whether the estimators have no weight gradients."""
+        def loss(x, x_adv, y):
+            autocast = self.compute.autocast
+            return train_standard.adversarial_loss(
+                x, x_adv, y, self.target, LOSSES["ce"], self.standard.beta, autocast
+            )
+
+        return self._training(loss, self.sgd, self.standard.attack.budget)
+
+    def namid(self) -> measure.Run:
+        """Take a step of NAMID that does not also measure the gradients of the loss's parts."""
         self.target.train()
-        return self._training(
-            step,
-            self.sgd,
-            settings=self.namid_settings,
-            steps_per_epoch=LOADER_BATCHES,
-            **self._estimators(training=False, gradients=not frozen),
+        estimators, settings = self._estimators(False, False), self.namid_settings
+        method = train_MIAT.Method(
+            defense=LOSSES["ce"],
+            beta=settings.beta,
+            lam=settings.lam,
+            selection=settings.selection,
+            without=settings.without,
+            autocast=self.compute.autocast,
         )
 
-    def stage2(self, step: Callable = estimators.step) -> measure.Run:
+        def loss(x, x_adv, y):
+            batch = x, x_adv, y, self.target, estimators
+            return train_MIAT.namid(*batch, method, settings.alpha).loss
+
+        return self._training(loss, self.sgd, settings.attack.budget)
+
+    def naive_namid(self) -> measure.Run:
+        """Take a step of NAMID in the released arrangement: frozen networks have gradients."""
+        self.target.train()
+        estimators, settings = self._estimators(False, True), self.namid_settings
+
+        def loss(x, x_adv, y):
+            batch = x, x_adv, y, self.target, estimators
+            with self.compute.autocast():
+                return naive.namid_loss(*batch, settings.lam, settings.alpha)
+
+        return self._training(loss, self.sgd, settings.attack.budget)
+
+    def stage2(self) -> measure.Run:
         """Take a step of stage 2, which trains the estimators."""
         self.target.eval()
-        return self._training(
-            step,
-            self.adam,
-            settings=self.stage2_settings,
-            objectives=train_MI_estimator.OBJECTIVES["cosine"],
-            **self._estimators(training=True, gradients=True),
-        )
+        nets, objectives = self._estimators(True, True), train_MI_estimator.OBJECTIVES["cosine"]
+
+        def loss(x, x_adv, y):
+            with self.compute.autocast():
+                values = estimators.batch_values(x, x_adv, y, self.target, nets, "eq6")
+            natural = objectives["natural"](*values.natural, values.masks)
+            return natural + objectives["adversarial"](*values.adversarial, values.masks)
+
+        return self._training(loss, self.adam, self.stage2_settings.attack.budget)
+
+    def naive_stage2(self) -> measure.Run:
+        """Take a step of stage 2 in the released arrangement."""
+        self.target.eval()
+        nets, objectives = self._estimators(True, True), train_MI_estimator.OBJECTIVES["cosine"]
+
+        def loss(x, x_adv, y):
+            with self.compute.autocast():
+                return naive.stage2_loss(x, x_adv, y, self.target, nets, objectives)
+
+        return self._training(loss, self.adam, self.stage2_settings.attack.budget)
 
     def evaluation(self) -> measure.Run:
         """Evaluate a batch as `held_out` does after each epoch.
@@ -245,8 +276,8 @@ class Workbench:
             "namid": self.namid,
             "stage2": self.stage2,
             "evaluation": self.evaluation,
-            "naive-namid": partial(self.namid, naive.namid_step, frozen=False),
-            "naive-stage2": partial(self.stage2, naive.stage2_step),
+            "naive-namid": self.naive_namid,
+            "naive-stage2": self.naive_stage2,
         }
         return parts[name]()
 

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
+import one_batch
 import pytest
 import torch
 from conftest import ROOT, run_script, succeed
@@ -19,11 +20,9 @@ import train_MI_estimator
 import train_MIAT
 from benchmarks import PARTS, bench, growth, measure, naive, report, steps
 from utils.attacks.projected_gradient import pgd
-from utils.devices import Compute
 from utils.mi import patterns
 from utils.settings.command_line import check, parse
 from utils.settings.options import Attack
-from utils.training import estimators
 
 SMALL = steps.Sizes("resnet18", width=4, size=16, batch=8, n_units=16)
 CPU = torch.device("cpu")
@@ -40,8 +39,8 @@ def double(small):
     """Networks in float64, the target with batch-norm statistics of its images, and a batch of which it gets all but one right."""
     nets = {
         "target": small.target,
-        "natural_mi": small.natural_mi,
-        "adversarial_mi": small.adversarial_mi,
+        "natural": small.natural_mi,
+        "adversarial": small.adversarial_mi,
     }
     nets = {name: copy.deepcopy(net).double().requires_grad_(True) for name, net in nets.items()}
     x = small.x.double()
@@ -52,25 +51,17 @@ def double(small):
     return nets, x, y
 
 
-def gradients(step, nets, x, y, **arguments):
-    """The loss of a step, the target's and the estimators' gradients, on copies of the networks."""
+def gradients(loss_of, nets):
+    """The loss of copies of the networks, and the target's and the estimators' gradients.
+
+    loss_of(target, estimators) -> scalar.
+    """
     nets = {name: copy.deepcopy(net) for name, net in nets.items()}
-    loss, logged = step(
-        x,
-        y,
-        2,
-        1,
-        Compute(CPU, "fp32").generator(1),
-        compute=Compute(CPU, "fp32"),
-        **nets,
-        **arguments,
-    )
+    loss = loss_of(nets["target"], {name: nets[name] for name in ("natural", "adversarial")})
     loss.backward()
-    return (
-        loss,
-        logged,
-        {name: [parameter.grad for parameter in net.parameters()] for name, net in nets.items()},
-    )
+    return loss, {
+        name: [parameter.grad for parameter in net.parameters()] for name, net in nets.items()
+    }
 
 
 def test_the_naive_namid_step_has_the_same_loss_and_gradient(double):
@@ -78,22 +69,27 @@ def test_the_naive_namid_step_has_the_same_loss_and_gradient(double):
     settings = train_MIAT.Settings(attack=Attack(epsilon=0.03, num_steps=3))
     check(settings)
     nets["target"].train()
-    for name in ("natural_mi", "adversarial_mi"):
+    x_adv = pgd(nets["target"], x, y, *settings.attack.budget)
+
+    def ours_of(target, estimators):
+        found = one_batch.stage_3(x, y, target, estimators, settings, x_adv=x_adv)
+        # or the MI terms would not be compared
+        assert 0 < found.log["selected"] < 1 and found.log["mi_loss"] > 1e-3
+        return found.loss
+
+    def naive_of(target, estimators):
+        weights = settings.lam, settings.alpha
+        return naive.namid_loss(x, x_adv, y, target, estimators, *weights)
+
+    for name in ("natural", "adversarial"):
         nets[name].eval().requires_grad_(False)
-    loss, logged, ours = gradients(
-        train_MIAT.step, nets, x, y, settings=settings, steps_per_epoch=49
-    )
-    assert (
-        0 < logged["selected"] < 1 and logged["mi_loss"] > 1e-3
-    )  # or the MI terms would not be compared
-    for name in ("natural_mi", "adversarial_mi"):
+    loss, ours = gradients(ours_of, nets)
+    for name in ("natural", "adversarial"):
         nets[name].requires_grad_(True)
-    naive_loss, _, theirs = gradients(
-        naive.namid_step, nets, x, y, settings=settings, steps_per_epoch=49
-    )
+    naive_loss, theirs = gradients(naive_of, nets)
     torch.testing.assert_close(naive_loss, loss, rtol=1e-9, atol=0)
     torch.testing.assert_close(theirs["target"], ours["target"], rtol=1e-7, atol=1e-9)
-    for name in ("natural_mi", "adversarial_mi"):  # the waste: what nobody asked for
+    for name in ("natural", "adversarial"):  # the waste: what nobody asked for
         assert all(gradient is None for gradient in ours[name]) and all(
             gradient is not None for gradient in theirs[name]
         )
@@ -101,19 +97,27 @@ def test_the_naive_namid_step_has_the_same_loss_and_gradient(double):
 
 def test_the_naive_stage_2_step_has_the_same_loss_and_gradient(double):
     nets, x, y = double
-    settings = train_MI_estimator.Settings(attack=Attack(epsilon=0.005, num_steps=3))
-    check(settings)
+    attack = Attack(epsilon=0.005, num_steps=3)
+    attack.fill_in()
     nets["target"].eval()
-    x_adv = pgd(nets["target"], x, y, "linf", 0.005, 3, generator=Compute(CPU, "fp32").generator(1))
+    x_adv = pgd(nets["target"], x, y, *attack.budget, generator=torch.Generator().manual_seed(1))
     masks = patterns.select(nets["target"](x), nets["target"](x_adv), y)
     assert (
         masks["C"].sum() == 7 and masks["R"].sum() > 1 and masks["W"].sum() > 1
     )  # or some terms would not be compared
-    arguments = {"settings": settings, "objectives": train_MI_estimator.OBJECTIVES["cosine"]}
-    loss, _, ours = gradients(estimators.step, nets, x, y, **arguments)
-    naive_loss, _, theirs = gradients(naive.stage2_step, nets, x, y, **arguments)
+    objectives = train_MI_estimator.OBJECTIVES["cosine"]
+
+    def ours_of(target, estimators):
+        generator = torch.Generator().manual_seed(1)
+        batch = x, y, target, estimators
+        return sum(one_batch.stage_2(*batch, objectives, attack, generator=generator).values())
+
+    loss, ours = gradients(ours_of, nets)
+    naive_loss, theirs = gradients(
+        lambda *nets: naive.stage2_loss(x, x_adv, y, *nets, objectives), nets
+    )
     torch.testing.assert_close(naive_loss, loss, rtol=1e-9, atol=0)
-    for name in ("natural_mi", "adversarial_mi"):
+    for name in ("natural", "adversarial"):
         torch.testing.assert_close(theirs[name], ours[name], rtol=1e-7, atol=1e-9)
     assert all(gradient is None for gradient in ours["target"]) and all(
         gradient is not None for gradient in theirs["target"]

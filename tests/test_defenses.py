@@ -3,8 +3,10 @@
 import csv
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
+import one_batch
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,17 +14,15 @@ from conftest import SMALL, run_script, succeed, tensors
 
 import models
 import train_MIAT
-import train_standard
 from models import mi
+from utils.attacks import projected_gradient
 from utils.attacks.projected_gradient import pgd
-from utils.devices import Compute
 from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
 from utils.mi.losses import namid
 from utils.settings.command_line import parse
 from utils.training.weight_perturbation import WeightPerturbation
 
-COMPUTE = Compute(torch.device("cpu"), "fp32")
 NEW = ["schedule", "ema", "awp", "awp_warmup", "preset"]  # options that runs of before did not have
 
 
@@ -50,31 +50,18 @@ def stage_3(networks, words, perturbation=None):
         "",
         [*words.split(), *"--epsilon 0.5 --num-steps 1 --step-size 0.5 --warmup-epochs 0".split()],
     )
-    wmim = settings.mi_loss == "wmim"
     x_adv = pgd(
-        networks.target,
-        networks.x,
-        networks.y,
-        "linf",
-        0.5,
-        1,
-        0.5,
+        *(networks.target, networks.x, networks.y, *settings.attack.budget),
         generator=torch.Generator().manual_seed(3),
     )
-    return x_adv, train_MIAT.step(
-        networks.x,
-        networks.y,
-        0,
-        0,
-        torch.Generator().manual_seed(3),
-        target=networks.target,
-        natural_mi=networks.natural_mi,
-        adversarial_mi=None if wmim else networks.adversarial_mi,
-        settings=settings,
-        compute=COMPUTE,
-        steps_per_epoch=1,
-        perturbation=perturbation,
-    )
+    nets = {"natural": networks.natural_mi}
+    if settings.mi_loss == "namid":
+        nets["adversarial"] = networks.adversarial_mi
+    batch = networks.x, networks.y, networks.target
+    objective = partial(one_batch.stage_3, *batch, nets, settings, x_adv=x_adv)
+    if perturbation:
+        perturbation.ascend(lambda: objective().loss)
+    return x_adv, objective()
 
 
 def gradients(loss, target) -> list[torch.Tensor]:
@@ -82,7 +69,8 @@ def gradients(loss, target) -> list[torch.Tensor]:
 
 
 def test_wmim_is_its_formula_and_the_gradient_comes_through_the_output_alone(networks):
-    x_adv, (loss, logged) = stage_3(networks, "--mi-loss wmim --alpha 0.7")
+    x_adv, found = stage_3(networks, "--mi-loss wmim --alpha 0.7")
+    loss, logged = found.loss, found.log
     logits = networks.target(x_adv)
     standard = networks.natural_mi(
         x_adv, logits
@@ -91,7 +79,7 @@ def test_wmim_is_its_formula_and_the_gradient_comes_through_the_output_alone(net
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5) and logged[
         "mi_loss"
     ].item() == pytest.approx(-standard.mean().item(), rel=1e-5)
-    assert set(logged) == {"adv_loss", "mi_loss", "gradient_adv", "gradient_mi"}
+    assert set(logged) == {"adv_loss", "mi_loss"} and set(found.parts) == {"adv", "mi"}
     for ours, theirs in zip(gradients(loss, networks.target), gradients(expected, networks.target)):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -141,7 +129,7 @@ def test_stage_3_takes_its_gradient_at_the_moved_weights(words, networks):
     perturbation = WeightPerturbation(
         networks.target, 0.05, torch.optim.SGD(networks.target.parameters(), 0.1)
     )
-    x_adv, (loss, _) = stage_3(networks, words, perturbation)
+    x_adv, (loss, *_) = stage_3(networks, words, perturbation)
     found = gradients(loss, networks.target)
     moved = [parameter.detach().clone() for parameter in networks.target.parameters()]
     assert any(
@@ -178,35 +166,25 @@ def test_stage_3_takes_its_gradient_at_the_moved_weights(words, networks):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5 * theirs.abs().max().item())
 
 
-@pytest.mark.parametrize("defense", ["standard", "trades", "mart"])
-def test_stage_1_perturbs_after_its_warm_up_and_attacks_once(defense, networks, monkeypatch):
-    attacks = []
+@pytest.mark.parametrize("script", ["train_standard.py", "train_MIAT.py"])
+def test_a_script_perturbs_after_its_warm_up_and_attacks_once(script, chain, tmp_path, monkeypatch):
+    """Of two adversarial epochs of four batches, the weights are moved in the second."""
+    attacks, moves = [], []
+    true, ascend = projected_gradient.pgd, WeightPerturbation.ascend
+
+    def noting(target, x, y, norm, epsilon, steps, *more, **settings):
+        attacks.extend([1] if steps == 2 else [])  # not the evaluation's, of three steps
+        return true(target, x, y, norm, epsilon, steps, *more, **settings)
+
+    monkeypatch.setattr(projected_gradient, "pgd", noting)
     monkeypatch.setattr(
-        train_standard, "pgd", lambda *args, **settings: attacks.append(1) or pgd(*args, **settings)
+        WeightPerturbation, "ascend", lambda *args: moves.append(len(attacks)) or ascend(*args)
     )
-    settings = parse(
-        train_standard.Settings,
-        "",
-        f"--defense {defense} --awp 0.05 --awp-warmup 1 --num-steps 1".split(),
-    )
-    perturbation = WeightPerturbation(
-        networks.target, 0.05, torch.optim.SGD(networks.target.parameters(), 0.1)
-    )
-    before = networks.target.conv1.weight.detach().clone()
-    for epoch in (0, 1):
-        train_standard.step(
-            networks.x,
-            networks.y,
-            epoch,
-            0,
-            torch.Generator().manual_seed(3),
-            target=networks.target,
-            settings=settings,
-            compute=COMPUTE,
-            perturbation=perturbation,
-        )
-        assert torch.equal(networks.target.conv1.weight, before) == (epoch == 0)
-    assert len(attacks) == 2
+    words = [*SMALL, "--eval-steps", 3, "--epochs", 2, "--awp", 0.05, "--awp-warmup", 1]
+    if script == "train_MIAT.py":
+        words += ["--warmup-epochs", 0, "--estimator-dir", chain / "estimators"]
+    succeed(script, *words, "--model-dir", tmp_path)
+    assert len(attacks) == 8 and moves == [5, 6, 7, 8]
 
 
 ALL_ON = {

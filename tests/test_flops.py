@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import one_batch
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,13 +15,10 @@ import train_MIAT
 import train_standard
 from models import mi
 from utils.attacks import projected_gradient
-from utils.devices import Compute
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
-from utils.training import estimators
 
 BATCH, UNITS = 32, 2048
-COMPUTE = Compute(torch.device("cpu"), "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +39,13 @@ def networks():
 
 def count(step) -> int:
     with FlopCounterMode(display=False) as counter:
-        step()[0].backward()
+        step().backward()
     return counter.get_total_flops()
 
 
 def adversarial_training(networks) -> int:
-    return count(
-        lambda: train_standard.step(
-            networks.x,
-            networks.y,
-            0,
-            1,
-            None,
-            target=networks.target,
-            settings=parse(train_standard.Settings, "", []),
-            compute=COMPUTE,
-        )
-    )
+    settings = parse(train_standard.Settings, "", [])
+    return count(lambda: one_batch.stage_1(networks.x, networks.y, networks.target, settings))
 
 
 def test_adversarial_training_costs_its_attack_and_one_pass(networks):
@@ -77,20 +65,9 @@ def namid_ratio(networks, without=None) -> float:
     for estimator in (networks.natural_mi, networks.adversarial_mi):
         estimator.eval().requires_grad_(False)
     settings = parse(train_MIAT.Settings, "", ["--without", str(without)])
+    nets = {"natural": networks.natural_mi, "adversarial": networks.adversarial_mi}
     cost = count(
-        lambda: train_MIAT.step(
-            networks.x,
-            networks.y,
-            2,
-            1,
-            None,
-            target=networks.target,
-            natural_mi=networks.natural_mi,
-            adversarial_mi=networks.adversarial_mi,
-            settings=settings,
-            compute=COMPUTE,
-            steps_per_epoch=49,
-        )
+        lambda: one_batch.stage_3(networks.x, networks.y, networks.target, nets, settings).loss
     )
     return cost / adversarial_training(networks)
 
@@ -122,21 +99,11 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
         estimator.train().requires_grad_(True)
     objectives = train_MI_estimator.OBJECTIVES["cosine"]
     settings = parse(train_MI_estimator.Settings, "", [])
-    ours = count(
-        lambda: estimators.step(
-            networks.x,
-            networks.y,
-            0,
-            1,
-            None,
-            target=networks.target,
-            natural_mi=networks.natural_mi,
-            adversarial_mi=networks.adversarial_mi,
-            objectives=objectives,
-            settings=settings,
-            compute=COMPUTE,
-        )
-    )
+    nets = {"natural": networks.natural_mi, "adversarial": networks.adversarial_mi}
+
+    def ours():
+        batch = networks.x, networks.y, networks.target.eval()
+        return sum(one_batch.stage_2(*batch, nets, objectives, settings.attack).values())
 
     def released():
         """The target anew, with its gradients, for each MI value: E_n and E_a, a and b, over W, R, and once more in each
@@ -151,9 +118,9 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
             for _ in range(4):
                 for image in (networks.x, x_adv):
                     total = total + estimator(pattern, networks.target(image)).mean()
-        return total, {}
+        return total
 
-    assert ours / count(released) <= 0.45
+    assert count(ours) / count(released) <= 0.45
 
 
 def test_the_counter_sees_a_wasteful_attack(networks):
@@ -163,6 +130,6 @@ def test_the_counter_sees_a_wasteful_attack(networks):
         x_adv = networks.x.clone().requires_grad_()
         for _ in range(10):
             F.cross_entropy(networks.target(x_adv), networks.y).backward()
-        return F.cross_entropy(networks.target(networks.x), networks.y), {}
+        return F.cross_entropy(networks.target(networks.x), networks.y)
 
     assert count(wasteful) > 1.3 * adversarial_training(networks)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 
+import one_batch
 import pytest
 import torch
 from conftest import ESTIMATOR, SMALL, run_script, succeed, tensors
@@ -15,7 +16,6 @@ import train_MI_estimator_only_max as script
 from common.locks import held
 from models import mi
 from utils.attacks.projected_gradient import pgd
-from utils.devices import Compute
 from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
@@ -282,20 +282,11 @@ def test_estimators_by_eq_4_see_their_own_kind_of_sample_alone(chain):
         for kind in ("natural", "adversarial")
     }
     alone = copy.deepcopy(nets)
-    compute = Compute(torch.device("cpu"), "fp32")
-    estimators.step(
-        x,
-        y,
-        0,
-        0,
-        torch.Generator().manual_seed(1),
-        target=target,
-        natural_mi=nets["natural"],
-        adversarial_mi=nets["adversarial"],
-        objectives=script.OBJECTIVES,
-        settings=settings,
-        compute=compute,
+    batch = x, y, target, nets
+    one_batch.stage_2(
+        *(*batch, script.OBJECTIVES, settings.attack),
         compare=False,
+        generator=torch.Generator().manual_seed(1),
     )
     x_adv = pgd(target, x, y, "linf", 0.15, 2, 0.15 / 4, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -309,13 +300,13 @@ def test_estimators_by_eq_4_see_their_own_kind_of_sample_alone(chain):
 
 
 def test_the_script_of_eq_4_does_not_compare(chain, tmp_path, monkeypatch):
-    true, seen = estimators.step, set()
+    true, seen = estimators.own_and_other, set()
 
-    def noting(*batch, **settings):
-        seen.add(settings.get("compare", True))
-        return true(*batch, **settings)
+    def noting(estimator, pattern, own, other):
+        seen.add(other is not None)
+        return true(estimator, pattern, own, other)
 
-    monkeypatch.setattr(estimators, "step", noting)
+    monkeypatch.setattr(estimators, "own_and_other", noting)
     words = [
         *ESTIMATOR,
         "--epochs",

@@ -10,8 +10,8 @@ import sys
 import time
 import weakref
 from pathlib import Path
-from types import SimpleNamespace
 
+import one_batch
 import pytest
 import torch
 import torch.multiprocessing
@@ -24,11 +24,9 @@ from data.batches import Batches
 from models import mi
 from utils import distributed
 from utils.attacks import projected_gradient
-from utils.devices import Compute
 from utils.mi import blocked, bounds, losses
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
-from utils.training import estimators
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 IMAGES, UNITS = 7, 8
@@ -57,7 +55,6 @@ def torchrun(*words, count=2) -> list[str]:
 def measured(case: str) -> dict[str, torch.Tensor]:
     """What a step comes to on this process's part of seven images: the loss, what is logged, and the mean of the gradients."""
     torch.manual_seed(0)
-    compute = Compute(torch.device("cpu"), "fp32")
     x = torch.rand(IMAGES, 3, 16, 16, dtype=torch.float64)
     y = torch.randint(10, (IMAGES,))
     target = distributed.synchronised(models.build("resnet18", width=4).double())
@@ -77,26 +74,15 @@ def measured(case: str) -> dict[str, torch.Tensor]:
     if case.startswith("stage 1"):
         settings = parse(train_standard.Settings, "", ["--defense", case.split()[2], *attack])
         trained = [target.train()]
-        loss, logged = train_standard.step(
-            x, y, 0, 0, generator, target=target, settings=settings, compute=compute
-        )
+        loss, logged = one_batch.stage_1(x, y, target, settings, generator), {}
     elif case == "stage 2":
         settings = parse(train_standard.Settings, "", attack)
-        settings.estimation = SimpleNamespace(representation="logits", selection="eq6")
         trained = [net.train() for net in nets.values()]
-        loss, logged = estimators.step(
-            x,
-            y,
-            0,
-            0,
-            generator,
-            target=target.eval(),
-            natural_mi=nets["natural"],
-            adversarial_mi=nets["adversarial"],
-            objectives={"natural": losses.cosine_natural, "adversarial": losses.cosine_adversarial},
-            settings=settings,
-            compute=compute,
+        objectives = {"natural": losses.cosine_natural, "adversarial": losses.cosine_adversarial}
+        logged = one_batch.stage_2(
+            *(x, y, target.eval(), nets, objectives, settings.attack), generator=generator
         )
+        loss = sum(logged.values())
     else:
         settings = parse(
             train_MIAT.Settings,
@@ -106,19 +92,7 @@ def measured(case: str) -> dict[str, torch.Tensor]:
         trained = [target.train()]
         for net in nets.values():
             net.eval().requires_grad_(False)
-        loss, logged = train_MIAT.step(
-            x,
-            y,
-            0,
-            0,
-            generator,
-            target=target,
-            natural_mi=nets["natural"],
-            adversarial_mi=nets["adversarial"],
-            settings=settings,
-            compute=compute,
-            steps_per_epoch=1,
-        )
+        loss, logged, *_ = one_batch.stage_3(x, y, target, nets, settings, generator)
     loss.backward()
     weights = [weight for net in trained for weight in net.parameters() if weight.grad is not None]
     distributed.average([weight.grad for weight in weights])

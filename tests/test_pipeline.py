@@ -616,22 +616,6 @@ def test_namid_with_another_adversarial_loss(adv_loss, chain, tmp_path):
     assert math.isfinite(float(metrics(tmp_path)[0]["adv_loss"]))
 
 
-def test_alpha_grows_linearly_after_the_warm_up():
-    settings = parse(
-        train_MIAT.Settings, "", ["--alpha", "5", "--alpha-ramp", "4", "--warmup-epochs", "2"]
-    )
-    assert [train_MIAT.alpha_at(settings, epoch) for epoch in (0, 2, 3, 4.5, 6, 50)] == [
-        0,
-        0,
-        1.25,
-        3.125,
-        5,
-        5,
-    ]
-    settings.alpha_ramp = 0
-    assert train_MIAT.alpha_at(settings, 2) == 5
-
-
 def test_warnings_name_what_is_suspect():
     assert (
         train_MIAT.warnings({"gradient_adv": 1.0, "gradient_mi": 1.0, "largest_class": 0.2}) == []

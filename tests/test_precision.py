@@ -5,6 +5,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+import one_batch
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,21 +35,11 @@ TECHNIQUES = {
 def loss_and_gradient(nets, x, x_adv, y, compute, monkeypatch, alpha=0.1):
     """Of Equation 9 on given adversarial images: PGD's signs would turn any rounding into other images."""
     target, natural_mi, adversarial_mi = nets
-    monkeypatch.setattr(train_MIAT, "pgd", lambda *_, **__: x_adv)
     settings = parse(train_MIAT.Settings, "", ["--warmup-epochs", "0", "--alpha", str(alpha)])
-    loss, _ = train_MIAT.step(
-        x,
-        y,
-        0,
-        1,
-        None,
-        target=target.train(),
-        natural_mi=natural_mi,
-        adversarial_mi=adversarial_mi,
-        settings=settings,
-        compute=compute,
-        steps_per_epoch=100,
-    )
+    nets = {"natural": natural_mi, "adversarial": adversarial_mi}
+    loss = one_batch.stage_3(
+        x, y, target.train(), nets, settings, compute=compute, x_adv=x_adv
+    ).loss
     loss.backward()
     return loss.double(), torch.cat(
         [weight.grad.double().flatten() for weight in target.parameters()]

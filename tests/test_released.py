@@ -3,6 +3,7 @@
 import copy
 import math
 
+import one_batch
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,6 @@ from models import mi
 from utils.devices import Compute
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
-from utils.training import estimators
 
 COMPUTE = Compute(torch.device("cpu"), "fp32")
 N, UNITS, STEP = 8, 6, 0.007
@@ -90,16 +90,7 @@ def test_stage_1(networks):
     target, _, x, y = networks
     again = copy.deepcopy(target)  # a step moves the batch-norm statistics, which the attack sees
     settings = parse(train_standard.Settings, "", ["--preset", "released"])
-    loss, _ = train_standard.step(
-        x,
-        y,
-        0,
-        0,
-        torch.Generator().manual_seed(9),
-        target=target.train(),
-        settings=settings,
-        compute=COMPUTE,
-    )
+    loss = one_batch.stage_1(x, y, target.train(), settings, torch.Generator().manual_seed(9))
     weights = list(target.parameters())
     found = loss.detach(), gradient_of(loss, weights)
     x_adv = released_attack(again, x, y, 10)
@@ -121,20 +112,12 @@ def test_stage_2(script, networks):
     objectives = script.OBJECTIVES if plain else script.OBJECTIVES["cosine"]
     for net in nets.values():
         net.train()
-    loss, _ = estimators.step(
-        x,
-        y,
-        0,
-        0,
-        torch.Generator().manual_seed(9),
-        target=target.eval(),
-        natural_mi=nets["natural"],
-        adversarial_mi=nets["adversarial"],
-        objectives=objectives,
-        settings=settings,
-        compute=COMPUTE,
+    losses = one_batch.stage_2(
+        *(x, y, target.eval(), nets, objectives, settings.attack, settings.estimation.selection),
         compare=not plain,
+        generator=torch.Generator().manual_seed(9),
     )
+    loss = sum(losses.values())
     weights = [weight for net in nets.values() for weight in net.parameters()]
     found = loss.detach(), gradient_of(loss, weights)
 
@@ -179,19 +162,8 @@ def test_stage_3(networks):
     settings = parse(train_MIAT.Settings, "", ["--preset", "released"])
     for net in nets.values():
         net.eval().requires_grad_(False)
-    loss, logged = train_MIAT.step(
-        x,
-        y,
-        2,
-        0,
-        torch.Generator().manual_seed(9),
-        target=target.train(),
-        natural_mi=nets["natural"],
-        adversarial_mi=nets["adversarial"],
-        settings=settings,
-        compute=COMPUTE,
-        steps_per_epoch=1,
-    )
+    generator = torch.Generator().manual_seed(9)
+    loss, logged, *_ = one_batch.stage_3(x, y, target.train(), nets, settings, generator)
     weights = list(target.parameters())
     found = loss.detach(), gradient_of(loss, weights)
 

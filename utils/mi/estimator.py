@@ -66,5 +66,16 @@ class MIEstimator(nn.Module):
         """
         return bounds.per_sample(self.bound, local, global_)
 
+    def of_outputs(self, pattern: torch.Tensor, *outputs: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the MI of the patterns with each of the target's outputs, (N,) each.
+
+        For a frozen estimator in eval mode, where samples do not influence each other. The patterns
+        carry no gradient; their encoding, the largest tensor of a step, is freed on return.
+        """
+        with torch.no_grad():
+            local = self.encode_pattern(pattern)
+        encoded = self.encode_output(torch.cat(outputs))
+        return list(self.mi(local, encoded).chunk(len(outputs)))
+
     def forward(self, pattern: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         return self.mi(self.encode_pattern(pattern), self.encode_output(output))

@@ -13,11 +13,12 @@ from typing import ClassVar, Literal
 
 import data
 import models
-from models import REPRESENTATIONS
-from utils.mi.names import BOUNDS, SELECTIONS
 from utils.settings import presets
-from utils.settings.values import Count, Fraction, group, need
-from utils.settings.values import fraction as fraction  # also imported from here
+from utils.settings.values import Count, Fraction, need
+
+# The scripts import these from here, too.
+from utils.settings.values import fraction as fraction
+from utils.settings.values import group as group
 
 # This must be set before torch is imported. A waiting thread spins 1,000 times, then sleeps.
 # Images/s of PGD on two cores (ResNet-18 of width 16, 16x16, bf16; 2026-11-20), alone and beside a
@@ -28,9 +29,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 Dataset = Literal[tuple(data.DATASETS)]
 Arch = Literal[tuple(models.ARCHITECTURES)]
-Representation = Literal[REPRESENTATIONS]
-Bound = Literal[BOUNDS]
-Selection = Literal[SELECTIONS]
 Preset = Literal[tuple(presets.PRESETS)]
 EPSILON = {"linf": 8 / 255, "l2": 0.5}  # the paper's budgets, section 5.1
 
@@ -121,6 +119,11 @@ class Attack:
             "give a step above 0",
         )
         need(self.eval_steps > 0, "eval_steps", self.eval_steps, "give 1 or more steps")
+
+    @property
+    def budget(self) -> tuple[str, float, int, float]:
+        """Return what `pgd` takes in training: norm, epsilon, steps and step size."""
+        return self.norm, self.epsilon, self.num_steps, self.step_size
 
     @property
     def threat_model(self) -> dict:
@@ -236,33 +239,6 @@ class Run:
 
 
 @dataclass
-class Estimation:
-    """The form of the MI estimators (paper, section 3; Hjelm et al. 2018)."""
-
-    bound: Bound = "dv"
-    """The MI bound: Donsker-Varadhan, the released code's form of it, InfoNCE, or the f-divergence
-    with JSD (the released code's va_mode).
-    """
-    n_units: int = 2048
-    """Channels of the estimators' outputs (the released code's va_hsize)."""
-    representation: Representation = "logits"
-    """Which output of the target the estimators see: its logits, or a stage's feature map (the
-    released code's is_internal, is_internal_last).
-    """
-    scale_scores: bool = False
-    """Divide the scores of the bounds by the square root of --n-units (not in the paper;
-    docs/stability.md).
-    """
-    selection: Selection = "eq6"
-    """How samples are selected for the objectives: eq6 (paper, Equation 6) by the largest logit;
-    released (the released code) by the largest entry of a softmax over the batch.
-    """
-
-    def check(self) -> None:
-        need(self.n_units > 0, "n_units", self.n_units, "give 1 or more")
-
-
-@dataclass
 class StageSettings:
     """The options of every training script."""
 
@@ -274,23 +250,3 @@ class StageSettings:
     stable, with which short runs of NAMID trained (alpha 0.1). utils/settings/presets.py lists each
     value with its reason.
     """
-
-
-@dataclass
-class EstimatorSettings(StageSettings):
-    """The options of both scripts of stage 2."""
-
-    pre_target: Path = Path("runs/standard/best_model.pth")
-    """The frozen target: a file of stage 1, or a published checkpoint together with --arch."""
-    arch: Arch | None = None
-    """The architecture of --pre-target, for a file that does not name it."""
-    data: Data = group(Data)
-    attack: Attack = group(Attack, num_steps=20)
-    estimation: Estimation = group(Estimation)
-    run: Run = group(Run, model_dir=Path("runs/estimators"))
-
-    def check(self) -> None:
-        for option in ("momentum", "weight_decay"):
-            value = getattr(self.training, option)
-            unused = value == getattr(Training, option)
-            need(unused, option, value, "applies to SGD; stage 2 trains with Adam, leave it out")

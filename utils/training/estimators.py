@@ -6,16 +6,18 @@ estimators.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 import models
 from common.errors import InputError
 from models import mi
-from utils.attacks.projected_gradient import at_least_float32, frozen, pgd
+from utils.attacks.projected_gradient import at_least_float32, frozen
 from utils.distributed import gather
 from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
+from utils.settings.estimators import EstimatorFiles
 from utils.training.held_out import examples, held_out
 from utils.training.stages import Stage, check_classes, check_threat_model
 
@@ -23,62 +25,45 @@ from utils.training.stages import Stage, check_classes, check_threat_model
 FILES = {"natural": "n", "adversarial": "a"}
 
 
-def step(  # noqa: PLR0913
-    x,
-    y,
-    epoch,
-    index,
-    generator,
-    *,
-    target,
-    natural_mi,
-    adversarial_mi,
-    objectives,
-    settings,
-    compute,
-    compare=True,
-):
-    """Compute the loss of one batch of stage 2 and the values to log.
+class Values(NamedTuple):
+    """Hold the MI values of a batch.
+
+    natural, adversarial: (a, b) of E_n and of E_a; a is the estimator's value on its own kind of
+    sample, b on the other kind, (N,) each. masks: the sets C, R, W and "fooled", (N,) each.
+    """
+
+    natural: tuple[torch.Tensor, torch.Tensor | None]
+    adversarial: tuple[torch.Tensor, torch.Tensor | None]
+    masks: dict[str, torch.Tensor]
+
+
+def batch_values(
+    x, x_adv, y, target, nets: dict[str, MIEstimator], selection: str, compare: bool = True
+) -> Values:
+    """Compute what both estimators say about one batch in stage 2.
+
+    Each network runs once per distinct input. The natural and the adversarial outputs have separate
+    passes of the global networks, because their batch norm is in train mode.
 
     Args:
-        x: images (N,3,H,W) in [0,1].
+        x, x_adv: images and adversarial images (N,3,H,W) in [0,1].
         y: labels (N,).
-        generator: the random numbers of PGD's start.
-        target: the frozen target. It runs without gradients, once per distinct input.
-        natural_mi, adversarial_mi: the estimators E_n and E_a. Each network runs once per distinct
-            input; the natural and the adversarial outputs have separate passes, because its batch
-            norm is in train mode.
-        objectives: {"natural", "adversarial": (a, b, masks) -> scalar} (utils/mi/losses.py). a: an
-            estimator's value on its own kind of sample, b: on the other kind, both (N,); masks: C,
-            R, W and "fooled".
-        compare: False: the objectives do not use b; the estimators do not see the other kind of
-            sample, and b is None.
+        target: the frozen target. It runs without gradients.
+        nets: {"natural": E_n, "adversarial": E_a}.
+        selection: how samples are selected, one of `utils.mi.names.SELECTIONS`.
+        compare: False: the estimators do not see the other kind of sample, and b is None.
     """
-    attack, representation = settings.attack, settings.estimation.representation
-    with compute.autocast():
-        x_adv = pgd(
-            target,
-            x,
-            y,
-            attack.norm,
-            attack.epsilon,
-            attack.num_steps,
-            attack.step_size,
-            generator=generator,
-        )
-        with frozen(target), torch.no_grad():
-            logits, output = target(x, tap=representation)
-            logits_adv, output_adv = target(x_adv, tap=representation)
-        logits = gather(at_least_float32(logits))
-        logits_adv = gather(at_least_float32(logits_adv))
-        masks = patterns.select(logits, logits_adv, gather(y), settings.estimation.selection)
-        pattern, other = patterns.natural(x, x_adv), output_adv if compare else None
-        natural = own_and_other(natural_mi, pattern, output, other)
-        pattern, other = patterns.adversarial(x, x_adv), output if compare else None
-        adversarial = own_and_other(adversarial_mi, pattern, output_adv, other)
-    loss_n = objectives["natural"](*natural, masks)
-    loss_a = objectives["adversarial"](*adversarial, masks)
-    return loss_n + loss_a, {"natural_loss": loss_n, "adversarial_loss": loss_a}
+    natural_mi, adversarial_mi = nets["natural"], nets["adversarial"]
+    with frozen(target), torch.no_grad():
+        logits, output = target(x, tap=natural_mi.representation)
+        logits_adv, output_adv = target(x_adv, tap=natural_mi.representation)
+    logits, logits_adv = gather(at_least_float32(logits)), gather(at_least_float32(logits_adv))
+    masks = patterns.select(logits, logits_adv, gather(y), selection)
+    pattern, other = patterns.natural(x, x_adv), output_adv if compare else None
+    natural = own_and_other(natural_mi, pattern, output, other)
+    pattern, other = patterns.adversarial(x, x_adv), output if compare else None
+    adversarial = own_and_other(adversarial_mi, pattern, output_adv, other)
+    return Values(natural, adversarial, masks)
 
 
 def own_and_other(estimator, pattern, own, other):
@@ -216,6 +201,18 @@ def load_estimators(
         )
         estimators[kind].eval().requires_grad_(False)
     return estimators
+
+
+def check_estimators(estimators: dict[str, MIEstimator], asked: EstimatorFiles) -> None:
+    """Raise InputError where --n-units or --representation differs from the estimators' files."""
+    for kind, estimator in estimators.items():
+        for option in ("n_units", "representation"):
+            value, found = getattr(asked, option), getattr(estimator, option)
+            if value not in (None, found):
+                raise InputError(
+                    f"--{option.replace('_', '-')} {value}: the {kind} estimator's files have "
+                    f"{found}; leave the option out"
+                )
 
 
 def _check_role(path: Path, net: torch.nn.Module, kind: str, role: str) -> None:

@@ -4,7 +4,7 @@ bar.
     with Loop(stage, nets, optimizer, training, keep, title) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                loss, log = ...
+                loss = ...
                 loop.step(loss, log)
             loop.end_of_epoch(evaluate(epoch))
 
@@ -151,7 +151,7 @@ class Loop:
             self._save(epoch, self.index + 1)
             self.saved_at = now
 
-    def step(self, loss: torch.Tensor, log: dict[str, torch.Tensor]) -> None:
+    def step(self, loss: torch.Tensor, log: dict[str, torch.Tensor] | None = None) -> None:
         """Take a step of the optimizer with the gradient of `loss`, averaged over the processes.
 
         The loss and the scalars of `log` are logged as means over the epoch's images.
@@ -161,7 +161,7 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss = loss.detach()
-        self.means.add({"loss": self.loss, **log}, self.data.size(self.index))
+        self.means.add({"loss": self.loss, **(log or {})}, self.data.size(self.index))
 
     def end_of_epoch(self, values: dict, warnings: Callable = lambda row: ()) -> None:
         """Log a row for the epoch, keep the best model and save the state.

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.attacks.projected_gradient import at_least_float32
+from utils.distributed import gather
 
 BETA = 6.0  # weight of the regulariser of TRADES and MART in their papers
 
@@ -73,3 +74,16 @@ LOSSES = {
     "trades": AdversarialLoss(trades, "kl", natural_pass=True, takes_beta=True),
     "mart": AdversarialLoss(mart, "ce", natural_pass=True, takes_beta=True),
 }
+
+
+def natural_loss(
+    x: torch.Tensor, y: torch.Tensor, target: torch.nn.Module, autocast: Callable
+) -> torch.Tensor:
+    """Compute CE(h(x), y) of images x (N,3,H,W) in [0,1] and labels y (N,).
+
+    With several processes each has a part of the batch, and the loss is over the whole batch.
+    autocast() is the context in which networks run.
+    """
+    with autocast():
+        logits = gather(at_least_float32(target(x)))
+    return ce(None, logits, gather(y))

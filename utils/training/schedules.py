@@ -18,3 +18,12 @@ def learning_rate(training, epoch: int, index: int, steps_per_epoch: int) -> flo
     if training.schedule == "cosine":
         return training.lr * (1 + math.cos(math.pi * t)) / 2
     return training.lr * min(t / 0.4, (1 - t) / 0.6)
+
+
+def ramp(value: float, epoch: float, epochs: float) -> float:
+    """Return `value` after a linear growth from 0 over the first `epochs`.
+
+    epoch: how many epochs have passed, which may be fractional or, before the growth, negative.
+    With epochs 0 the value is there at once.
+    """
+    return value * min(1.0, max(0.0, epoch) / epochs) if epochs else value

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from utils.settings.options import Training
-from utils.training.schedules import learning_rate
+from utils.training.schedules import learning_rate, ramp
 
 EPOCHS, STEPS = 10, 7
 EVERY = [(epoch, index) for epoch in range(EPOCHS) for index in range(STEPS)]
@@ -42,3 +42,8 @@ def test_cyclic_is_a_triangle_with_its_top_at_two_fifths():
         np.interp(t, [0, 0.4 * EPOCHS, EPOCHS], [0, 0.2, 0]), rel=1e-12
     )
     assert max(rates("cyclic")) == 0.2 and EVERY[int(np.argmax(rates("cyclic")))] == (4, 0)
+
+
+def test_a_ramp_grows_linearly_from_0_and_stays():
+    assert [ramp(5, epoch, 4) for epoch in (-2, 0, 1, 2.5, 4, 48)] == [0, 0, 1.25, 3.125, 5, 5]
+    assert ramp(5, 0, 0) == 5
