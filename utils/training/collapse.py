@@ -19,10 +19,11 @@ def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor | None, ...]) 
     """
     if not loss.requires_grad:
         return torch.zeros_like(loss)
-    outputs = [output for output in outputs if output is not None]
-    gradients = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
-    gradients = [gradient for gradient in gradients if gradient is not None]
-    square = sum(at_least_float32(gradient).square().sum() for gradient in gradients)
+    seen = [output for output in outputs if output is not None]
+    gradients = torch.autograd.grad(loss, seen, retain_graph=True, allow_unused=True)
+    used = [gradient for gradient in gradients if gradient is not None]
+    squares = (at_least_float32(gradient).square().sum() for gradient in used)
+    square = sum(squares, torch.zeros_like(loss))  # 0 where the loss uses none of the outputs
     return distributed.add(square).sqrt() / distributed.count()
 
 
