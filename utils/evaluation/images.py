@@ -24,7 +24,7 @@ ABOUT = "about"  # the array that says, as JSON, how the images were made
 
 
 def load_images(
-    network: Network, name: str, folder: Path | None, split: str, limit: int | None
+    network: Network, name: str, folder: Path | str | None, split: str, limit: int | None
 ) -> tuple[DataSet, torch.Tensor, torch.Tensor]:
     """Load a data set, and choose the images (uint8) and labels that are attacked.
 
@@ -61,8 +61,7 @@ def read_adversarial(
     content = _arrays(path)
     content.pop(ABOUT, None)
     stored = content.pop("labels", None)
-    same = stored is not None and len(stored) == len(labels)
-    if not same or not numpy.array_equal(stored, labels.numpy()):
+    if stored is None or not numpy.array_equal(stored, labels.numpy()):
         raise InputError(
             f"--adv {path}: was made from other images (its labels differ from those of the "
             f"{len(labels)} images chosen here); give the same data set, --split and --limit-test"
@@ -176,15 +175,15 @@ def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) 
     about: how the images were made, {attack: its settings} among it. Returns the entry `saved` of
     the results file, by which a later command knows the file.
     """
-    arrays = {}
+    arrays: dict[str, numpy.ndarray] = {}
     for name in about["attacks"]:
         batches = [numpy.load(file) for file in sorted(kept.glob(f"{name}.??????.npy"))]
         arrays[name] = numpy.concatenate(batches)
         if about["rounded"]:
             arrays[name] = (arrays[name] * 255).round().astype(numpy.uint8)
-    arrays = {"labels": labels.numpy(), ABOUT: json.dumps(about, default=str)} | arrays
+    arrays = {"labels": labels.numpy(), ABOUT: numpy.array(json.dumps(about, default=str))} | arrays
     beside = path.with_name(f"{path.name}.part.npz")
-    numpy.savez_compressed(beside, **arrays)
+    numpy.savez_compressed(beside, allow_pickle=False, **arrays)
     os.replace(beside, path)
     shutil.rmtree(kept)
     return {"attacks": list(about["attacks"]), "file_hash": file_hash(path), "all_steps": True}

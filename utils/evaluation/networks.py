@@ -9,6 +9,7 @@ import models
 from common.errors import InputError
 from common.files import file_hash
 from data.sets import DataSet
+from models.targets import Target
 from utils.devices import Compute
 from utils.evaluation.factories import from_factory, state_hash, try_out
 from utils.training.run_folder import read_settings
@@ -39,7 +40,7 @@ class Network:
 
     def check(self, dataset: DataSet) -> None:
         """Refuse a network of ours that has other classes than the data set."""
-        if hasattr(self.model, "options"):
+        if isinstance(self.model, Target):
             prefix = "--factory " if self.factory else ""
             check_classes(self.model, dataset, f"{prefix}{self.name}")
 
@@ -67,6 +68,7 @@ def load_network(
         return Network(from_factory(factory), factory, {}, factory)
     if model:
         return Network(models.load(model, arch), str(model), {})
+    assert model_dir is not None  # a script asks for one of the three
     options = read_settings(model_dir)["options"]
     names = ["target_model.pth", "best_model.pth"] if which == "best" else ["last_model.pth"]
     path = next((model_dir / name for name in names if (model_dir / name).is_file()), None)

@@ -12,6 +12,7 @@ import data
 from common.errors import InputError
 from data.batches import Batches
 from data.sets import DataSet, holdout_size, split_holdout
+from models.targets import Target
 from utils import devices, distributed
 from utils.training.run_folder import RunFolder
 
@@ -76,13 +77,13 @@ def _opened(
         f"{', '.join(how)}; folder {folder.path}",
         flush=True,
     )
-    split = {
+    held_out = {
         "held_out": len(holdout),
         "held_out_of": len(dataset.train_labels),
         "held_out_seed": settings.training.seed,
     }
     holdout_images, holdout_labels = dataset.train_images[holdout], dataset.train_labels[holdout]
-    return Stage(compute, dataset, batches, holdout_images, holdout_labels, folder, split)
+    return Stage(compute, dataset, batches, holdout_images, holdout_labels, folder, held_out)
 
 
 def check_split(option: str, path: Path, about: dict, stage: Stage) -> None:
@@ -160,7 +161,7 @@ def need_files(inputs: dict) -> None:
             )
 
 
-def check_classes(target: torch.nn.Module, dataset: DataSet, what: str) -> None:
+def check_classes(target: Target, dataset: DataSet, what: str) -> None:
     """Raise InputError unless the target has one output for each class of the data set."""
     found = target.options["num_classes"]
     if found != dataset.num_classes:
