@@ -8,6 +8,7 @@ from common.errors import InputError
 from data.names import DATASETS
 
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+Split = tuple[np.ndarray, np.ndarray]  # images and labels
 
 
 def are_in(folder: Path) -> bool:
@@ -22,7 +23,7 @@ def are_in(folder: Path) -> bool:
     return not missing
 
 
-def read(folder: Path, name: str):
+def read(folder: Path, name: str) -> tuple[Split, Split]:
     """Read the arrays in `folder` and check that they fit the data set `name`.
 
     Returns (train_images, train_labels), (test_images, test_labels): images uint8 (N,H,W,3) or
@@ -32,7 +33,7 @@ def read(folder: Path, name: str):
     sizes or labels that do not fit.
     """
     num_classes = DATASETS[name].num_classes
-    splits = []
+    splits: list[Split] = []
     for split in ("train", "test"):
         images_file, labels_file = folder / f"{split}_images.npy", folder / f"{split}_labels.npy"
         images, labels = _open(images_file), _open(labels_file)
@@ -51,7 +52,7 @@ def read(folder: Path, name: str):
                     f"{labels_file}: every label is 0; at least two classes are needed"
                 )
         splits.append((images, labels))
-    return tuple(splits)
+    return splits[0], splits[1]
 
 
 def _open(path: Path) -> np.ndarray:
@@ -96,10 +97,9 @@ def _check_images(images: np.ndarray, path: Path, name: str) -> None:
     if images.dtype != np.uint8:
         raise InputError(f"{path}: holds {images.dtype} images; save values 0 to 255 as uint8")
     spec = DATASETS[name]
-    if spec.size is not None and images.shape[1:3] not in {
-        (s, s) for s in (spec.size, spec.source_size)
-    }:
-        fitting = " or ".join(f"{s}x{s}" for s in sorted({spec.size, spec.source_size}))
+    sizes = {size for size in (spec.size, spec.source_size) if size is not None}
+    if sizes and images.shape[1:3] not in {(s, s) for s in sizes}:
+        fitting = " or ".join(f"{s}x{s}" for s in sorted(sizes))
         raise InputError(
             f"{path}: images are {_size(images)}, those of {name} are {fitting}; "
             "use --dataset arrays for other sizes"

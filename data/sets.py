@@ -38,7 +38,7 @@ class DataSet:
         digest = hashlib.sha256()
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.numpy())
+            digest.update(tensor.numpy().data)
         return digest.hexdigest()[:16]
 
 
@@ -53,6 +53,8 @@ def load(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--data-dir {folder}: is a file; a folder is needed")
 
+    train: tuple[np.ndarray | list[Path], np.ndarray]
+    test: tuple[np.ndarray | list[Path], np.ndarray]
     if data_dir is not None and arrays.are_in(folder):
         train, test = arrays.read(folder, name)
     elif name == "arrays":
@@ -71,9 +73,11 @@ def load(
 
     num_classes = spec.num_classes or 1 + int(train[1].max())
     # scikit-learn's digits are 0 to 16; 8x8 digits in files have those values, or 0 to 255.
-    brightest = 16 if name == "digits" and train[0].max() <= 16 else 255
-    train = _first(*train, limit_train, "--limit-train", "training")
-    test = _first(*test, limit_test, "--limit-test", "test")
+    images = train[0]
+    dim = name == "digits" and not isinstance(images, list) and images.max() <= 16
+    brightest = 16 if dim else 255
+    train = _first(train[0], train[1], limit_train, "--limit-train", "training")
+    test = _first(test[0], test[1], limit_test, "--limit-test", "test")
     return DataSet(
         name,
         num_classes,
@@ -86,7 +90,7 @@ def load(
     )
 
 
-def _digits():
+def _digits() -> tuple[arrays.Split, arrays.Split]:
     """Load scikit-learn's digits, (N,8,8) with values 0 to 16.
 
     1,400 train and 397 test images, each class in proportion.
@@ -99,7 +103,7 @@ def _digits():
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-def _torchvision(name: str, folder: Path):
+def _torchvision(name: str, folder: Path) -> tuple[arrays.Split, arrays.Split]:
     """Load a set that torchvision knows; download it into `folder` where it is missing."""
     from torchvision import datasets
 
@@ -129,10 +133,10 @@ def _torchvision(name: str, folder: Path):
             splits.append((np.moveaxis(part.data, 1, -1), np.asarray(part.labels, np.int64)))
         else:
             splits.append((np.asarray(part.data), np.asarray(part.targets, np.int64)))
-    return tuple(splits)
+    return splits[0], splits[1]
 
 
-def _first(images, labels, limit: int | None, option: str, what: str):
+def _first(images, labels: np.ndarray, limit: int | None, option: str, what: str):
     """Return the first `limit` images, an array or a list of files, and their labels."""
     if limit is None:
         return images, labels
@@ -192,16 +196,16 @@ def split_holdout(
     """
     if not 0 <= holdout <= len(labels):
         raise ValueError(f"cannot hold out {holdout} of {len(labels)} images")
-    labels = labels.cpu().numpy()
-    counts = np.bincount(labels)
-    share, remainder = np.divmod(holdout * counts, len(labels))
+    classes = labels.cpu().numpy()
+    counts = np.bincount(classes)
+    share, remainder = np.divmod(holdout * counts, len(classes))
     share[np.argsort(-remainder, kind="stable")[: holdout - share.sum()]] += 1
     # RandomState instead of default_rng: NumPy froze its streams (NEP 19), so a split is the same
     # in every version.
     random = np.random.RandomState(seed % 2**32)
     chosen = [
-        random.permutation(np.flatnonzero(labels == label))[:n] for label, n in enumerate(share)
+        random.permutation(np.flatnonzero(classes == label))[:n] for label, n in enumerate(share)
     ]
-    held_out = np.zeros(len(labels), dtype=bool)
+    held_out = np.zeros(len(classes), dtype=bool)
     held_out[np.concatenate(chosen)] = True
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))

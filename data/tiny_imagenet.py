@@ -9,8 +9,10 @@ from PIL import Image
 from common.errors import InputError
 from data.names import DATASETS
 
+FileSplit = tuple[list[Path], np.ndarray]  # images and labels
 
-def read(folder: Path):
+
+def read(folder: Path) -> tuple[FileSplit, FileSplit]:
     """List the JPEG files and labels below `folder`, which is tiny-imagenet-200 or holds it.
 
     Labels number the sorted WordNet ids. The validation images serve as the test set, because the
@@ -70,6 +72,7 @@ def _wnids(root: Path) -> dict[str, int]:
                 "wnids.txt lists it, unpack the archive again"
             )
     most = DATASETS["tiny-imagenet"].num_classes
+    assert most is not None  # only "arrays" has no number of classes
     if not 2 <= len(found) <= most:
         raise InputError(
             f"{root / 'train'}: holds {len(found)} class folders; Tiny-ImageNet has {most}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models.targets import Target
 
 # name: (module, class, arguments). `build` can change "width", the channels of the first stage.
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     "resnet18": ("models.resnet", "ResNet", {"depths": (2, 2, 2, 2), "width": 64}),
     "resnet34": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64}),
     "resnet50": (

@@ -55,11 +55,11 @@ class _MINet(nn.Module):
 
     arch: str
 
-    def __init__(self, nonlinear, shortcut, **options):
+    def __init__(self, nonlinear: list[nn.Module], shortcut: nn.Module, **options: int):
         super().__init__()
         n_units = options["n_units"]
         self.options = options
-        self.about = {}
+        self.about: dict = {}
         self.block_nonlinear = nn.Sequential(*nonlinear, nn.Conv2d(n_units, n_units, kernel_size=1))
         self.block_ln = nn.Sequential(
             _Permute(0, 2, 3, 1), nn.LayerNorm(n_units), _Permute(0, 3, 1, 2)
@@ -89,7 +89,13 @@ class LocalNet(_MINet):
         return self._block(self.layer1(self.layer0(pattern)))
 
 
-class GlobalNet(_MINet):
+class OutputNet(_MINet):
+    """Encode an output of the target, the `representation`, as (N, n_units, 1)."""
+
+    representation: str
+
+
+class GlobalNet(OutputNet):
     """Encode logits (N, n_inputs) or (N, n_inputs, 1, 1) as (N, n_units, 1)."""
 
     arch, representation = "mi-global", "logits"
@@ -109,7 +115,7 @@ class GlobalNet(_MINet):
         return self._block(logits[:, :, None, None] if logits.dim() == 2 else logits)
 
 
-class _FeatureMapNet(_MINet):
+class _FeatureMapNet(OutputNet):
     """Encode a feature map of `side` x `side`.
 
     A map of another size (images that are not 32x32, or another target) is brought to that size by
@@ -174,7 +180,7 @@ class InternalLastNet(_FeatureMapNet):
         )
 
 
-def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> _MINet:
+def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> OutputNet:
     """Build the global network for a representation of the target.
 
     "logits" takes `n_inputs` classes; "stage3" and "stage4" take the feature map after that stage,
@@ -207,7 +213,7 @@ def save_net(net: _MINet, path, **about) -> None:
     )
 
 
-def load_net(path, device="cpu") -> _MINet:
+def load_net(path, device="cpu") -> LocalNet | OutputNet:
     """Load an MI network from a file, in eval mode; `.about` holds the file's metadata, {} where it
     has none.
 
@@ -231,6 +237,8 @@ def load_net(path, device="cpu") -> _MINet:
         state = {name: value for name, value in state.items() if not name.startswith("layers.")}
         arch, options = _recognise(state, path)
     try:
+        if not isinstance(options, dict):
+            raise TypeError("no options")
         with torch.random.fork_rng(devices=[]):  # the initial values are overwritten at once
             net = _NETS[arch](**options)
     except (TypeError, ValueError, RuntimeError):

@@ -101,6 +101,11 @@ class ResNet(Target):
 
     SIZES: ClassVar[dict[str, str]] = {"width": "conv1.weight", "num_classes": "linear.weight"}
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(
         self,
         depths: tuple[int, int, int, int],

@@ -20,6 +20,10 @@ class Target(nn.Module):
     # The state dict entry whose first dimension is an option's value, for files without options.
     SIZES: ClassVar[dict[str, str]] = {}
 
+    arch: str
+    options: dict[str, int]
+    about: dict  # plain facts about its training
+
     def __init__(self, num_classes: int, stage3: int, stage4: int):
         super().__init__()
         self.tap_channels = {"logits": num_classes, "stage3": stage3, "stage4": stage4}

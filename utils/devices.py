@@ -8,7 +8,7 @@ import numpy
 import torch
 
 from common.errors import InputError
-from utils.distributed import start, synchronised
+from utils.distributed import Net, start, synchronised
 from utils.provenance import cpu
 
 
@@ -24,14 +24,14 @@ class Compute:
         """Return a context in which networks run in the chosen precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def prepare(self, net: torch.nn.Module) -> torch.nn.Module:
+    def prepare(self, net: Net) -> Net:
         """Move `net` to the device, with convolution weights laid out channels last.
 
         Batch norm then takes its statistics over all processes.
         """
-        return synchronised(net.to(self.device, memory_format=torch.channels_last))
+        return synchronised(net.to(self.device).to(memory_format=torch.channels_last))
 
-    def compiled(self, net: torch.nn.Module) -> torch.nn.Module:
+    def compiled(self, net: Net) -> Net:
         """Compile `net` in place where this device compiles, and return it.
 
         There is one graph for each batch size; the last batch of an epoch may need a second one.

@@ -17,13 +17,16 @@ import contextlib
 import datetime
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from common.errors import InputError
+
+Net = TypeVar("Net", bound=nn.Module)
 
 PATIENCE = datetime.timedelta(minutes=10)  # how long a process waits for a dead one
 
@@ -95,7 +98,7 @@ def any_number(number: int | None) -> int | None:
     return int(found) or None
 
 
-def average(tensors: list[torch.Tensor]) -> None:
+def average(tensors: Sequence[torch.Tensor]) -> None:
     """Replace each tensor, a gradient, by its mean over the processes."""
     if count() == 1:
         return
@@ -118,7 +121,7 @@ def normal(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tenso
     return noise[sum(lengths[: rank()]) :][: len(like)]
 
 
-def synchronised(net: nn.Module) -> nn.Module:
+def synchronised(net: Net) -> Net:
     """Return `net` with batch norm over the samples of all processes.
 
     PyTorch's own SyncBatchNorm runs on CUDA only; `SharedBatchNorm` replaces it elsewhere.
@@ -139,6 +142,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or count() == 1:
             return super().forward(x)
+        # What PyTorch's defaults give, which every network here keeps.
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         sums = add(torch.cat([values.sum((0, 2, 3)), values.new_tensor([values[:, 0].numel()])]))
         n = sums[-1].detach()

@@ -36,7 +36,7 @@ def contained(seed: int, logger: str | None = None) -> Iterator[None]:
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     trace, silenced = sys.gettrace(), logging.getLogger(logger) if logger else None
-    was_disabled = silenced.disabled if silenced else None
+    was_disabled = silenced is not None and silenced.disabled
     with torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)

@@ -13,8 +13,7 @@ from utils.attacks.common import contained, in_float32
 
 # The module by its name: torch.autograd.gradcheck is also the name of a function, which hides it.
 _gradcheck = sys.modules["torch.autograd.gradcheck"]
-if not hasattr(_gradcheck, "zero_gradients"):
-    _gradcheck.zero_gradients = None
+vars(_gradcheck).setdefault("zero_gradients", None)
 from advertorch.attacks import CarliniWagnerL2Attack, DDNL2Attack
 
 

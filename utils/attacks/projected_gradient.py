@@ -127,6 +127,7 @@ def _loss(
         return name(logits)
     if name == "ce":
         return F.cross_entropy(at_least_float32(logits), y, reduction="sum")
+    assert log_natural is not None  # given for "kl"
     log_adv = F.log_softmax(at_least_float32(logits), 1)
     return F.kl_div(log_adv, log_natural, reduction="sum", log_target=True)
 

@@ -27,6 +27,7 @@ import importlib
 import inspect
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from common.errors import InputError
@@ -71,21 +72,21 @@ class Family:
 
 
 _HERE = "utils.attacks"
-_ASCENT = {"takes_step_size": True, "leaves": True, "climbs": True}
-_TRANSPORT = {"norms": ("linf",), "steps": 40, "leaves": True, "climbs": True, "benched": 10}
+_ascent = partial(Family, takes_step_size=True, leaves=True, climbs=True)
+_transport = partial(Family, norms=("linf",), steps=40, leaves=True, climbs=True, benched=10)
 # fmt: off
 FAMILIES = {
     "none": Family("", "none", passes=0, queries=1),
     "fgsm": Family(f"{_HERE}.projected_gradient.fgsm", "bounded", label="FGSM", one_step=True,
                    benched=0),
-    "bim": Family(f"{_HERE}.projected_gradient.bim", "bounded", label="BIM", steps=10, tabled=False,
-                  **_ASCENT),
-    "pgd": Family(f"{_HERE}.iterative.pgd", "bounded", label="PGD-{steps}", steps=40, starts=True,
-                  random=True, benched=10, **_ASCENT),
-    "mim": Family(f"{_HERE}.iterative.mim", "bounded", label="MIM", steps=40, tabled=False,
-                  benched=10, **_ASCENT),
-    "tidim": Family(f"{_HERE}.iterative.tidim", "bounded", label="TI-DIM", steps=40, tabled=False,
-                    random=True, takes_index=True, changed=True, benched=10, **_ASCENT),
+    "bim": _ascent(f"{_HERE}.projected_gradient.bim", "bounded", label="BIM", steps=10,
+                   tabled=False),
+    "pgd": _ascent(f"{_HERE}.iterative.pgd", "bounded", label="PGD-{steps}", steps=40, starts=True,
+                   random=True, benched=10),
+    "mim": _ascent(f"{_HERE}.iterative.mim", "bounded", label="MIM", steps=40, tabled=False,
+                   benched=10),
+    "tidim": _ascent(f"{_HERE}.iterative.tidim", "bounded", label="TI-DIM", steps=40, tabled=False,
+                     random=True, takes_index=True, changed=True, benched=10),
     "deepfool": Family(f"{_HERE}.deepfool.deepfool", "minimum-norm", label="DeepFool", steps=50,
                        tabled=False, passes=5, benched=3),  # a pass forward and 9 back in a step
     "cw": Family(f"{_HERE}.cw_ddn.cw", "minimum-norm", ("l2",), label="CW", steps=20,
@@ -95,10 +96,9 @@ FAMILIES = {
     "sta": Family(f"{_HERE}.spatial.sta", "spatial", label="STA", steps=100, tabled=False,
                   benched=10),
     # Projections: assumed up to twice the time of the passes; less at full width (docs/speed.md).
-    "fwa": Family(f"{_HERE}.wasserstein.projected", "transport", label="FWA-{steps}", passes=3,
-                  **_TRANSPORT),
-    "fwa-fw": Family(f"{_HERE}.wasserstein.frank_wolfe", "transport", label="FWA-FW-{steps}",
-                     **_TRANSPORT),
+    "fwa": _transport(f"{_HERE}.wasserstein.projected", "transport", label="FWA-{steps}",
+                      passes=3),
+    "fwa-fw": _transport(f"{_HERE}.wasserstein.frank_wolfe", "transport", label="FWA-FW-{steps}"),
     "aa": Family(f"{_HERE}.auto.aa", "bounded", label="AA", random=True, passes=2000, queries=6000,
                  parts=("apgd-ce", "apgd-t", "fab-t", "square")),
     "apgd-ce": Family(f"{_HERE}.auto.apgd_ce", "bounded", label="APGD-CE", random=True, passes=100,
@@ -171,7 +171,7 @@ def parse(name: str, norm: str | None = None) -> Spec:
         name.strip().lower(),
     )
     family = FAMILIES.get(form["family"]) if form else None
-    if family is None:
+    if form is None or family is None:
         raise InputError(
             f"--attacks: {name!r} is unknown; choose from {', '.join(choices(norm))}, "
             "or linf, l2 or released alone"

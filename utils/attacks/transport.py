@@ -43,7 +43,7 @@ class Transport(Windows):
         self.budget = epsilon * self.x.sum((1, 2, 3)).reshape(-1, 1, 1)
         # Of the last projection; that of the next one is sought near it.
         self.multiplier = torch.zeros_like(self.budget)
-        self.room = None
+        self.room: torch.Tensor | None = None
 
     def keep(self, stay: torch.Tensor) -> None:
         """Keep only the images for which `stay` is true."""

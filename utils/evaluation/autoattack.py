@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy
 import torch
@@ -50,9 +51,19 @@ class BatchFile:
             self.path.unlink(missing_ok=True)
 
 
+class Counting(Protocol):
+    """A network that counts its passes (`utils.evaluation.counting.Counted`)."""
+
+    forwards: int
+    backwards: int
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (N, classes)."""
+
+
 def craft_in_parts(
     parts: tuple[str, ...],
-    network: torch.nn.Module,
+    network: Counting,
     x: torch.Tensor,
     y: torch.Tensor,
     craft: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor],

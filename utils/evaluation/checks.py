@@ -19,7 +19,7 @@ def of_network(evaluation: Evaluation, sample: int = 64) -> list[str]:
     Outputs: non-finite, probabilities, different in two passes, made with gradients inside.
     Gradients: zero, or exploding.
     """
-    network, device = evaluation.source, evaluation.compute.device
+    network, device = evaluation.attacked, evaluation.compute.device
     images, labels = evaluation.images[:sample], evaluation.labels[:sample]
     x, y = next(in_order(images, labels, sample, device, channels_last=True))
     with frozen(network):
@@ -137,11 +137,12 @@ def _of_convergence(
         """Return the loss after an attack of so many steps."""
         x_adv = x
         if steps:
-            known = (spec.family, evaluation.source, x, y, norm, epsilon, evaluation.seed)
+            known = (spec.family, evaluation.attacked, x, y, norm, epsilon, evaluation.seed)
             x_adv = registry.attack(*known, **options, steps=steps)
-        with frozen(evaluation.source), torch.no_grad():
-            return F.cross_entropy(evaluation.source(x_adv), y).item()
+        with frozen(evaluation.attacked), torch.no_grad():
+            return F.cross_entropy(evaluation.attacked(x_adv), y).item()
 
+    assert spec.steps is not None  # an attack that climbs takes steps
     more = max(1, spec.steps // 2)
     natural, before, after = loss(0), loss(spec.steps), loss(spec.steps + more)
     if after - before <= 0.1 * max(before - natural, 1e-12):
@@ -196,8 +197,8 @@ def of_order(rows: dict[str, dict]) -> dict[str, list[str]]:
                 "after all gradient attacks have left them: gradients are masked or the attack is "
                 "broken"
             )
-        weak = best is not None and (spec.one_step or spec.black_box)
-        if weak and strong[best]["correct"] - row["correct"] > slack:
+        weak = spec.one_step or spec.black_box
+        if best is not None and weak and strong[best]["correct"] - row["correct"] > slack:
             kind = "one-step" if spec.one_step else "black-box"
             texts.append(
                 f"{name}, a {kind} attack, leaves {row['accuracy']:.1f} % where {best} leaves "

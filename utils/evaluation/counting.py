@@ -101,15 +101,15 @@ class Evaluation:
     keep: Path | None = None
 
     def __post_init__(self):
-        """Count the passes of both networks, and put them into eval mode."""
-        self.model = Counted(self.model, self.compute).eval()
-        own = self.source is None
-        self.source = self.model if own else Counted(self.source, self.compute).eval()
+        """Wrap both networks to count passes; `attacked` is the one that images are crafted on."""
+        self.model = self.attacked = Counted(self.model, self.compute).eval()
+        if self.source is not None:
+            self.attacked = Counted(self.source, self.compute).eval()
 
     @property
     def black_box(self) -> bool:
         """Return whether images are crafted on a surrogate."""
-        return self.source is not self.model
+        return self.attacked is not self.model
 
     def run(self, spec: Spec, epsilon: float | None = None, **options) -> dict:
         """Make or resume the row of an attack; another `epsilon` than the evaluation's has its own.
@@ -175,20 +175,19 @@ class Evaluation:
         """Explain why a row made before has to be made again; None where it need not be."""
         if task.keep and row.get("stopped_early", task.spec.leaves):
             return "its images stopped at the first that fooled the network"
-        if task.keep and self._lacks_images(task, row):
+        if task.keep and self._lacks_images(task.keep, task.spec.name, row):
             return "its images were not kept"
         if "settings" not in row:
             partial = len(row["standing"]) < len(self.labels)
-            changed = task.spec.changed
-            return "its settings are not known" if partial or changed else None
+            return "its settings are not known" if partial or task.spec.changed else None
         other = other_settings(row["settings"], settings)
         return f"it was made with other settings: {other}" if other else None
 
-    def _lacks_images(self, task: Task, row: dict) -> bool:
+    def _lacks_images(self, keep: Path, attack: str, row: dict) -> bool:
         """Decide whether some adversarial images of a row made before were not kept."""
         sizes = [len(y) for _, y in in_order(self.images, self.labels, self.batch_size)]
         done = sum(end <= len(row["standing"]) for end in itertools.accumulate(sizes))
-        return not all_kept(task.keep, task.spec.name, done)
+        return not all_kept(keep, attack, done)
 
     def _right(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return which images the network gets right; not those with a non-finite logit."""
@@ -207,12 +206,12 @@ class Evaluation:
         """
         right = self._right(x, y)
         x_adv, chosen = x.clone(), right.nonzero()[:, 0]
-        self.source.forwards = self.source.backwards = 0
-        fooled_by = {}
+        self.attacked.forwards = self.attacked.backwards = 0
+        fooled_by: dict[str, int] = {}
         if len(chosen):
             options = self._options(task, chosen, number, first)
             x_adv[chosen], fooled_by = self._craft(task, x[chosen], y[chosen], options)
-        forwards, backwards = self.source.forwards, self.source.backwards
+        forwards, backwards = self.attacked.forwards, self.attacked.backwards
         # Comparisons with NaN are false, so that an image with NaN is outside as well.
         inside = (x_adv >= -TOLERANCE) & (x_adv <= 1 + TOLERANCE)
         x_adv = x_adv.where(x_adv.isfinite(), x).clamp(0, 1)
@@ -248,16 +247,17 @@ class Evaluation:
         norm, epsilon = self.threat.norm, task.epsilon
         parts = registry.PARTS.get(task.spec.family)
         if not parts:
-            return registry.attack(task.spec.name, self.source, x, y, norm, epsilon, **options), {}
+            name = task.spec.name
+            return registry.attack(name, self.attacked, x, y, norm, epsilon, **options), {}
 
         def craft(part, x, y):
             """Attack by one part; the next one gets the images that are robust when rounded."""
-            x_adv = registry.attack(part, self.source, x, y, norm, epsilon, **options)
+            x_adv = registry.attack(part, self.attacked, x, y, norm, epsilon, **options)
             return to_levels(x, x_adv, norm, epsilon) if self.rounded else x_adv
 
         output, asked = self.results.path, [self.results.question, epsilon, options, x.sum().item()]
         file = BatchFile(output and unfinished(output), json.dumps(asked, default=str))
-        x_adv, robust = craft_in_parts(parts, self.source, x, y, craft, file)
+        x_adv, robust = craft_in_parts(parts, self.attacked, x, y, craft, file)
         fooled = {part: before - after for part, before, after in zip(parts, robust, robust[1:])}
         return x_adv, fooled
 

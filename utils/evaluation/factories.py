@@ -43,7 +43,8 @@ def state_hash(model: torch.nn.Module) -> str:
         dtype, shape = getattr(value, "dtype", ""), tuple(getattr(value, "shape", ()))
         digest.update(f"{name} {dtype} {shape}".encode())
         if isinstance(value, torch.Tensor):
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(octets.numpy().data)
         else:
             digest.update(repr(value).encode())
     return digest.hexdigest()[:16]
@@ -69,7 +70,7 @@ def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes
             f"--factory {name}: the network fails on images of shape {shape}: {raised}"
         ) from error
     wanted = (len(images), num_classes)
-    given = f"a {type(logits).__name__}"
+    given: str | tuple[int, ...] = f"a {type(logits).__name__}"
     if isinstance(logits, torch.Tensor):
         given = tuple(logits.shape)
     if given != wanted:

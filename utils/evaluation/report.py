@@ -139,7 +139,7 @@ def draw_gallery(evaluation: Evaluation, attacks: dict[str, dict], output: Path)
         for name, options in attacks.items():
             if name == "none" or not len(chosen):
                 continue
-            known = (evaluation.source, x, y, threat.norm, threat.epsilon, evaluation.seed)
+            known = (evaluation.attacked, x, y, threat.norm, threat.epsilon, evaluation.seed)
             x_adv = registry.attack(name, *known, **options)
             natural, adversarial = model(x).argmax(1), model(x_adv).argmax(1)
             ball = "transport" if registry.kind_of(name) == "transport" else threat.norm

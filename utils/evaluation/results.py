@@ -89,7 +89,7 @@ class Results:
         self.path = path
         self.content = {**self.identity, **self.metadata, "attacks": {}}
         if path and path.is_file():
-            self._resume()
+            self._resume(path)
 
     @property
     def rows(self) -> dict[str, dict]:
@@ -110,10 +110,10 @@ class Results:
         settings = {name: self.rows[name]["settings"] for name in attacks}
         return {**self.identity, **self.metadata, "all_steps": True, "attacks": settings}
 
-    def _resume(self) -> None:
+    def _resume(self, path: Path) -> None:
         """Read the rows of the file, and refuse a file of another evaluation."""
         try:
-            found = json.loads(self.path.read_text())
+            found = json.loads(path.read_text())
             before = found.pop("attacks")
             rows = {
                 name: empty_row() | _with_metadata(name, row, found, before)
@@ -124,14 +124,13 @@ class Results:
                     raise ValueError
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(
-                f"--output {self.path}: is no results file; "
-                "name another, or --restart to replace it"
+                f"--output {path}: is no results file; name another, or --restart to replace it"
             ) from None
         asked = json.loads(json.dumps({**self.identity, **self.metadata}))
         for key in asked | found:
             if key not in NOT_COMPARED and asked.get(key) != found.get(key):
                 raise InputError(
-                    f"--output {self.path}: holds another evaluation: {key} {found.get(key)} "
+                    f"--output {path}: holds another evaluation: {key} {found.get(key)} "
                     f"(now {asked.get(key)}); name another file, or --restart to replace it"
                 )
         self.content = {**found, "attacks": rows}
@@ -236,14 +235,14 @@ def sole_writer(paths: dict[str, Path | None]) -> Iterator[None]:
 
     Refuses a path that is no plain file, a folder that cannot be written, and a locked file.
     """
-    paths = {option: path for option, path in paths.items() if path}
-    for option, path in paths.items():
+    given = {option: path for option, path in paths.items() if path}
+    for option, path in given.items():
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "no plain file"
             raise InputError(f"{option} {path}: is {what}; name a file")
         make_folder(path.parent, f"{option}: the folder")
     with contextlib.ExitStack() as locks:
-        for option, path in paths.items():
+        for option, path in given.items():
             locks.enter_context(_locked(option, path))
         yield
 

@@ -261,8 +261,8 @@ class _InParts(torch.autograd.Function):
                 value = ctx.part(*leaves, begin)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
             found = iter(torch.autograd.grad(value, wanted, gradient[some]))
-            if needed[0]:
+            if sums[0] is not None:
                 sums[0] += next(found)
-            if needed[1]:
+            if sums[1] is not None:
                 sums[1][some] = next(found)
         return *sums, None, None

@@ -126,9 +126,9 @@ def f_divergence(
     if measure not in _TERMS:
         raise ValueError(f"measure {measure!r} is unknown; choose one of {', '.join(MEASURES)}")
     positive_term, negative_term = _TERMS[measure]
-    if measure == "DV" and per_sample:
+    if negative_term is None and per_sample:
         return donsker_varadhan(local, global_)
-    if measure == "DV":
+    if negative_term is None:  # DV
         positives, negatives = blocked.log_sum_exp_pairs(local, global_)
         n, locations = positives.shape
         log_number = math.log(n * (n - 1) * locations)

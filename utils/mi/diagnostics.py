@@ -14,6 +14,7 @@ import numpy
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from utils.mi.estimator import MIEstimator
 from utils.mi.values import PAIRS, Examples, mi_values
 from utils.plots import COLOURS, STYLES, save_figure
 
@@ -27,7 +28,7 @@ SETS = {"all": "all images", "C": "right without attack", "R": "withstood", "W":
 
 
 def sample_values(
-    batches: Iterable[Examples], estimators: dict[str, torch.nn.Module]
+    batches: Iterable[Examples], estimators: dict[str, MIEstimator]
 ) -> dict[str, numpy.ndarray]:
     """Compute columns with an entry for each image, in the order of the images: "batch" (its
     number), "label", "prediction" (of x), "prediction_adversarial" (of x~), and the four MI values
@@ -68,7 +69,7 @@ def describe(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
 
     The sd of fewer than 2 images and all else of none is None.
     """
-    found = {}
+    found: dict[str, dict[str, dict]] = {}
     for name in PAIRS:
         found[name] = {}
         for chosen, mask in masks(values).items():
@@ -123,7 +124,7 @@ def detection(values: dict[str, numpy.ndarray]) -> dict[str, dict[str, dict]]:
     None of an empty set}}. The scores are signed as KINDS says: an area above 1/2 is what the paper
     expects, one below the reverse.
     """
-    found = {kind: {} for kind in KINDS}
+    found: dict[str, dict[str, dict]] = {kind: {} for kind in KINDS}
     for kind, chosen, natural, adversarial in _scores(values):
         value, interval = area(natural, adversarial) if len(natural) else (None, None)
         found[kind][chosen] = {"n": len(natural), "auc": value, "interval": interval}
@@ -150,8 +151,8 @@ def plot_histograms(values: dict[str, numpy.ndarray], path: Path, title: str) ->
         values[name] == values["label"] for name in ("prediction", "prediction_adversarial")
     )
     figure, axes = plt.subplots(3, 2, figsize=(10, 9.5), sharex="col", layout="constrained")
-    for column, (kind, (natural, adversarial, _)) in enumerate(KINDS.items()):
-        natural, adversarial = values[natural], values[adversarial]
+    for column, (kind, (of_natural, of_adversarial, _)) in enumerate(KINDS.items()):
+        natural, adversarial = values[of_natural], values[of_adversarial]
         low, high = numpy.quantile(numpy.concatenate([natural, adversarial]), (0.005, 0.995))
         panels = [
             {"natural samples": natural, "adversarial samples": adversarial},

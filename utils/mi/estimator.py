@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from models.mi import LocalNet, OutputNet
 from utils import distributed
 from utils.mi import blocked, bounds
 from utils.mi.names import BOUNDS
@@ -27,7 +28,7 @@ class MIEstimator(nn.Module):
     """
 
     def __init__(
-        self, local_net: nn.Module, global_net: nn.Module, bound: str = "dv", scaled: bool = False
+        self, local_net: LocalNet, global_net: OutputNet, bound: str = "dv", scaled: bool = False
     ):
         super().__init__()
         if bound not in BOUNDS:

@@ -121,9 +121,9 @@ def limit(bound: str, mi: float, dim: int, nodes: int = 100) -> float:
     # The recurrence of the Laguerre polynomials (Golub and Welsch 1969).
     beside = numpy.sqrt(k[1:] * (k[1:] + dim / 2 - 1))
     recurrence = numpy.diag(2 * k + dim / 2) + numpy.diag(beside, 1) + numpy.diag(beside, -1)
-    points, vectors = numpy.linalg.eigh(recurrence)
+    values, vectors = numpy.linalg.eigh(recurrence)
     weights = torch.from_numpy(vectors[0] ** 2)
-    points = torch.from_numpy(points)
+    points = torch.from_numpy(values)
     r = mi + correlation(mi, dim) * (points[:, None] - points)  # the points are of A/2 and B/2
     # exp(-r) softplus(r) nears 1 for small r, where exp(-r) by itself overflows
     other = torch.where(r < -30, 1, (-r.clamp_min(-30)).exp() * F.softplus(r.clamp_min(-30)))
@@ -154,7 +154,7 @@ class Study:
         for (c, critic_name), bound, n, (i, mi) in cases:
             rho = correlation(mi, self.dim)
             if critic_name == "optimal":
-                critic = partial(optimal_critic, rho=rho)
+                critic: Callable = partial(optimal_critic, rho=rho)
             else:
                 seed = mix(self.seed, 0, n, i)
                 critic = train_critic(bound, n, self.dim, rho, self.steps, seed)

@@ -6,6 +6,7 @@ import torch
 
 from utils.attacks.projected_gradient import frozen
 from utils.mi import patterns
+from utils.mi.estimator import MIEstimator
 
 PAIRS = {  # name in logs and tables -> (which estimator, which output); paper, section 3
     "natural_mi_of_natural": ("natural", "output"),
@@ -30,7 +31,7 @@ class Examples:
 
 
 @torch.no_grad()
-def mi_values(batch: Examples, estimators: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+def mi_values(batch: Examples, estimators: dict[str, MIEstimator]) -> dict[str, torch.Tensor]:
     """Compute {name in PAIRS: MI of each sample (N,), in nats}.
 
     The estimators run in eval mode; the negatives of a sample are the others of its batch.

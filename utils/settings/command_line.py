@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -13,10 +14,13 @@ from common.errors import InputError
 from utils.settings import presets
 from utils.settings.options import StageSettings
 
+Settings = TypeVar("Settings")
+Stage = TypeVar("Stage", bound=StageSettings)
+
 
 def flat(settings) -> dict:
     """Return every option of `settings`, groups included, as {name: plain value}."""
-    options = {}
+    options: dict[str, object] = {}
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
         if dataclasses.is_dataclass(value):
@@ -63,7 +67,7 @@ def _given(words: list[str]) -> dict[str, str]:
     return given
 
 
-def _preset(kind: type[StageSettings], words: list[str]) -> StageSettings:
+def _preset(kind: type[Stage], words: list[str]) -> Stage:
     """Return a stage's settings with the values of its --preset, before other options are read."""
     given = _given(words)
     values = presets.values(given.get("preset", "paper"), kind.stage, given.get("norm", "linf"))
@@ -88,7 +92,7 @@ def origin(settings: StageSettings, words: list[str]) -> dict[str, str]:
     return found | {name: "command line" for name in given if name in found}
 
 
-def parse(kind, description: str, argv: list[str] | None = None):
+def parse(kind: type[Settings], description: str, argv: list[str] | None = None) -> Settings:
     """Return the settings of the dataclass `kind` that the command line asks for.
 
     Bad input ends the program: one line on stderr that names the option, exit status 2.
@@ -96,13 +100,15 @@ def parse(kind, description: str, argv: list[str] | None = None):
     said, argv = io.StringIO(), _flags(sys.argv[1:] if argv is None else argv)
     try:
         with contextlib.redirect_stderr(said):
-            start = {"default": _preset(kind, argv)} if issubclass(kind, StageSettings) else {}
+            start = tyro.MISSING_NONPROP
+            if issubclass(kind, StageSettings):
+                start = _preset(kind, argv)
             settings = tyro.cli(
                 kind,
                 args=argv,
                 description=description,
                 config=(tyro.conf.OmitArgPrefixes,),
-                **start,
+                default=start,
             )
         check(settings)
         return settings
@@ -114,7 +120,7 @@ def parse(kind, description: str, argv: list[str] | None = None):
         raise
 
 
-def exit_with(message) -> None:
+def exit_with(message) -> NoReturn:
     """Print the user's mistake as one line on stderr and exit with status 2.
 
     Under torchrun only the first process prints.

@@ -5,16 +5,11 @@ Nothing here imports torch.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from models import REPRESENTATIONS
-from utils.mi.names import BOUNDS, SELECTIONS, estimator_files
+from utils.mi.names import estimator_files
+from utils.settings.choices import Bound, Representation, Selection
 from utils.settings.options import Arch, Attack, Data, Run, StageSettings, Training
 from utils.settings.values import Count, group, need
-
-Representation = Literal[REPRESENTATIONS]
-Bound = Literal[BOUNDS]
-Selection = Literal[SELECTIONS]
 
 
 @dataclass

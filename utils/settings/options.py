@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import data
-import models
-from utils.settings import presets
+from utils.settings.choices import Arch, Dataset, Preset
 from utils.settings.values import Count, Fraction, need
 
 # The scripts import these from here, too.
@@ -26,10 +24,6 @@ from utils.settings.values import group as group
 # without spinning.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-
-Dataset = Literal[tuple(data.DATASETS)]
-Arch = Literal[tuple(models.ARCHITECTURES)]
-Preset = Literal[tuple(presets.PRESETS)]
 EPSILON = {"linf": 8 / 255, "l2": 0.5}  # the paper's budgets, section 5.1
 
 
@@ -104,6 +98,7 @@ class Attack:
             self.step_size = self.epsilon / 4
 
     def check(self) -> None:
+        assert self.epsilon is not None and self.step_size is not None  # fill_in
         largest = 1 if self.norm == "linf" else 128
         need(
             0 <= self.epsilon <= largest,
@@ -121,8 +116,9 @@ class Attack:
         need(self.eval_steps > 0, "eval_steps", self.eval_steps, "give 1 or more steps")
 
     @property
-    def budget(self) -> tuple[str, float, int, float]:
+    def budget(self) -> tuple[str, float, int, float | None]:
         """Return what `pgd` takes in training: norm, epsilon, steps and step size."""
+        assert self.epsilon is not None  # fill_in
         return self.norm, self.epsilon, self.num_steps, self.step_size
 
     @property
@@ -238,8 +234,17 @@ class Run:
         pass
 
 
+class StageGroups:
+    """Name the groups that every training script declares, each with its own defaults."""
+
+    data: Data
+    attack: Attack
+    training: Training
+    run: Run
+
+
 @dataclass
-class StageSettings:
+class StageSettings(StageGroups):
     """The options of every training script."""
 
     stage: ClassVar[str]  # the script's name without ".py"

@@ -42,7 +42,7 @@ RELEASED_MIAT = RELEASED_TARGET | {
 
 # A key (stage, norm) adds to the stage's values under that norm. The released L2 steps are
 # 2 epsilon/steps, here with the released epsilon, 0.5.
-PRESETS = {
+PRESETS: dict[str, dict[str | tuple[str, str], dict]] = {
     "paper": {},
     "released": {
         # All images train, and the last model is kept.

@@ -25,6 +25,8 @@ class Average(torch.nn.Module):
     device in each step, and the host waits.)
     """
 
+    steps: torch.Tensor
+
     def __init__(self, net: torch.nn.Module, decay: float, optimizer: torch.optim.Optimizer):
         super().__init__()
         self.module = copy.deepcopy(net).eval().requires_grad_(False)

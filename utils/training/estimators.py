@@ -13,10 +13,12 @@ import torch
 import models
 from common.errors import InputError
 from models import mi
+from models.targets import Target
 from utils.attacks.projected_gradient import at_least_float32, frozen
 from utils.distributed import gather
 from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
+from utils.mi.values import Examples
 from utils.settings.estimators import EstimatorFiles
 from utils.training.held_out import examples, held_out
 from utils.training.stages import Stage, check_classes, check_threat_model
@@ -81,9 +83,7 @@ def own_and_other(estimator, pattern, own, other):
     return estimator.mi(local, encoded).chunk(2)
 
 
-def build(
-    stage: Stage, settings
-) -> tuple[torch.nn.Module, dict[str, MIEstimator], torch.optim.Optimizer]:
+def build(stage: Stage, settings) -> tuple[Target, dict[str, MIEstimator], torch.optim.Optimizer]:
     """Build what stage 2 needs.
 
     Returns the frozen target of --pre-target, {"natural": E_n, "adversarial": E_a}, and their Adam.
@@ -92,7 +92,8 @@ def build(
     target = compute.prepare(models.load(settings.pre_target, settings.arch))
     check_threat_model(f"--pre-target {settings.pre_target}", target.about, settings)
     check_classes(target, stage.dataset, f"--pre-target {settings.pre_target}")
-    channels, nets = target.tap_channels[estimation.representation], {}
+    channels = target.tap_channels[estimation.representation]
+    nets: dict[str, MIEstimator] = {}
     for kind in FILES:
         global_net = mi.global_net(estimation.representation, channels, estimation.n_units)
         estimator = MIEstimator(
@@ -111,7 +112,7 @@ def evaluation(
 
     The target is frozen, so its adversarial images are made once.
     """
-    batches = []
+    batches: list[Examples] = []
     representation = settings.estimation.representation
 
     def evaluate():
@@ -145,7 +146,7 @@ def save(stage: Stage, settings, nets: dict[str, MIEstimator]) -> None:
         )
 
 
-def check_make(nets: dict[Path, torch.nn.Module], bound: str | None) -> None:
+def check_make(nets: dict[Path, mi.LocalNet | mi.OutputNet], bound: str | None) -> None:
     """Raise InputError where estimator files disagree on bound, scaling or representation.
 
     Such files do not belong together. nets: {path: network}; bound: overrides the files' bound,
@@ -182,7 +183,8 @@ def load_estimators(
         target: the network whose outputs the estimators see.
         bound: the MI bound; None: the one that the files name, dv where they name none.
     """
-    estimators, nets = {}, {}
+    estimators: dict[str, MIEstimator] = {}
+    nets: dict[Path, mi.LocalNet | mi.OutputNet] = {}
     for kind, letter in FILES.items():
         if f"pre_local_{letter}" not in paths:
             continue
@@ -194,6 +196,7 @@ def load_estimators(
         check_threat_model(str(local_path), local_net.about, settings)
         _check_role(global_path, global_net, kind, "global")
         check_threat_model(str(global_path), global_net.about, settings)
+        assert isinstance(local_net, mi.LocalNet) and isinstance(global_net, mi.OutputNet)
         _check_sizes(local_path, local_net, global_path, global_net, target)
         about = global_net.about
         estimators[kind] = MIEstimator(
@@ -215,7 +218,7 @@ def check_estimators(estimators: dict[str, MIEstimator], asked: EstimatorFiles) 
                 )
 
 
-def _check_role(path: Path, net: torch.nn.Module, kind: str, role: str) -> None:
+def _check_role(path: Path, net: mi.LocalNet | mi.OutputNet, kind: str, role: str) -> None:
     """Raise InputError unless `net` has the `role` ("local", "global") in the `kind` estimator."""
     found = "local" if isinstance(net, mi.LocalNet) else "global"
     if found != role:

@@ -9,6 +9,7 @@ from utils import distributed
 from utils.attacks.projected_gradient import frozen, pgd
 from utils.devices import Compute
 from utils.mi import patterns
+from utils.mi.estimator import MIEstimator
 from utils.mi.values import Examples, mi_values
 
 
@@ -40,9 +41,7 @@ def examples(
         yield Examples(x, y, x_adv, logits, logits_adv, output, output_adv)
 
 
-def held_out(
-    batches: Iterable[Examples], estimators: dict[str, torch.nn.Module] | None = None
-) -> dict:
+def held_out(batches: Iterable[Examples], estimators: dict[str, MIEstimator] | None = None) -> dict:
     """Measure accuracies and MI over the batches of all processes.
 
     Returns accuracies in percent, their mean ("score"), the largest fraction of images with the
@@ -74,34 +73,34 @@ def held_out(
     return values | _mi_statistics([entry for part in parts for entry in part["mi"]])
 
 
-def _counts(batch: Examples, estimators: dict[str, torch.nn.Module] | None) -> dict:
+def _counts(batch: Examples, estimators: dict[str, MIEstimator] | None) -> dict:
     """Count the correct labels, predicted classes and MI sums of a batch, as plain data."""
     predicted = batch.logits.argmax(1)
-    compares = estimators and len(batch.y) > 1
     return {
         "n": len(batch.y),
         "natural": (predicted == batch.y).sum().item(),
         "robust": (batch.logits_adv.argmax(1) == batch.y).sum().item(),
         "predicted": torch.bincount(predicted, minlength=batch.logits.shape[1]).tolist(),
         "norms": batch.logits.double().norm(dim=1).sum().item(),
-        "mi": list(_mi_sums(batch, estimators)) if compares else [],
+        "mi": list(_mi_sums(batch, estimators)) if estimators and len(batch.y) > 1 else [],
     }
 
 
 def _mi_statistics(entries: list[tuple]) -> dict:
     """Compute means, and deviations over W, from the entries that `_mi_sums` yields."""
-    sums, values = {}, {}
+    sums: dict[str, list] = {}
+    values: dict[str, float | None] = {}
     for name, *entry in entries:
         sums[name] = [a + b for a, b in zip(sums.get(name, (0.0, 0.0, 0)), entry)]
     for name, (total, squares, count) in sums.items():
         values[name] = total / count if count else None
         if name.endswith("_W"):
             variance = max(squares / count - (total / count) ** 2, 0.0) if count else None
-            values[f"{name}_deviation"] = variance**0.5 if count else None
+            values[f"{name}_deviation"] = None if variance is None else variance**0.5
     return values
 
 
-def _mi_sums(batch: Examples, estimators: dict[str, torch.nn.Module]):
+def _mi_sums(batch: Examples, estimators: dict[str, MIEstimator]):
     """Yield (column, sum over the selected samples, sum of squares, their number).
 
     There is one tuple for each MI value and each of W and R.

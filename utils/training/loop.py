@@ -67,7 +67,9 @@ class Loop:
         self.nets, self.optimizer, self.training = nets, optimizer, training
         self.keep, self.title = keep, title
         self.weights = [weight for net in nets.values() for weight in net.parameters()]
-        self.rows, self.best, self.generator = [], None, None
+        self.rows: list[dict] = []
+        self.best: float | None = None
+        self.generator: torch.Generator | None = None
         self.first, self.index, self.means = 0, 0, Means()
         if self.folder.checkpoint:
             self._resume(self.folder.checkpoint)

@@ -24,7 +24,9 @@ class WeightPerturbation:
 
     def __init__(self, net: torch.nn.Module, gamma: float, optimizer: torch.optim.Optimizer):
         self.net, self.gamma = net, gamma
-        self.weights = [weight for weight in net.parameters() if weight.ndim > 1]
+        self.weights: list[torch.Tensor] = [
+            weight for weight in net.parameters() if weight.ndim > 1
+        ]
         self.unmoved: list[torch.Tensor] = []
         optimizer.register_step_pre_hook(lambda *_: self.restore())
 

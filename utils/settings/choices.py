@@ -1,0 +1,27 @@
+"""Name the values that an option may have, as types of the fields that declare options.
+
+tyro reads the choices from the registries when the program runs. A type checker cannot, and takes
+each of these types for `str`.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import data
+import models
+from utils.mi.names import BOUNDS, SELECTIONS
+from utils.settings import presets
+
+if TYPE_CHECKING:
+    Dataset = str
+    Arch = str
+    Representation = str
+    Bound = str
+    Selection = str
+    Preset = str
+else:
+    Dataset = Literal[tuple(data.DATASETS)]
+    Arch = Literal[tuple(models.ARCHITECTURES)]
+    Representation = Literal[models.REPRESENTATIONS]
+    Bound = Literal[BOUNDS]
+    Selection = Literal[SELECTIONS]
+    Preset = Literal[tuple(presets.PRESETS)]
