@@ -22,10 +22,8 @@ from utils.settings.options import (
     Attack,
     Bound,
     Count,
-    Data,
     Dataset,
     Fraction,
-    Training,
     need,
 )
 
@@ -159,7 +157,6 @@ if __name__ == "__main__":
 
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy
 from tqdm import tqdm
@@ -201,15 +198,13 @@ def samples(settings: Samples) -> None:
     name = settings.dataset or network.known.get("dataset") or "cifar10"
     threat = threat_model(settings.norm, settings.epsilon, network.known)
     norm, epsilon = threat.norm, threat.epsilon
-    plan = SimpleNamespace(
-        data=Data(dataset=name),
-        attack=Attack(norm=norm, epsilon=epsilon, eval_steps=settings.num_steps),
-        training=Training(batch_size=settings.batch_size, seed=settings.seed),
-    )
-    plan.attack.fill_in()
-    plan.attack.check()
+    attack = Attack(norm=norm, epsilon=epsilon, eval_steps=settings.num_steps)
+    attack.fill_in()
+    attack.check()
     files = estimator_files(settings.estimator_dir)
-    estimators = load_estimators(files, plan, target, settings.bound)
+    estimators = load_estimators(
+        files, target, attack.threat_model | {"dataset": name}, settings.bound
+    )
     dataset = data.load(
         name,
         settings.data_dir or options.get("data_dir") or "datasets",
@@ -230,7 +225,14 @@ def samples(settings: Samples) -> None:
     for estimator in estimators.values():
         compute.prepare(estimator)
     batches = examples(
-        target, dataset.test_images, dataset.test_labels, plan, compute, representation
+        target,
+        dataset.test_images,
+        dataset.test_labels,
+        attack,
+        compute,
+        representation,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
     )
     values = sample_values(
         tqdm(
@@ -267,9 +269,9 @@ def samples(settings: Samples) -> None:
         "data_fingerprint": dataset.fingerprint,
         "n": n,
         "norm": norm,
-        "epsilon": plan.attack.epsilon,
+        "epsilon": attack.epsilon,
         "num_steps": settings.num_steps,
-        "step_size": plan.attack.step_size,
+        "step_size": attack.step_size,
         "seed": settings.seed,
         "batch_size": settings.batch_size,
         "batch_sizes": sizes,
@@ -291,7 +293,7 @@ def samples(settings: Samples) -> None:
     write_text(settings.output / "summary.json", json.dumps(summary, indent=1) + "\n")
     batch = "-".join(map(str, sizes))
     title = (
-        f"{name}, {n} test images, PGD-{settings.num_steps}, {norm} {plan.attack.epsilon:.4g}; "
+        f"{name}, {n} test images, PGD-{settings.num_steps}, {norm} {attack.epsilon:.4g}; "
         f"{summary['bound']}, "
         f"{summary['n_units']} units, batches of {batch}"
     )

@@ -19,7 +19,8 @@ from typing import Literal
 from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import Arch, Count, Dataset, Fraction, fraction, need
+from utils.settings.options import Arch, Count, Dataset, Fraction, need
+from utils.settings.values import fraction
 
 
 @dataclass

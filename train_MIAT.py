@@ -366,7 +366,7 @@ def initial_target(stage: Stage, settings: Settings) -> Target:
         return models.build(arch, stage.dataset.num_classes, width=width)
     source = f"--init {settings.init}"
     target = models.load(settings.init, arch)
-    check_threat_model(source, target.about, settings)
+    check_threat_model(source, target.about, settings.threat)
     check_classes(target, stage.dataset, source)
     check_split("--init", settings.init, target.about, stage)
     found = target.options["width"]
@@ -392,7 +392,7 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
     compute = stage.compute
 
     target = compute.prepare(initial_target(stage, settings)).train()
-    estimators = load_estimators(files, settings, target, settings.bound)
+    estimators = load_estimators(files, target, settings.threat, settings.bound)
     check_estimators(settings, estimators)
     for estimator in estimators.values():
         compute.prepare(estimator)
@@ -404,8 +404,17 @@ def train(stage: Stage, settings: Settings, files: dict[str, Path]) -> None:
 
     def evaluate(epoch):
         images, labels = stage.holdout_images, stage.holdout_labels
-        tap = natural_mi.representation
-        found = held_out(examples(kept, images, labels, settings, compute, tap), estimators)
+        batches = examples(
+            kept,
+            images,
+            labels,
+            settings.attack,
+            compute,
+            natural_mi.representation,
+            batch_size=settings.training.batch_size,
+            seed=settings.training.seed,
+        )
+        found = held_out(batches, estimators)
         if epoch < settings.warmup_epochs:
             found.pop("score", None)  # a naturally trained network cannot be the best defense
         return found

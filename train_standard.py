@@ -128,7 +128,16 @@ def train(stage: Stage, settings: Settings) -> None:
 
     def evaluate():
         images, labels = stage.holdout_images, stage.holdout_labels
-        return held_out(examples(kept, images, labels, settings, compute))
+        batches = examples(
+            kept,
+            images,
+            labels,
+            settings.attack,
+            compute,
+            batch_size=settings.training.batch_size,
+            seed=settings.training.seed,
+        )
+        return held_out(batches)
 
     def keep(which):
         about = {"dataset": settings.data.dataset} | stage.split

@@ -231,7 +231,17 @@ class Workbench:
         images, labels = self.images[: self.batch], self.labels[: self.batch]
 
         def run():
-            for _ in examples(self.target, images, labels, self.standard, self.compute):
+            attack, training = self.standard.attack, self.standard.training
+            batches = examples(
+                self.target,
+                images,
+                labels,
+                attack,
+                self.compute,
+                batch_size=training.batch_size,
+                seed=training.seed,
+            )
+            for _ in batches:
                 pass
 
         return run

@@ -455,7 +455,10 @@ def test_the_other_representations_and_bounds_go_through_the_chain(
         train_MIAT.Settings, "", [*map(str, SMALL), "--estimator-dir", str(tmp_path / "e")]
     )
     found = load_estimators(
-        settings.estimator_files(), settings, models.load(chain / "standard/best_model.pth"), None
+        settings.estimator_files(),
+        models.load(chain / "standard/best_model.pth"),
+        settings.threat,
+        None,
     )
     assert {(each.bound, each.scaled) for each in found.values()} == {(bound, bound == "fd")}
     succeed(

@@ -17,7 +17,6 @@ from models import REPRESENTATIONS
 from utils.mi.names import BOUNDS, SELECTIONS
 from utils.settings import presets
 from utils.settings.values import Count, Fraction, group, need
-from utils.settings.values import fraction as fraction  # also imported from here
 
 # This must be set before torch is imported. A waiting thread spins 1,000 times, then sleeps.
 # Images/s of PGD on two cores (ResNet-18 of width 16, 16x16, bf16; 2026-11-20), alone and beside a
@@ -274,6 +273,11 @@ class StageSettings:
     stable, with which short runs of NAMID trained (alpha 0.1). utils/settings/presets.py lists each
     value with its reason.
     """
+
+    @property
+    def threat(self) -> dict:
+        """Return the facts that the files of all stages must agree on: norm, epsilon, dataset."""
+        return self.attack.threat_model | {"dataset": self.data.dataset}
 
 
 @dataclass

@@ -14,7 +14,7 @@ import train_MIAT
 import train_standard
 from common.errors import InputError
 from utils.settings.command_line import check, flat, parse
-from utils.settings.options import fraction
+from utils.settings.values import fraction
 
 SCRIPTS = [
     "train_standard.py",
