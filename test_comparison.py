@@ -272,7 +272,7 @@ def main(settings: Settings) -> None:
     network = load_network(
         settings.model_dir, settings.model, settings.arch, settings.which, settings.factory
     )
-    settings.dataset = settings.dataset or network.known.get("dataset") or "cifar10"
+    settings.dataset = network.dataset(settings.dataset)
     threat = threat_model(settings.norm, settings.epsilon, network.known, settings.attacks)
     check_budgets(settings.attacks, threat, settings.budgets())
     check_sweep(settings.sweep, settings.attacks, settings.chosen_attacks(threat.norm))

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import tyro
@@ -35,12 +36,19 @@ def check(settings) -> None:
 
     Raises InputError at the first wrong value.
     """
-    groups = [getattr(settings, each.name) for each in dataclasses.fields(settings)]
-    parts = [*groups, settings]
     for step in ("fill_in", "check"):
-        for part in parts:
+        for part in _groups(settings):
             if hasattr(part, step):
                 getattr(part, step)()
+
+
+def _groups(settings) -> Iterator:
+    """Yield each group of `settings`, those within it before itself."""
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _groups(value)
+    yield settings
 
 
 def _flags(words: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ SCRIPTS = [
     "train_MI_estimator_only_max.py",
     "train_MIAT.py",
     "test_comparison.py",
+    "analyze_MI.py",
     "reproduction/demo.py",
 ]
 
