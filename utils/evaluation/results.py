@@ -169,15 +169,18 @@ class Results:
         rows = {name: row for name, row in self.rows.items() if SWEPT not in name}
         return {name: row for name, row in rows.items() if len(row["standing"]) == n}
 
-    def conclude(self, warned: dict[str, list[str]], of_order: dict[str, list[str]]) -> None:
+    def conclude(
+        self, general: list[str], warned: dict[str, list[str]], of_order: dict[str, list[str]]
+    ) -> None:
         """Give each row its warnings, count the worst case over all rows, and write the file.
 
         Args:
+            general: warnings of the network, which every row of this command gets.
             warned: {row of this command: its warnings}; rows of earlier commands keep theirs.
             of_order: {row: warnings that the other rows give rise to}.
         """
         for name, row in self.rows.items():
-            texts = warned[name] if name in warned else row.get("warnings", [])
+            texts = general + warned[name] if name in warned else row.get("warnings", [])
             row["warnings"] = list(dict.fromkeys([*texts, *of_order.get(name, ())]))
         self.content["worst_case"] = self.worst_case()
         texts = [text for row in self.rows.values() for text in row["warnings"]]
