@@ -92,7 +92,7 @@ def test_the_attack_is_in_the_table_and_keeps_its_budget(edited):
     for folder in ("smooth", "cnn"):
         row = json.loads((copy / f"runs/{folder}/results.json").read_text())["attacks"]["noise"]
         assert (
-            len(row["standing"]) == 20 and "o" not in row["standing"] and row["forward_passes"] == 0
+            len(row["outcomes"]) == 20 and "o" not in row["outcomes"] and row["forward_passes"] == 0
         )
     assert "noise" in said
 

@@ -18,7 +18,7 @@ from conftest import ESTIMATOR, ROOT, SMALL, run_script, same_bits, succeed, ten
 import data
 import models
 import train_MIAT
-from common.locks import held
+from common.locks import locked
 from models import mi
 from utils.attacks.projected_gradient import pgd
 from utils.settings.command_line import parse
@@ -158,7 +158,7 @@ def test_evaluation_counts_images(chain):
         right.sum().item(),
         150,
     )
-    assert row["standing"] == "".join("r" if each else "w" for each in right)
+    assert row["outcomes"] == "".join("r" if each else "w" for each in right)
     x_adv = pgd(target, x, y, epsilon=0.15, steps=3, start=torch.zeros_like(x), until_fooled=True)
     expected = (right & (target(x_adv).argmax(1) == y)).sum().item()
     assert said["attacks"]["bim-3"]["correct"] == expected
@@ -181,7 +181,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(chain):
         )
         correct.append(
             [
-                r["standing"]
+                r["outcomes"]
                 for r in json.loads((chain / f"batch{size}.json").read_text())["attacks"].values()
             ]
         )
@@ -290,7 +290,7 @@ def test_a_signal_in_the_evaluation_stops_after_its_epoch(tmp_path):
 
 
 def test_a_folder_has_one_training_at_a_time(tmp_path):
-    with held(tmp_path):
+    with locked(tmp_path):
         refused = run_script("train_standard.py", *SMALL, "--epochs", 1, "--model-dir", tmp_path)
         assert (
             refused.status == 2

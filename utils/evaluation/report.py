@@ -105,8 +105,9 @@ def sweep(
         ]
         if row["accuracy"] > 0:
             warned[f"{name}{SWEPT}{budget:.6g}"].append(
-                f"{name}: {row['accuracy']:.1f} % stand at {evaluation.threat.norm} {budget:.4g}; "
-                "for a large budget nothing should: sweep further, and suspect the attack where it "
+                f"{name}: {row['accuracy']:.1f} % are robust at {evaluation.threat.norm} "
+                f"{budget:.4g}; "
+                "for a large budget none should be: sweep further, and suspect the attack where it "
                 "never falls to 0"
             )
     picture = output.with_name(f"{output.stem}-sweep.png")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import file_hash, make_folder, read_file, write_csv, write_file, write_text
-from common.locks import held
+from common.locks import locked
 from utils import devices, distributed, provenance
 from utils.settings.command_line import flat, origin
 
@@ -89,7 +89,7 @@ class RunFolder:
         with contextlib.suppress(OSError):  # make_folder says what is wrong
             self.path.mkdir(parents=True, exist_ok=True)
         if self.path.is_dir():
-            lock.enter_context(held(self.path, busy))
+            lock.enter_context(locked(self.path, busy))
 
     def _open(
         self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None
