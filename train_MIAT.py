@@ -44,6 +44,7 @@ from utils.settings.options import (
     group,
     need,
 )
+from utils.training.registry import LOSSES, AdversarialLoss
 
 ESTIMATOR_DIR = {
     "namid": Path("runs/estimators"),
@@ -84,7 +85,7 @@ class Settings(StageSettings):
     """How samples are selected for L_mi: eq6 (paper, Equation 6) by the largest logit; released
     (the released code) by the largest entry of a softmax over the batch.
     """
-    adv_loss: Literal["ce", "trades", "mart"] = "ce"
+    adv_loss: Literal[tuple(LOSSES)] = "ce"
     """L_adv: cross-entropy (NAMID), TRADES (NAMID_T) or MART (NAMID_M)."""
     alpha: Fraction = None
     """Weight of L_mi in Equation 9; when not given 5 (paper), and for wmim 0.1 (ours; the paper
@@ -160,7 +161,6 @@ from utils.training.collapse import gradient_norm, warnings
 from utils.training.estimators import load_estimators
 from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
-from utils.training.losses import LOSSES, AdversarialLoss
 from utils.training.optimisation import optimisation
 from utils.training.stages import (
     Stage,

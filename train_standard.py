@@ -30,6 +30,7 @@ from utils.settings.options import (
     group,
     need,
 )
+from utils.training.registry import LOSSES
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Settings(StageSettings):
 
     stage = "train_standard"
 
-    defense: Literal["natural", "standard", "trades", "mart"] = "standard"
+    defense: Literal["natural", "standard", *(name for name in LOSSES if name != "ce")] = "standard"
     """What is minimised: CE on natural images; CE on adversarial images (standard AT); TRADES;
     MART.
     """
@@ -72,7 +73,6 @@ from utils.distributed import gather
 from utils.scripts import run_script
 from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
-from utils.training.losses import LOSSES
 from utils.training.optimisation import optimisation
 from utils.training.stages import Stage, open_stage
 

@@ -15,6 +15,7 @@ import data
 import models
 from models import REPRESENTATIONS
 from utils.mi.names import BOUNDS, SELECTIONS
+from utils.schedules import SCHEDULES
 from utils.settings import presets
 from utils.settings.values import Count, Fraction, group, need
 
@@ -137,7 +138,7 @@ class Training:
     """Images in a step (paper: 1024; stage 2, as released: 400, by Eq. 4 alone 200)."""
     lr: float = 0.1
     """The largest learning rate (paper: 0.1; stage 2, as released: 0.01)."""
-    schedule: Literal["steps", "cosine", "cyclic"] = "steps"
+    schedule: Literal[tuple(SCHEDULES)] = "steps"
     """How the learning rate changes. steps: it falls at --lr-milestones (paper); cosine: half a
     cosine from lr to 0; cyclic: linear from 0 to lr over the first 40 % of the run, then linear to
     0 (Wong et al. 2020, Fast Is Better than Free).
@@ -229,9 +230,6 @@ class Run:
     """Compile the target with torch.compile: --compile or --no-compile. auto: on CUDA only. On a
     CPU compiling takes a minute, which pays off in runs of more than a few minutes (docs/speed.md).
     """
-
-    def check(self) -> None:
-        pass
 
 
 @dataclass
