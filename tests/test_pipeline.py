@@ -423,7 +423,7 @@ def test_bf16_trains_much_like_float32(chain, tmp_path):
     )
 
 
-@pytest.mark.parametrize("representation", ["stage3", "stage4"])
+@pytest.mark.parametrize("representation", ["layer3", "layer4"])
 @pytest.mark.parametrize("bound", ["nce", "fd"])
 def test_the_other_representations_and_bounds_go_through_the_chain(
     representation, bound, chain, tmp_path
