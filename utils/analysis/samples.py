@@ -212,7 +212,7 @@ def _print_report(summary: dict, title: str) -> None:
     ]
     print(table(["MI in nats, mean (sd)", *header], lines))
     print(
-        "\nAUC (95 %) of telling adversarial from natural samples; 0.5 is chance, less is the "
+        "\nAUC (95 %) of telling adversarial from natural samples; 0.5 is chance, below it is the "
         "reverse of the paper's claim:\n"
     )
     lines = [
