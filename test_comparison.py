@@ -19,7 +19,8 @@ from typing import Literal
 from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import Arch, Count, Dataset, Fraction, fraction, need
+from utils.settings.options import Arch, Count, Dataset, Fraction, need
+from utils.settings.values import fraction
 
 
 @dataclass
@@ -186,20 +187,17 @@ if __name__ == "__main__":
 
 from utils import devices, distributed
 from utils.devices import Compute
-from utils.evaluation import checks
+from utils.evaluation import checks, rows
 from utils.evaluation.counting import Evaluation
 from utils.evaluation.identity import Identity, Metadata
 from utils.evaluation.images import (
     kept_folder,
     load_images,
     open_kept,
-    read_about,
-    read_adversarial,
     save_adversarial,
-    saved_before,
 )
 from utils.evaluation.networks import Network, load_network, load_surrogate
-from utils.evaluation.report import draw_gallery, print_header, print_results, sweep
+from utils.evaluation.report import draw_gallery, print_files, print_header, print_results, sweep
 from utils.evaluation.results import Results, sole_writer, start_over
 from utils.evaluation.threat import ThreatModel, check_budgets, check_sweep, threat_model
 from utils.scripts import run_script
@@ -209,17 +207,15 @@ def evaluate(
     settings: Settings, compute: Compute, network: Network, threat: ThreatModel, output: Path | None
 ) -> None:
     """Make the rows, warnings, table and files of a network under the attacks asked for."""
-    # Data and images
     dataset, images, labels = load_images(
         network, settings.dataset, settings.data_dir, settings.split, settings.limit_test
     )
     surrogate = load_surrogate(settings.surrogate, settings.surrogate_arch, compute, dataset)
-    print_header(settings, network, len(labels), threat, compute)
     network.prepare(compute, images, dataset.num_classes)
-    given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
-
-    # Evaluation, which resumes from the results file
     identity = Identity.of(settings, network, dataset, len(labels), threat, compute.precision)
+    print_header(identity, threat, compute.device, output)
+
+    attacks = settings.chosen_attacks(threat.norm)
     results = Results(identity, Metadata.now(compute.device), output)
     evaluation = Evaluation(
         network.model,
@@ -231,37 +227,29 @@ def evaluate(
         settings.batch_size,
         settings.seed,
         results,
-        rounded=settings.round_uint8,
+        settings.round_uint8,
     )
-    attacks = settings.chosen_attacks(threat.norm)
-    save_adv, kept = settings.save_adv, kept_folder(settings.save_adv)
-    if save_adv and not saved_before(results.content.get("saved"), save_adv, attacks):
-        evaluation.keep = open_kept(kept, results.question)
+    evaluation.keep = open_kept(
+        settings.save_adv, results.question, results.content.get("saved"), attacks
+    )
 
-    # Rows and warnings
     general = checks.of_network(evaluation)
     if settings.adv:
-        about = read_about(settings.adv)
-        rows = {name: evaluation.given(name, x_adv) for name, x_adv in given.items()}
-        own = {name: checks.of_given(evaluation, name, about) for name in rows}
+        found, warned = rows.of_file(evaluation, settings.adv)
     else:
-        rows = {each: evaluation.run(registry.parse(each), **attacks[each]) for each in attacks}
-        own = {each: checks.of_attack(evaluation, each, attacks[each]) for each in attacks}
-    warned = {name: general + texts for name, texts in own.items()}
+        found, warned = rows.of_attacks(evaluation, attacks)
     if settings.sweep:
-        warned |= sweep(evaluation, attacks, settings.budgets(), output, general)
-    white_box = not settings.adv and surrogate is None
-    results.conclude(warned, checks.of_order(results.complete()) if white_box else {})
+        warned |= sweep(evaluation, attacks, settings.budgets(), output)
+    compared = not settings.adv and not evaluation.black_box
+    results.conclude(general, warned, checks.of_order(results.complete()) if compared else {})
 
-    # Table and files
-    print_results(rows, results, list(warned))
+    print_results(found, results, list(warned))
     if settings.gallery:
         draw_gallery(evaluation, attacks, output)
     if evaluation.keep:
-        results.save(save_adversarial(kept, save_adv, labels, results.about(attacks)))
-    for option, path in (("adversarial images", save_adv), ("written", output)):
-        if path:
-            print(f"{option}: {path}")
+        about = results.about(attacks)
+        results.save(save_adversarial(evaluation.keep, settings.save_adv, labels, about))
+    print_files({"adversarial images": settings.save_adv, "written": output})
 
 
 def main(settings: Settings) -> None:
@@ -271,19 +259,13 @@ def main(settings: Settings) -> None:
     network = load_network(
         settings.model_dir, settings.model, settings.arch, settings.which, settings.factory
     )
-    settings.dataset = settings.dataset or network.known.get("dataset") or "cifar10"
     threat = threat_model(settings.norm, settings.epsilon, network.known, settings.attacks)
     check_budgets(settings.attacks, threat, settings.budgets())
     check_sweep(settings.sweep, settings.attacks, settings.chosen_attacks(threat.norm))
     output = settings.output or (settings.model_dir and settings.model_dir / "results.json")
-    if output is None:
-        print(
-            "nothing is kept of this evaluation: give --output FILE to keep its rows and go on "
-            "after an interruption"
-        )
     with sole_writer({"--output": output, "--save-adv": settings.save_adv}):
         if settings.restart:
-            start_over(output, kept_folder(settings.save_adv))
+            start_over(output, settings.save_adv and kept_folder(settings.save_adv))
         evaluate(settings, compute, network, threat, output)
 
 

@@ -38,6 +38,7 @@ from utils.settings.options import (
     group,
     need,
 )
+from utils.training.registry import LOSSES, AdversarialLoss
 
 ESTIMATOR_DIR = {
     "namid": Path("runs/estimators"),
@@ -59,7 +60,7 @@ class Settings(StageSettings):
     """How samples are selected for L_mi: eq6 (paper, Equation 6) by the largest logit; released
     (the released code) by the largest entry of a softmax over the batch.
     """
-    adv_loss: Literal["ce", "trades", "mart"] = "ce"
+    adv_loss: Literal[tuple(LOSSES)] = "ce"
     """L_adv: cross-entropy (NAMID), TRADES (NAMID_T) or MART (NAMID_M)."""
     alpha: Fraction = None
     """Weight of L_mi in Equation 9; when not given 5 (paper), and for wmim 0.1 (ours; the paper
@@ -126,14 +127,14 @@ from utils.attacks.projected_gradient import at_least_float32, pgd
 from utils.distributed import gather
 from utils.mi import patterns
 from utils.mi.losses import namid_parts, wmim
+from utils.schedules import ramp
 from utils.scripts import run_script
 from utils.training.collapse import gradient_norm, warnings
 from utils.training.estimators import check_estimators, load_estimators
 from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
-from utils.training.losses import LOSSES, AdversarialLoss, natural_loss
+from utils.training.losses import natural_loss
 from utils.training.optimisation import optimisation
-from utils.training.schedules import ramp
 from utils.training.stages import Stage, need_files, open_stage
 from utils.training.targets import initial_target
 
@@ -244,7 +245,8 @@ def train(stage: Stage, settings: Settings) -> None:
     compute = stage.compute
 
     target = compute.prepare(initial_target(stage, settings, settings.init)).train()
-    estimators = load_estimators(settings.files(), settings, target, settings.estimators.bound)
+    bound = settings.estimators.bound
+    estimators = load_estimators(settings.files(), target, settings.threat, bound)
     check_estimators(estimators, settings.estimators)
     for estimator in estimators.values():
         compute.prepare(estimator)
@@ -255,8 +257,13 @@ def train(stage: Stage, settings: Settings) -> None:
 
     def evaluate(epoch):
         images, labels = stage.holdout_images, stage.holdout_labels
-        tap = estimators["natural"].representation
-        found = held_out(examples(kept, images, labels, settings, compute, tap), estimators)
+        batches = examples(
+            *(kept, images, labels, settings.attack, compute),
+            estimators["natural"].representation,
+            batch_size=settings.training.batch_size,
+            seed=settings.training.seed,
+        )
+        found = held_out(batches, estimators)
         if epoch < settings.warmup_epochs:
             found.pop("score", None)  # a naturally trained network cannot be the best defense
         return found

@@ -30,6 +30,7 @@ from utils.settings.options import (
     group,
     need,
 )
+from utils.training.registry import LOSSES, AdversarialLoss
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Settings(StageSettings):
 
     stage = "train_standard"
 
-    defense: Literal["natural", "standard", "trades", "mart"] = "standard"
+    defense: Literal["natural", "standard", *(name for name in LOSSES if name != "ce")] = "standard"
     """What is minimised: CE on natural images; CE on adversarial images (standard AT); TRADES;
     MART.
     """
@@ -72,7 +73,7 @@ from utils.distributed import gather
 from utils.scripts import run_script
 from utils.training.held_out import examples, held_out
 from utils.training.loop import Loop
-from utils.training.losses import LOSSES, AdversarialLoss, natural_loss
+from utils.training.losses import natural_loss
 from utils.training.optimisation import optimisation
 from utils.training.stages import Stage, need_files, open_stage
 from utils.training.targets import initial_target
@@ -108,7 +109,16 @@ def train(stage: Stage, settings: Settings) -> None:
 
     def evaluate():
         images, labels = stage.holdout_images, stage.holdout_labels
-        return held_out(examples(kept, images, labels, settings, compute))
+        batches = examples(
+            kept,
+            images,
+            labels,
+            settings.attack,
+            compute,
+            batch_size=settings.training.batch_size,
+            seed=settings.training.seed,
+        )
+        return held_out(batches)
 
     def keep(which):
         about = {"dataset": settings.data.dataset} | stage.split

@@ -37,12 +37,12 @@ class MeanColour(Target):
     """A target of almost no cost: its logits are a linear map of the mean colour."""
 
     def __init__(self):
-        super().__init__(CLASSES, stage3=3, stage4=3)
+        super().__init__(CLASSES, layer3=3, layer4=3)
         self.linear = nn.Linear(3, CLASSES)
 
     def maps(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the images as feature maps, and the logits."""
-        return {"stage3": x, "stage4": x, "logits": self.linear(x.mean((2, 3)))}
+        return {"layer3": x, "layer4": x, "logits": self.linear(x.mean((2, 3)))}
 
 
 def sweeps(base: Sizes) -> dict[tuple[str, int], Sizes]:

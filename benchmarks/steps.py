@@ -25,7 +25,7 @@ from utils.settings.command_line import check
 from utils.settings.options import Training
 from utils.training import estimators
 from utils.training.held_out import examples
-from utils.training.losses import LOSSES
+from utils.training.registry import LOSSES
 
 LOADER_BATCHES = 49  # an epoch of 50,000 images in batches of 1024
 CLASSES, SEED = 10, 1
@@ -262,7 +262,17 @@ class Workbench:
         images, labels = self.images[: self.batch], self.labels[: self.batch]
 
         def run():
-            for _ in examples(self.target, images, labels, self.standard, self.compute):
+            attack, training = self.standard.attack, self.standard.training
+            batches = examples(
+                self.target,
+                images,
+                labels,
+                attack,
+                self.compute,
+                batch_size=training.batch_size,
+                seed=training.seed,
+            )
+            for _ in batches:
                 pass
 
         return run

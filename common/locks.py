@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def held(folder: Path, busy: Callable[[], None] = lambda: None) -> Iterator[int]:
+def locked(folder: Path, busy: Callable[[], None] = lambda: None) -> Iterator[int]:
     """Lock an existing folder inside the `with` block and yield the lock's file descriptor.
 
     Where another process has the lock, call busy(), which may raise, then wait. A child process

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import InputError
-from common.locks import held
+from common.locks import locked
 from data import arrays
 from data.names import DATASETS
 
@@ -119,7 +119,7 @@ def _torchvision(name: str, folder: Path) -> tuple[arrays.Split, arrays.Split]:
         which = {"split": split} if name == "svhn" else {"train": split == "train"}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with held(folder):  # only one of several processes downloads
+            with locked(folder):  # only one of several processes downloads
                 part = kind(folder, download=True, **which)
         except (
             Exception

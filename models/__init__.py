@@ -34,7 +34,9 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
 }
 OPTIONS = ("num_classes", "width")
 # Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.
-REPRESENTATIONS = ("logits", "stage3", "stage4")
+REPRESENTATIONS = ("logits", "layer3", "layer4")
+# {name in commands and files of earlier commits: the name of today}
+EARLIER_REPRESENTATIONS = {"stage3": "layer3", "stage4": "layer4"}
 
 
 def build(arch: str, num_classes: int = 10, **options) -> Target:

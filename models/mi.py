@@ -14,7 +14,7 @@ from torch import nn
 
 from common import files
 from common.errors import InputError
-from models import REPRESENTATIONS
+from models import EARLIER_REPRESENTATIONS, REPRESENTATIONS
 
 
 class _Permute(nn.Module):
@@ -141,7 +141,7 @@ class InternalNet(_FeatureMapNet):
     Other sizes are average-pooled to 8x8.
     """
 
-    arch, representation, side = "mi-internal", "stage3", 8
+    arch, representation, side = "mi-internal", "layer3", 8
 
     def __init__(self, n_inputs: int = 256, n_units: int = 2048):
         super().__init__(
@@ -166,7 +166,7 @@ class InternalLastNet(_FeatureMapNet):
     Other sizes are average-pooled to 4x4.
     """
 
-    arch, representation, side = "mi-internal-last", "stage4", 4
+    arch, representation, side = "mi-internal-last", "layer4", 4
 
     def __init__(self, n_inputs: int = 512, n_units: int = 2048):
         super().__init__(
@@ -183,7 +183,7 @@ class InternalLastNet(_FeatureMapNet):
 def global_net(representation: str, n_inputs: int, n_units: int = 2048) -> OutputNet:
     """Build the global network for a representation of the target.
 
-    "logits" takes `n_inputs` classes; "stage3" and "stage4" take the feature map after that stage,
+    "logits" takes `n_inputs` classes; "layer3" and "layer4" take the feature map after that stage,
     with `n_inputs` channels. Raises ValueError for another `representation`.
     """
     nets = {net.representation: net for net in (GlobalNet, InternalNet, InternalLastNet)}
@@ -247,6 +247,8 @@ def load_net(path, device="cpu") -> LocalNet | OutputNet:
         ) from None
     files.load_strictly(net, state, path, arch)
     net.about = about if isinstance(about, dict) else {}
+    if now := EARLIER_REPRESENTATIONS.get(str(net.about.get("representation"))):
+        net.about = net.about | {"representation": now}
     return net.to(device).eval()
 
 

@@ -95,7 +95,7 @@ class Bottleneck(nn.Module):
 class ResNet(Target):
     """Stack four stages of `depths` blocks with width, 2, 4 and 8 width channels.
 
-    A bottleneck block outputs four times as many channels. Taps: stage3 and stage4, the outputs of
+    A bottleneck block outputs four times as many channels. Taps: layer3 and layer4, the outputs of
     layer3 (ResNet-18, 32x32 images: 256 channels, 8x8) and layer4 (512, 4x4).
     """
 
@@ -115,8 +115,8 @@ class ResNet(Target):
     ):
         block = Bottleneck if bottleneck else BasicBlock
         widths = [width, 2 * width, 4 * width, 8 * width]
-        stage3, stage4 = (block.expansion * channels for channels in widths[2:])
-        super().__init__(num_classes, stage3, stage4)
+        layer3, layer4 = (block.expansion * channels for channels in widths[2:])
+        super().__init__(num_classes, layer3, layer4)
         self.conv1 = conv3x3(3, width)
         self.bn1 = nn.BatchNorm2d(width)
         n_in = width
@@ -130,6 +130,6 @@ class ResNet(Target):
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         x = F.relu(self.bn1(self.conv1(x)))
-        stage3 = self.layer3(self.layer2(self.layer1(x)))
-        stage4 = self.layer4(stage3)
-        return {"stage3": stage3, "stage4": stage4, "logits": self.linear(stage4.mean((2, 3)))}
+        layer3 = self.layer3(self.layer2(self.layer1(x)))
+        layer4 = self.layer4(layer3)
+        return {"layer3": layer3, "layer4": layer4, "logits": self.linear(layer4.mean((2, 3)))}

@@ -13,7 +13,7 @@ class Target(nn.Module):
     defines `maps`. `models.build` adds ``arch``, ``options`` and ``about``.
 
     Attributes:
-        tap_channels: {"logits": num_classes, "stage3": C3, "stage4": C4}, the channels of each
+        tap_channels: {"logits": num_classes, "layer3": C3, "layer4": C4}, the channels of each
             output of `forward`.
     """
 
@@ -24,19 +24,19 @@ class Target(nn.Module):
     options: dict[str, int]
     about: dict  # plain facts about its training
 
-    def __init__(self, num_classes: int, stage3: int, stage4: int):
+    def __init__(self, num_classes: int, layer3: int, layer4: int):
         super().__init__()
-        self.tap_channels = {"logits": num_classes, "stage3": stage3, "stage4": stage4}
+        self.tap_channels = {"logits": num_classes, "layer3": layer3, "layer4": layer4}
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """Run one forward pass and return its outputs.
 
-        {"stage3": (N,C3,H3,W3), "stage4": (N,C4,H4,W4), "logits": (N,num_classes)}.
+        {"layer3": (N,C3,H3,W3), "layer4": (N,C4,H4,W4), "logits": (N,num_classes)}.
         """
         raise NotImplementedError
 
     def forward(self, x: Tensor, tap: str | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the logits; with a `tap` ("stage3", "stage4" or "logits"), return (logits, that
+        """Return the logits; with a `tap` ("layer3", "layer4" or "logits"), return (logits, that
         output of the same pass).
         """
         if tap is not None and tap not in self.tap_channels:

@@ -15,14 +15,14 @@ from models.targets import Target
 class VGG(Target):
     """Stack five stages of `depths` 3x3 convolutions with width, 2, 4, 8 and 8 width channels.
 
-    A 2x2 max-pool follows each stage. Taps: stage3 and stage4, the outputs of the third and fourth
+    A 2x2 max-pool follows each stage. Taps: layer3 and layer4, the outputs of the third and fourth
     stage before their pools (32x32 images, width 64: 256 channels, 8x8; 512 channels, 4x4).
     """
 
     SIZES: ClassVar[dict[str, str]] = {"width": "features.0.weight", "num_classes": "linear.weight"}
 
     def __init__(self, depths: tuple[int, int, int, int, int], width: int, num_classes: int):
-        super().__init__(num_classes, stage3=4 * width, stage4=8 * width)
+        super().__init__(num_classes, layer3=4 * width, layer4=8 * width)
         layers: list[nn.Module] = []
         n_in = 3
         for depth, factor in zip(depths, (1, 2, 4, 8, 8)):
@@ -45,7 +45,7 @@ class VGG(Target):
             if isinstance(layer, nn.MaxPool2d):
                 stages.append(x)
             x = layer(x)
-        return {"stage3": stages[2], "stage4": stages[3], "logits": self.linear(x.mean((2, 3)))}
+        return {"layer3": stages[2], "layer4": stages[3], "logits": self.linear(x.mean((2, 3)))}
 
     @staticmethod
     def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class Group(nn.Module):
 class WideResNet(Target):
     """Stack three groups of (depth - 4) / 6 units with width, 2 width and 4 width channels.
 
-    Width 160 is the WRN-*-10. Taps: stage3 and stage4, the outputs of block2 (WRN-*-10, 32x32
+    Width 160 is the WRN-*-10. Taps: layer3 and layer4, the outputs of block2 (WRN-*-10, 32x32
     images: 320 channels, 16x16) and of block3 (640 channels, 8x8; before the last batch norm and
     ReLU).
     """
@@ -62,7 +62,7 @@ class WideResNet(Target):
     }
 
     def __init__(self, depth: int, width: int, num_classes: int):
-        super().__init__(num_classes, stage3=2 * width, stage4=4 * width)
+        super().__init__(num_classes, layer3=2 * width, layer4=4 * width)
         units = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, STEM, 3, padding=1, bias=False)
         self.block1 = Group(units, STEM, width, stride=1)
@@ -76,10 +76,10 @@ class WideResNet(Target):
         nn.init.zeros_(self.fc.bias)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        stage3 = self.block2(self.block1(self.conv1(x)))
-        stage4 = self.block3(stage3)
-        active = F.relu(self.bn1(stage4))
-        return {"stage3": stage3, "stage4": stage4, "logits": self.fc(active.mean((2, 3)))}
+        layer3 = self.block2(self.block1(self.conv1(x)))
+        layer4 = self.block3(layer3)
+        active = F.relu(self.bn1(layer4))
+        return {"layer3": layer3, "layer4": layer4, "logits": self.fc(active.mean((2, 3)))}
 
     @staticmethod
     def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,9 +5,10 @@ import json
 import statistics
 from dataclasses import dataclass, field
 
-from reproduction import intervals, warned
+from reproduction import intervals
 from reproduction.graph import Graph
 from reproduction.warned import Warned
+from utils.evaluation import stored
 
 # {defense: the defense that it adds MI to}
 BASELINES = {"wmim": "standard", "namid": "standard", "namid_t": "trades", "namid_m": "mart"}
@@ -95,11 +96,10 @@ def cell(graph: Graph, run: str, box: str, attack: str, anywhere: bool = False) 
             found.diverged.append(seed)
         elif state == "finished":
             results = json.loads(graph.product(node).read_text())
-            row = results["attacks"][attack]
-            found.warned += [Warned(text, run, seed) for text in warned.of_row(results, attack)]
-            found.outcomes[seed] = [
-                mark == "r" or (mark == "o" and not anywhere) for mark in row["standing"]
-            ]
+            row = stored.rows(results)[attack]
+            found.warned += [Warned(text, run, seed) for text in row["warnings"]]
+            robust = "r" if anywhere else "ro"
+            found.outcomes[seed] = [outcome in robust for outcome in row["outcomes"]]
             found.sources += [*graph.nodes[node].needs, node]
     return found
 

@@ -6,10 +6,11 @@ import json
 import math
 from pathlib import Path
 
-from reproduction import intervals, warned
+from reproduction import intervals
 from reproduction.cells import Cell
 from reproduction.graph import Graph
 from reproduction.warned import Warned
+from utils.evaluation import stored
 from utils.plots import COLOURS, plt
 
 HATCHES = ["", "//", "..", "xx", "--"]
@@ -22,11 +23,9 @@ def warned_images(graph: Graph, sources: list[str]) -> list[Warned]:
         if name.endswith("images.json"):
             results = json.loads(graph.nodes[name].outputs[-1].read_text())
             seed = int(name.split("/")[0].removeprefix("seed"))
-            found += [
-                Warned(text, name, seed)
-                for attack in graph.nodes[name].attacks
-                for text in warned.of_row(results, attack)
-            ]
+            rows = stored.rows(results)
+            for attack in graph.nodes[name].attacks:
+                found += [Warned(text, name, seed) for text in rows[attack]["warnings"]]
     return found
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from reproduction.now import inputs, options, read
+from utils.evaluation import stored
 from utils.mi.names import estimator_files
 
 
@@ -22,8 +23,9 @@ def complete(node) -> bool:
 def _evaluated(results: dict, attacks: tuple[str, ...]) -> bool:
     """Return whether an evaluation has all rows, and the warnings, which it writes last."""
     try:
-        rows = [results["attacks"][name] for name in attacks]
-        whole = all(len(row["standing"]) == results["n"] for row in rows)
+        found = stored.rows(results)
+        rows = [found[name] for name in attacks]
+        whole = all(len(row["outcomes"]) == results["n"] for row in rows)
         closed = isinstance(results["warnings"], list) and "worst_case" in results
         closed = closed and all("warnings" in row for row in rows if "made" in row)
         judged = set((results["worst_case"] or {}).get("attacks", ()))

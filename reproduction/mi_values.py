@@ -19,7 +19,6 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 from utils.settings.command_line import parse
@@ -129,13 +128,12 @@ def main(settings: Settings) -> None:
     compute = devices.compute("auto")
     dataset = data.load(settings.dataset, settings.data_dir, limit_test=settings.limit_test)
     target = compute.prepare(models.load(settings.model))
-    threat_model = {"norm": settings.norm, "epsilon": settings.epsilon}
-    # The options of a training, as far as load_estimators compares them with the estimators'.
-    options = SimpleNamespace(
-        attack=SimpleNamespace(threat_model=threat_model),
-        data=SimpleNamespace(dataset=settings.dataset),
-    )
-    estimators = load_estimators(files, options, target, None)
+    threat = {
+        "norm": settings.norm,
+        "epsilon": settings.epsilon,
+        "dataset": settings.dataset,
+    }
+    estimators = load_estimators(files, target, threat, None)
     for estimator in estimators.values():
         compute.prepare(estimator)
     representation, values = estimators["natural"].representation, {}
@@ -154,7 +152,8 @@ def main(settings: Settings) -> None:
         "n": len(dataset.test_labels),
         "batch_size": settings.batch_size,
         "bound": estimators["natural"].bound,
-        **threat_model,
+        "norm": settings.norm,
+        "epsilon": settings.epsilon,
         "hardware": provenance.hardware(compute.device),
         "versions": provenance.versions(),
         "git_commit": git_commit(),

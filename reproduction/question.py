@@ -15,7 +15,8 @@ from pathlib import Path
 from reproduction.now import data_of, file_hash, inputs, options, read
 from utils.attacks import registry
 from utils.mi.names import estimator_files
-from utils.settings.options import EPSILON, fraction
+from utils.settings.options import EPSILON
+from utils.settings.values import fraction
 
 # Options of the trainings that are paths: they do not change what is trained.
 PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from common.errors import InputError
-from common.locks import held
+from common.locks import locked
 from reproduction import now, question
 from reproduction.experiment import Experiment
 from reproduction.graph import ROOT, Graph, Node
@@ -41,7 +41,7 @@ def exclusive(experiment: Experiment):
     """
     experiment.root.mkdir(parents=True, exist_ok=True)
     waiting = f"waiting: another command works in {experiment.root}"
-    return held(experiment.root, lambda: print(waiting, flush=True))
+    return locked(experiment.root, lambda: print(waiting, flush=True))
 
 
 def launch(

@@ -33,9 +33,9 @@ def inside(graph: Graph, run: str) -> dict | None:
         held_out_score: the score of the best epoch.
         last_score, largest_class, logit_norm: the last epoch's score, share of images with one
             same predicted class, and norm of the logits.
-        pull_mi, pull_mi_natural, pull_mi_adversarial, pull_mi_difference: the largest gradient
+        ratio_mi, ratio_mi_natural, ratio_mi_adversarial, ratio_mi_difference: the largest gradient
             ratio over the epochs, of alpha L_mi and of each of its terms to L_adv.
-        natural_mi, adversarial_mi, ..._deviation: the last epoch's MI over W, in nats.
+        natural_mi_W, adversarial_mi_W, ..._deviation: the last epoch's MI over W, in nats.
     """
     if graph.state(run) != "finished":
         return None
@@ -52,11 +52,11 @@ def inside(graph: Graph, run: str) -> dict | None:
     }
     for part in ("mi", "mi_natural", "mi_adversarial", "mi_difference"):
         ratios = [row[f"gradient_{part}"] / row["gradient_adv"] for row in with_gradients]
-        found[f"pull_{part}"] = max(ratios, default=math.nan)
+        found[f"ratio_{part}"] = max(ratios, default=math.nan)
     for name in ("natural", "adversarial"):
         column = f"{name}_mi_of_adversarial_W"
-        found[f"{name}_mi"] = last.get(column, math.nan)
-        found[f"{name}_mi_deviation"] = last.get(f"{column}_deviation", math.nan)
+        found[f"{name}_mi_W"] = last.get(column, math.nan)
+        found[f"{name}_mi_W_deviation"] = last.get(f"{column}_deviation", math.nan)
     return found
 
 
@@ -119,7 +119,7 @@ HEADER = [
     "held-out score",
     "collapsed",
     "logits",
-    "pull",
+    "gradient ratio",
     "of natural, adversarial, lambda's",
     "natural MI of W",
     "adversarial MI of W",
@@ -148,7 +148,7 @@ def texts(row: dict, seeds: int, below: tuple[Note, ...] | list[Note] = ()) -> l
         return "" if mean(name) is None else f"{mean(name):.{digits}g}"
 
     def mi(kind):
-        name = f"{kind}_mi"
+        name = f"{kind}_mi_W"
         return "" if mean(name) is None else f"{show(name)} ± {show(f'{name}_deviation')}"
 
     difference = collapsed = ""
@@ -156,7 +156,7 @@ def texts(row: dict, seeds: int, below: tuple[Note, ...] | list[Note] = ()) -> l
         difference = "{:+.1f} ({:+.1f} to {:+.1f})".format(row["difference"], *row["interval"])
     if row["collapsed"] is not None:
         collapsed = "{} of {}".format(*row["collapsed"])
-    parts = [show(f"pull_mi_{part}", 2) for part in ("natural", "adversarial", "difference")]
+    parts = [show(f"ratio_mi_{part}", 2) for part in ("natural", "adversarial", "difference")]
     return [
         row["label"],
         *map(accuracy, ATTACKS),
@@ -164,7 +164,7 @@ def texts(row: dict, seeds: int, below: tuple[Note, ...] | list[Note] = ()) -> l
         show("held_out_score"),
         collapsed,
         show("logit_norm"),
-        show("pull_mi", 2),
+        show("ratio_mi", 2),
         ", ".join(parts).strip(", "),
         mi("natural"),
         mi("adversarial"),

@@ -36,19 +36,6 @@ class Note:
         return f"[{self.mark}] {self.text} ({networks}, {self.seeds} seed{'s' * (self.seeds > 1)})"
 
 
-def of_row(results: dict, name: str) -> list[str]:
-    """Return the warnings of a row of a results file.
-
-    In files older than warnings per row there is one list: a text that begins with a row's name
-    belongs to that row, any other text to every row.
-    """
-    row = results["attacks"][name]
-    if "warnings" in row:
-        return list(row["warnings"])
-    others = tuple(f"{other}: " for other in results["attacks"] if other != name)
-    return [text for text in results.get("warnings") or [] if not text.startswith(others)]
-
-
 def kind(text: str) -> str:
     """Return a warning without its numbers; a number in an attack's name stays."""
     return NUMBER.sub("#", text)

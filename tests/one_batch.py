@@ -7,7 +7,7 @@ import train_standard
 from utils.attacks.projected_gradient import pgd
 from utils.devices import Compute
 from utils.training import estimators
-from utils.training.losses import LOSSES
+from utils.training.registry import LOSSES
 
 COMPUTE = Compute(torch.device("cpu"), "fp32")
 

@@ -1,5 +1,6 @@
 """docs/ablations.md stays true: its edits are made in a copy of the code, and its commands run there."""
 
+import csv
 import json
 import re
 import shutil
@@ -13,7 +14,6 @@ from conftest import ROOT
 PAGE = (ROOT / "docs/ablations.md").read_text()
 APPEND = re.compile(r"At the end of `([^`]+)`:\n\n```python\n(.*?)```", re.S)
 NEW = re.compile(r"A new file `([^`]+)`:\n\n```python\n(.*?)```", re.S)
-REPLACE = re.compile(r"In `([^`]+)`,\s`([^`]+)`\sbecomes\s`([^`]+)`")
 COMMANDS = [
     line.split()
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)
@@ -45,10 +45,6 @@ def edited(tmp_path_factory):
     for name, text in NEW.findall(PAGE):
         assert not (copy / name).exists()
         (copy / name).write_text(text)
-    for name, before, after in REPLACE.findall(PAGE):
-        text = (copy / name).read_text()
-        assert text.count(before) == 1, (name, before)
-        (copy / name).write_text(text.replace(before, after))
     ended = subprocess.run(
         [sys.executable, "-c", RUN_ALL, json.dumps([words[1:] for words in COMMANDS])],
         cwd=copy,
@@ -62,16 +58,14 @@ def edited(tmp_path_factory):
 def test_the_page_has_an_edit_of_each_kind():
     assert {name for name, _ in APPEND.findall(PAGE)} == {
         "utils/training/losses.py",
+        "utils/training/registry.py",
+        "utils/schedules.py",
         "utils/attacks/registry.py",
         "data/__init__.py",
         "models/__init__.py",
     }
-    assert (
-        len(NEW.findall(PAGE)) == 3
-        and len(REPLACE.findall(PAGE)) == 2
-        and PAGE.count("```python") == 7
-    )
-    assert len(COMMANDS) == 9 and all(words[0] == "python" for words in COMMANDS)
+    assert len(NEW.findall(PAGE)) == 3 and PAGE.count("```python") == 9
+    assert len(COMMANDS) == 10 and all(words[0] == "python" for words in COMMANDS)
 
 
 def test_the_loss_trains_and_joins_namid(edited):
@@ -87,12 +81,19 @@ def test_the_loss_trains_and_joins_namid(edited):
         assert (copy / f"runs/{folder}/last_model.pth").is_file()
 
 
+def test_the_schedule_sets_the_learning_rate(edited):
+    """lr 0.1 over two epochs of three steps: the last step of each has 1 - 2/6 and 1 - 5/6 of it."""
+    with open(edited[0] / "runs/linear/metrics.csv", newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.1 * (1 - 2 / 6), 0.1 * (1 - 5 / 6)], rel=1e-4)
+
+
 def test_the_attack_is_in_the_table_and_keeps_its_budget(edited):
     copy, said = edited
     for folder in ("smooth", "cnn"):
         row = json.loads((copy / f"runs/{folder}/results.json").read_text())["attacks"]["noise"]
         assert (
-            len(row["standing"]) == 20 and "o" not in row["standing"] and row["forward_passes"] == 0
+            len(row["outcomes"]) == 20 and "o" not in row["outcomes"] and row["forward_passes"] == 0
         )
     assert "noise" in said
 

@@ -296,7 +296,7 @@ def test_estimators_that_do_not_fit(chain, tmp_path):
     e = chain / "estimators"
     assert "epsilon 0.15" in stage_3(e, tmp_path, "--epsilon", "0.1")
     assert "--n-units 32" in stage_3(e, tmp_path, "--n-units", 32)
-    assert "--representation stage3" in stage_3(e, tmp_path, "--representation", "stage3")
+    assert "--representation layer3" in stage_3(e, tmp_path, "--representation", "layer3")
     assert "local" in stage_3(e, tmp_path, "--pre-local-n", e / "global_n_model.pth")
     assert "adversarial" in stage_3(e, tmp_path, "--pre-local-n", e / "local_a_model.pth")
 

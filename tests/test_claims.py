@@ -17,7 +17,7 @@ OUTCOMES = json.loads((TABLE1 / "outcomes.json").read_text())
 
 def outcomes(network: str, attack: str) -> list[bool]:
     """Read which of the 1,000 test images the network of seed 1 classifies right."""
-    return [mark == "r" for mark in OUTCOMES[f"{network}-1"][attack]["standing"]]
+    return [mark == "r" for mark in OUTCOMES[f"{network}-1"][attack]["outcomes"]]
 
 
 def paired(first: str, second: str, attack: str) -> tuple[float, float, float]:

@@ -6,9 +6,10 @@ import json
 import shutil
 
 import torch
-from conftest import ROOT, run_script, succeed
+from conftest import ESTIMATOR, ROOT, run_script, succeed
 
 import models
+from models import mi
 
 BEFORE = ROOT / "tests/runs/b337911"
 WORDS = (
@@ -39,3 +40,24 @@ def test_a_checkpoint_of_an_earlier_commit_refuses_other_settings(tmp_path):
     refused = run_script("train_standard.py", *WORDS, "--beta", 5, "--model-dir", folder)
     assert refused.status == 2 and "beta 6.0 (now 5.0)" in refused.err
     assert (folder / "last.ckpt").read_bytes() == (BEFORE / "last.ckpt").read_bytes()
+
+
+def test_feature_maps_under_their_earlier_names(tmp_path):
+    """stage3 of earlier commands, checkpoints and estimator files is layer3."""
+    target, folder = tmp_path / "target.pth", tmp_path / "run"
+    models.save(models.build("resnet18", 10, width=2), target)
+    words = [*ESTIMATOR, "--pre-target", target, "--epochs", 1, "--model-dir", folder]
+    succeed("train_MI_estimator.py", *words, "--representation=stage3")
+    assert (
+        json.loads((folder / "settings.json").read_text())["options"]["representation"] == "layer3"
+    )
+    saved = torch.load(folder / "last.ckpt", weights_only=True)
+    saved["identity"]["representation"] = "stage3"
+    torch.save(saved, folder / "last.ckpt")
+    assert "finished" in succeed("train_MI_estimator.py", *words, "--representation", "layer3").out
+    path = folder / "global_n_model.pth"
+    net = torch.load(path, weights_only=True)
+    net["about"]["representation"] = "stage3"
+    torch.save(net, path)
+    assert mi.load_net(path).about["representation"] == "layer3"
+    assert mi.load_net(path).representation == "layer3"

@@ -81,7 +81,7 @@ def test_minimum_norm_attacks_are_counted_both_ways(chain, tmp_path):
 
 def test_the_worst_case_stands_under_every_attack(chain, tmp_path):
     _, said = evaluate(chain, tmp_path, "--attacks", "none,fgsm,pgd-5,bim-5")
-    rows = [row["standing"] for row in said["attacks"].values()]
+    rows = [row["outcomes"] for row in said["attacks"].values()]
     expected = sum(all(mark == "r" for mark in marks) for marks in zip(*rows))
     assert (
         said["worst_case"]["correct"]
@@ -142,11 +142,11 @@ def test_stopped_in_the_middle_goes_on_to_the_same_result(chain, tmp_path):
             *words,
         )
     assert stopped.status == 130
-    assert len(results(tmp_path / "stopped.json")["attacks"]["pgd-3x2"]["standing"]) == 10
+    assert len(results(tmp_path / "stopped.json")["attacks"]["pgd-3x2"]["outcomes"]) == 10
     _, again = evaluate(chain, tmp_path, *words, name="stopped.json")
     for name, row in through["attacks"].items():
         assert (
-            again["attacks"][name]["standing"] == row["standing"]
+            again["attacks"][name]["outcomes"] == row["outcomes"]
             and again["attacks"][name]["forward_passes"] == row["forward_passes"]
         )
 
@@ -274,7 +274,7 @@ def test_black_box_images_come_from_the_surrogate(chain, tmp_path):
         chain / "standard/best_model.pth",
         name="self.json",
     )
-    assert itself["attacks"]["fgsm"]["standing"] == white["attacks"]["fgsm"]["standing"]
+    assert itself["attacks"]["fgsm"]["outcomes"] == white["attacks"]["fgsm"]["outcomes"]
     succeed(
         "test_comparison.py",
         "--model-dir",
@@ -322,11 +322,11 @@ def test_saved_images_give_the_same_count_again(rounding, budget, chain, tmp_pat
         and not (tmp_path / "a.npz.parts").exists()
     )
     _, again = evaluate(chain, tmp_path, "--adv", tmp_path / "a.npz", *budget, name="again.json")
-    assert {name: row["standing"] for name, row in again["attacks"].items()} == {
-        name: row["standing"] for name, row in first["attacks"].items()
+    assert {name: row["outcomes"] for name, row in again["attacks"].items()} == {
+        name: row["outcomes"] for name, row in first["attacks"].items()
     }
     assert (
-        "o" not in first["attacks"]["pgd-5"]["standing"]
+        "o" not in first["attacks"]["pgd-5"]["outcomes"]
     )  # rounding carries none out of the budget
 
 
@@ -409,7 +409,7 @@ def test_images_are_kept_when_the_rows_are_there_already_and_in_a_sweep(chain, t
         _, again = evaluate(
             chain, tmp_path, *words, "--save-adv", tmp_path / "a.npz", "--sweep", "0,0.3"
         )
-        assert again["attacks"]["bim-3"]["standing"] == first["attacks"]["bim-3"]["standing"]
+        assert again["attacks"]["bim-3"]["outcomes"] == first["attacks"]["bim-3"]["outcomes"]
         runs.append(again["attacks"]["bim-3"]["seconds"])
         if len(runs) == 2:
             np.savez(tmp_path / "a.npz", labels=[1])
@@ -495,7 +495,7 @@ def test_bad_places_for_results(chain, tmp_path):
     ]
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "row.json").write_text(
-        '{"attacks": {"fgsm": {"accuracy": 3}, "none": {"standing": 7}}}'
+        '{"attacks": {"fgsm": {"accuracy": 3}, "none": {"outcomes": 7}}}'
     )
     os.mkfifo(tmp_path / "pipe")
     for output, named in (
@@ -606,7 +606,7 @@ def test_given_images_are_counted_both_ways_and_their_budgets_doubted(chain, tmp
         1,
         name="less.json",
     )
-    fallen = less["attacks"]["pgd-5"]["standing"].count("o")
+    fallen = less["attacks"]["pgd-5"]["outcomes"].count("o")
     assert (
         f"pgd-5: {fallen} images that the network gets wrong lie outside the budget, l2 1"
         in result.out
@@ -643,7 +643,7 @@ def test_given_images_of_our_attacks_are_judged_as_the_attacks_are(chain, tmp_pa
         chain, tmp_path, "--adv", tmp_path / "a.npz", "--epsilon", 0.1, name="again.json"
     )
     for name in ("fwa-5", "deepfool-5"):
-        assert again["attacks"][name]["standing"] == first["attacks"][name]["standing"]
+        assert again["attacks"][name]["outcomes"] == first["attacks"][name]["outcomes"]
     stored = np.load(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", labels=stored["labels"], mine=stored["fwa-5"])
     _, mine = evaluate(
@@ -666,7 +666,7 @@ def test_sweep_falls_to_zero_or_warns(chain, tmp_path):
     ]
     assert accuracy[0] >= accuracy[1] >= accuracy[2]
     assert (
-        accuracy[0] == 100 * said["attacks"]["pgd-10"]["standing"].replace("f", "r").count("r") / 60
+        accuracy[0] == 100 * said["attacks"]["pgd-10"]["outcomes"].replace("f", "r").count("r") / 60
     )
     table = (tmp_path / "results-sweep.csv").read_text().splitlines()
     assert table[0] == "attack,epsilon,accuracy,low,high,n" and len(table) == 4
@@ -977,7 +977,7 @@ def test_outputs_that_are_no_numbers_are_wrong():
     row = Evaluation(
         Suspect("no numbers"), None, images, labels, ThreatModel("linf", 0.1), CPU, 16, 1
     ).run(registry.parse("none"))
-    assert row["standing"] == 40 * "w"
+    assert row["outcomes"] == 40 * "w"
 
 
 @pytest.mark.parametrize("name", ["pgd-20", "bim-20", "mim-20", "tidim-20", "fwa-2"])

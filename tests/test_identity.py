@@ -150,7 +150,7 @@ def estimators_of(chain, folder, *words):
     [
         (["--bound", "nce"], "--bound"),
         (["--scale-scores"], "--scale-scores"),
-        (["--representation", "stage4"], "--representation"),
+        (["--representation", "layer4"], "--representation"),
     ],
 )
 def test_estimator_files_of_different_makes_are_not_joined(words, said, chain, tmp_path):

@@ -1,7 +1,11 @@
-"""Imports go one way: scripts -> reproduction, benchmarks -> utils -> models, data -> common."""
+"""The shape of the product: imports that go one way, short functions, short files.
+
+Imports: scripts -> reproduction, benchmarks -> utils -> models, data -> common.
+"""
 
 import ast
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from conftest import ROOT
 
@@ -17,15 +21,23 @@ EXCEPTIONS = {
 }
 # Imports between two modules of a folder that close a circle, and why.
 CIRCLES = set()
+LONGEST_FUNCTION, LONGEST_FILE = 60, 300  # lines
+# Files that are longer, and why.
+LONG = {"train_MIAT.py"}  # is being shortened
+
+
+def files() -> list[Path]:
+    """List the product's Python files: the scripts and all files of FOLDERS."""
+    return [
+        *ROOT.glob("*.py"),
+        *(path for each in FOLDERS for path in ROOT.glob(f"{each}/**/*.py")),
+    ]
 
 
 def modules() -> dict[str, ast.Module]:
     """Parse the product code: {dotted name: tree}."""
     found = {}
-    for path in [
-        *ROOT.glob("*.py"),
-        *(p for each in FOLDERS for p in ROOT.glob(f"{each}/**/*.py")),
-    ]:
+    for path in files():
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text())
     return found
@@ -105,3 +117,26 @@ def test_modules_form_no_circle():
         edges[name].remove(other)
     found = circle(edges)
     assert not found, " -> ".join(found)
+
+
+def functions(text: str) -> list[tuple[str, int]]:
+    """List each function of a file with its number of lines, decorators left out."""
+    defined = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(text)) if isinstance(node, defined)]
+    return [(node.name, node.end_lineno - node.lineno + 1) for node in found]
+
+
+def test_lines_of_a_function_are_counted():
+    text = "@cache\ndef one():\n    return 1\n\n\nclass A:\n    def one(self):\n        pass\n\n"
+    assert sorted(functions(text)) == [("one", 2), ("one", 2)]
+
+
+def test_no_function_is_long():
+    found = [(path.name, *each) for path in files() for each in functions(path.read_text())]
+    assert {"train_standard.py", "registry.py"} <= {name for name, *_ in found}
+    assert not [each for each in found if each[2] > LONGEST_FUNCTION]
+
+
+def test_no_file_is_long():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files()}
+    assert {path for path, length in lengths.items() if length > LONGEST_FILE} == LONG

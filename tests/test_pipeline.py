@@ -18,7 +18,7 @@ from conftest import ESTIMATOR, ROOT, SMALL, run_script, same_bits, succeed, ten
 import data
 import models
 import train_MIAT
-from common.locks import held
+from common.locks import locked
 from models import mi
 from utils.attacks.projected_gradient import pgd
 from utils.settings.command_line import parse
@@ -158,7 +158,7 @@ def test_evaluation_counts_images(chain):
         right.sum().item(),
         150,
     )
-    assert row["standing"] == "".join("r" if each else "w" for each in right)
+    assert row["outcomes"] == "".join("r" if each else "w" for each in right)
     x_adv = pgd(target, x, y, epsilon=0.15, steps=3, start=torch.zeros_like(x), until_fooled=True)
     expected = (right & (target(x_adv).argmax(1) == y)).sum().item()
     assert said["attacks"]["bim-3"]["correct"] == expected
@@ -181,7 +181,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(chain):
         )
         correct.append(
             [
-                r["standing"]
+                r["outcomes"]
                 for r in json.loads((chain / f"batch{size}.json").read_text())["attacks"].values()
             ]
         )
@@ -290,7 +290,7 @@ def test_a_signal_in_the_evaluation_stops_after_its_epoch(tmp_path):
 
 
 def test_a_folder_has_one_training_at_a_time(tmp_path):
-    with held(tmp_path):
+    with locked(tmp_path):
         refused = run_script("train_standard.py", *SMALL, "--epochs", 1, "--model-dir", tmp_path)
         assert (
             refused.status == 2
@@ -423,7 +423,7 @@ def test_bf16_trains_much_like_float32(chain, tmp_path):
     )
 
 
-@pytest.mark.parametrize("representation", ["stage3", "stage4"])
+@pytest.mark.parametrize("representation", ["layer3", "layer4"])
 @pytest.mark.parametrize("bound", ["nce", "fd"])
 def test_the_other_representations_and_bounds_go_through_the_chain(
     representation, bound, chain, tmp_path
@@ -455,7 +455,10 @@ def test_the_other_representations_and_bounds_go_through_the_chain(
         train_MIAT.Settings, "", [*map(str, SMALL), "--estimator-dir", str(tmp_path / "e")]
     )
     found = load_estimators(
-        settings.estimator_files(), settings, models.load(chain / "standard/best_model.pth"), None
+        settings.estimator_files(),
+        models.load(chain / "standard/best_model.pth"),
+        settings.threat,
+        None,
     )
     assert {(each.bound, each.scaled) for each in found.values()} == {(bound, bound == "fd")}
     succeed(

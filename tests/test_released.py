@@ -184,7 +184,7 @@ def test_stage_3(networks):
 
 def test_the_learning_rate_falls_before_the_released_epochs():
     """Its epochs count from 1; stage 3 has two warm-up epochs before them."""
-    from utils.training.schedules import learning_rate
+    from utils.schedules import learning_rate
 
     for script, before in ((train_standard, 0), (train_MIAT, 2)):
         training = parse(script.Settings, "", ["--preset", "released"]).training

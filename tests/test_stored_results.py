@@ -35,7 +35,7 @@ def outcomes(experiment: str) -> dict:
 
 
 def right(row: dict) -> list[bool]:
-    return [mark == "r" for mark in row["standing"]]
+    return [mark == "r" for mark in row["outcomes"]]
 
 
 def page(path: str) -> str:
@@ -50,7 +50,7 @@ def signed(mean: float, interval: tuple[float, float]) -> str:
 def test_each_row_has_a_mark_per_image_and_says_how_it_was_made(experiment):
     for run in outcomes(experiment).values():
         for attack, row in run.items():
-            assert len(row["standing"]) == row["n"] and set(row["standing"]) <= set("rwfo")
+            assert len(row["outcomes"]) == row["n"] and set(row["outcomes"]) <= set("rwfo")
             assert {"date", "commit", "hardware"} <= set(row["made"])
             assert isinstance(row["warnings"], list)
             if attack == "tidim":  # rows made with the old kernel are withdrawn
@@ -66,7 +66,7 @@ def test_the_network_of_figure_4_is_its_outcomes():
         cells.append(f"{100 * statistics.mean(row):.1f} ({low:.1f}-{high:.1f})")
     assert f"| standard AT | {' | '.join(cells)} |" in text
     assert not stored["images of Figure 4"]["pgd-40"]["stopped_early"]
-    assert stored["images of Figure 4"]["pgd-40"]["standing"].count("f") == 129
+    assert stored["images of Figure 4"]["pgd-40"]["outcomes"].count("f") == 129
 
 
 def test_the_rows_of_seed_1_are_their_outcomes():
@@ -160,7 +160,7 @@ def test_worst_cases_are_those_of_the_rows_that_are_left():
     for name in ("linf-200", "l2-100"):
         for network in ("standard", "namid-alpha0.1"):
             rows = outcomes("cifar10-small")[f"{network}/{name}"].values()
-            held = [set(marks) <= set("ro") for marks in zip(*(row["standing"] for row in rows))]
+            held = [set(marks) <= set("ro") for marks in zip(*(row["outcomes"] for row in rows))]
             low, high = of_a_share(sum(held), len(held))
             cells.append(f"{100 * statistics.mean(held):.1f} ({low:.1f}-{high:.1f})")
     line = f"| worst case of all | {' | '.join(cells)} |"

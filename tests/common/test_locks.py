@@ -6,9 +6,9 @@ import time
 
 from conftest import ROOT
 
-from common.locks import held
+from common.locks import locked
 
-CHILD = "import sys; sys.path.insert(0, {root!r}); from common.locks import held; from pathlib import Path\nwith held(Path({path!r})): {inside}"
+CHILD = "import sys; sys.path.insert(0, {root!r}); from common.locks import locked; from pathlib import Path\nwith locked(Path({path!r})): {inside}"
 
 
 def child(path, inside):
@@ -23,7 +23,7 @@ def test_the_second_waits_for_the_first(tmp_path):
     with child(tmp_path, "print('in', flush=True); __import__('time').sleep(0.7)") as first:
         assert first.stdout.readline() == "in\n"
         began, told = time.monotonic(), []
-        with held(tmp_path, lambda: told.append(1)):
+        with locked(tmp_path, lambda: told.append(1)):
             assert time.monotonic() - began > 0.3 and told == [1]
 
 
@@ -34,13 +34,13 @@ def test_a_busy_that_raises_does_not_wait(tmp_path):
     def busy():
         raise Busy
 
-    with held(tmp_path):
+    with locked(tmp_path):
         try:
-            with held(tmp_path, busy):
+            with locked(tmp_path, busy):
                 raise AssertionError
         except Busy:
             pass
-    with held(tmp_path, busy):  # and nothing is left behind
+    with locked(tmp_path, busy):  # and nothing is left behind
         assert not list(tmp_path.iterdir())
 
 
@@ -49,5 +49,5 @@ def test_a_kill_lets_go(tmp_path):
         first.stdout.readline()
         first.kill()
         first.wait()
-        with held(tmp_path, lambda: 1 / 0):
+        with locked(tmp_path, lambda: 1 / 0):
             pass

@@ -266,7 +266,7 @@ def test_global_network_of_a_representation():
         net = global_net(representation, 6, 8)
         assert type(net) is kind
         assert net.options == {"n_inputs": 6, "n_units": 8}
-    with pytest.raises(ValueError, match=r"'stage2'.*logits, stage3, stage4"):
+    with pytest.raises(ValueError, match=r"'stage2'.*logits, layer3, layer4"):
         global_net("stage2", 6, 8)
 
 

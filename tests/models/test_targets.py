@@ -118,7 +118,7 @@ def test_vgg_names(arch):
 
 
 @pytest.mark.parametrize(
-    "arch, stage3, stage4",
+    "arch, layer3, layer4",
     [
         ("resnet18", (256, 8), (512, 4)),
         ("resnet50", (1024, 8), (2048, 4)),
@@ -127,10 +127,10 @@ def test_vgg_names(arch):
         ("vgg19", (256, 8), (512, 4)),
     ],
 )
-def test_full_size_taps_on_32x32(arch, stage3, stage4):
+def test_full_size_taps_on_32x32(arch, layer3, layer4):
     net = full_size(arch, num_classes=100)
     x = torch.empty(2, 3, 32, 32, device="meta")
-    for tap, (channels, size) in {"stage3": stage3, "stage4": stage4}.items():
+    for tap, (channels, size) in {"layer3": layer3, "layer4": layer4}.items():
         logits, tapped = net(x, tap=tap)
         assert logits.shape == (2, 100)
         assert tapped.shape == (2, channels, size, size)
@@ -143,11 +143,11 @@ def test_full_size_taps_on_32x32(arch, stage3, stage4):
 def test_any_image_size(arch, size):
     net = full_size(arch, num_classes=7, width=8)
     for train in (True, False):
-        logits, stage4 = net.train(train)(
-            torch.empty(3, 3, size, size, device="meta"), tap="stage4"
+        logits, layer4 = net.train(train)(
+            torch.empty(3, 3, size, size, device="meta"), tap="layer4"
         )
         assert logits.shape == (3, 7)
-        assert stage4.shape[:2] == (3, net.tap_channels["stage4"])
+        assert layer4.shape[:2] == (3, net.tap_channels["layer4"])
 
 
 @pytest.mark.parametrize("arch, own", [("resnet34", 64), ("wrn28-10", 160), ("vgg19", 64)])
@@ -321,7 +321,7 @@ def test_taps_are_intermediate_outputs_of_one_pass(arch):
     for name in {*leaves, *TAPPED[arch]}:
         net.get_submodule(name).register_forward_hook(note(name))
     head = "fc" if arch.startswith("wrn") else "linear"
-    for tap, name in zip(("stage3", "stage4", "logits"), (*TAPPED[arch], head)):
+    for tap, name in zip(("layer3", "layer4", "logits"), (*TAPPED[arch], head)):
         calls.clear()
         logits, tapped = net(x, tap=tap)
         assert set(calls) >= set(leaves)
@@ -332,8 +332,8 @@ def test_taps_are_intermediate_outputs_of_one_pass(arch):
 
 
 def test_unknown_tap_is_refused():
-    with pytest.raises(ValueError, match="'layer3'; choose from: logits, stage3, stage4"):
-        build("resnet18", width=2)(images(), tap="layer3")
+    with pytest.raises(ValueError, match="'stage3'; choose from: logits, layer3, layer4"):
+        build("resnet18", width=2)(images(), tap="stage3")
 
 
 @pytest.mark.parametrize("arch", SMALL)
@@ -349,7 +349,7 @@ def test_gradients_reach_every_parameter_and_the_image(arch):
 def test_a_tap_depends_on_what_precedes_it_alone(arch):
     net = build(arch, width=4).eval()
     x = images(size=32)
-    for tap, later in (("stage3", True), ("stage4", False)):
+    for tap, later in (("layer3", True), ("layer4", False)):
         gradients = torch.autograd.grad(
             net(x, tap=tap)[1].square().sum(), list(net.parameters()), allow_unused=True
         )
@@ -358,8 +358,8 @@ def test_a_tap_depends_on_what_precedes_it_alone(arch):
             for (name, _), gradient in zip(net.named_parameters(), gradients)
             if gradient is not None
         }
-        after_stage3 = ("layer4.", "block3.", "features.24.", "features.30.")
-        assert any(name.startswith(after_stage3) for name in reached) != later
+        after_layer3 = ("layer4.", "block3.", "features.24.", "features.30.")
+        assert any(name.startswith(after_layer3) for name in reached) != later
         assert not any(name.startswith(("linear.", "fc.")) for name in reached)
         assert "conv1.weight" in reached or "features.0.weight" in reached
 

@@ -66,24 +66,24 @@ def train(graph: Graph, name: str, content: bytes = b"") -> None:
         path.write_bytes(content)
 
 
-def row(standing: str, **more) -> dict:
+def row(outcomes: str, **more) -> dict:
     """A row made at the settings of today."""
-    return {"standing": standing, "settings": {}, "made": MADE, "warnings": []} | more
+    return {"outcomes": outcomes, "settings": {}, "made": MADE, "warnings": []} | more
 
 
-def evaluate(graph: Graph, name: str, standing: dict[str, str], **more) -> None:
-    """The results file of an evaluation, of {attack: a mark for each image}, after the trainings before it."""
+def evaluate(graph: Graph, name: str, outcomes: dict[str, str], **more) -> None:
+    """The results file of an evaluation, of {attack: a letter for each image}, after the trainings before it."""
     node = graph.nodes[name]
     for each in node.needs:
         if graph.state(each) == "not run":
             train(graph, each)
-    rows = {each: row(standing[each]) for each in node.attacks}
+    rows = {each: row(outcomes[each]) for each in node.attacks}
     if "--save-adv" in node.words:
         rows = {each: one | {"stopped_early": False} for each, one in rows.items()}
     results = (
         RESULTS
         | expected(graph, node)
-        | {"n": len(next(iter(standing.values())))}
+        | {"n": len(next(iter(outcomes.values())))}
         | {
             "attacks": rows,
             "warnings": [],
@@ -109,8 +109,8 @@ def measure(graph: Graph, name: str, values: dict) -> None:
     )
 
 
-def marks(right: int, n: int, seed: int = 0) -> str:
-    """n marks of which `right`, somewhere, stand."""
+def outcomes_of(right: int, n: int, seed: int = 0) -> str:
+    """n outcomes, of which `right`, somewhere, are robust."""
     letters = ["r"] * right + ["f"] * (n - right)
     random.Random(seed).shuffle(letters)
     return "".join(letters)
@@ -125,7 +125,7 @@ def everything(folder, seeds: int = 1, n: int = 40, **options) -> Graph:
                 graph,
                 name,
                 {
-                    each: marks(16 + (number + i) % 20, n, number)
+                    each: outcomes_of(16 + (number + i) % 20, n, number)
                     for i, each in enumerate(node.attacks)
                 },
             )

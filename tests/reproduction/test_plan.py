@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import made_up
 import pytest
-from made_up import evaluate, experiment, marks, train
+from made_up import evaluate, experiment, outcomes_of, train
 
 from common.errors import InputError
 from reproduction.experiment import recall, remember
@@ -221,7 +221,7 @@ def test_a_run_is_finished_when_its_files_say_so(tmp_path):
     node, path = graph.nodes[model], graph.product(results)
     assert graph.state(model) == graph.state(results) == "not run"
     train(graph, model)
-    evaluate(graph, results, dict.fromkeys(graph.nodes[results].attacks, marks(3, 5)))
+    evaluate(graph, results, dict.fromkeys(graph.nodes[results].attacks, outcomes_of(3, 5)))
     assert graph.state(model) == graph.state(results) == "finished"
 
     complete = path.read_text()
@@ -251,7 +251,7 @@ def test_a_stopped_evaluation_is_not_finished(lacking, tmp_path):
     """Stopped after its last row, a results file lacks what test_comparison.py writes at its end."""
     graph = plan(experiment(tmp_path), "table3")
     name = "seed1/linf/standard/white.json"
-    evaluate(graph, name, dict.fromkeys(graph.nodes[name].attacks, marks(3, 5)))
+    evaluate(graph, name, dict.fromkeys(graph.nodes[name].attacks, outcomes_of(3, 5)))
     path = graph.product(name)
     complete = json.loads(path.read_text())
     path.write_text(json.dumps({key: value for key, value in complete.items() if key != lacking}))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 from conftest import DATA, ESTIMATOR, SMALL, succeed
-from made_up import evaluate, experiment, marks, measure, train
+from made_up import evaluate, experiment, measure, outcomes_of, train
 
 import reproduce
 from reproduction import question, run
@@ -57,7 +57,7 @@ def finish(graph, names=None):
             train(graph, name)
             continue
         size = 20 if name.endswith("aa.json") else 40
-        evaluate(graph, name, dict.fromkeys(node.attacks, marks(3, size)))
+        evaluate(graph, name, dict.fromkeys(node.attacks, outcomes_of(3, size)))
         edit(
             node,
             {

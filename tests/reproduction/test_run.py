@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import made_up
 import pytest
-from made_up import evaluate, experiment, marks, train
+from made_up import evaluate, experiment, outcomes_of, train
 
 from reproduction import cost, run
 from reproduction.graph import ROOT
@@ -34,7 +34,7 @@ def makes(graph, calls, statuses=None):
         graph.nodes[name].folder.mkdir(parents=True, exist_ok=True)
         if status == 0:
             attacks = graph.nodes[name].attacks
-            evaluate(graph, name, dict.fromkeys(attacks, marks(3, 5))) if attacks else train(
+            evaluate(graph, name, dict.fromkeys(attacks, outcomes_of(3, 5))) if attacks else train(
                 graph, name
             )
         return ended(status)

@@ -5,7 +5,7 @@ import json
 
 import made_up
 import pytest
-from made_up import evaluate, experiment, marks, train
+from made_up import evaluate, experiment, outcomes_of, train
 from test_plan import settings_of
 
 from reproduction import stability, stability_table
@@ -25,8 +25,8 @@ HEADER = (
 def record(graph, name, *rows):
     """metrics.csv of a run: for each epoch score, largest class, logit norm, natural MI and deviation, gradients of L_adv and alpha L_mi."""
     lines = [
-        f"{i},50,50,{score},{largest},{logits},{mi},{deviation},,,{adv},{pull},{pull},0,0"
-        for i, (score, largest, logits, mi, deviation, adv, pull) in enumerate(rows, 1)
+        f"{i},50,50,{score},{largest},{logits},{mi},{deviation},,,{adv},{ratio},{ratio},0,0"
+        for i, (score, largest, logits, mi, deviation, adv, ratio) in enumerate(rows, 1)
     ]
     (graph.nodes[name].folder / "metrics.csv").write_text("\n".join([HEADER, *lines, ""]))
 
@@ -58,7 +58,9 @@ def measured(tmp_path):
                 ),
             )
             evaluate(
-                graph, f"{run}/white.json", {"none": marks(30, 40), "pgd-40": marks(right, 40)}
+                graph,
+                f"{run}/white.json",
+                {"none": outcomes_of(30, 40), "pgd-40": outcomes_of(right, 40)},
             )
     return graph
 
@@ -76,10 +78,10 @@ def test_what_the_table_says(measured):
     assert (
         paper["records"][1]
         | {
-            "natural_mi": 400.0,
-            "natural_mi_deviation": 100.0,
-            "pull_mi": 8.0,
-            "pull_mi_natural": 8.0,
+            "natural_mi_W": 400.0,
+            "natural_mi_W_deviation": 100.0,
+            "ratio_mi": 8.0,
+            "ratio_mi_natural": 8.0,
             "held_out_score": 60.0,
             "last_score": 20.0,
             "largest_class": 0.95,

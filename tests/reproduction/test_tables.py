@@ -7,7 +7,7 @@ import statistics
 
 import made_up
 import pytest
-from made_up import evaluate, everything, experiment, marks, train
+from made_up import evaluate, everything, experiment, outcomes_of, train
 
 from reproduction import intervals
 from reproduction.cells import Cell, cell, compare, in_order
@@ -20,7 +20,7 @@ any_number_of_images = made_up.any_number_of_images
 
 
 def measured(
-    tmp_path, defense="namid", seeds=1, attack="pgd-40", norm="linf", standing=None, n=20, **options
+    tmp_path, defense="namid", seeds=1, attack="pgd-40", norm="linf", outcomes=None, n=20, **options
 ):
     """The graph of table 1 with one evaluation of `defense` per seed, {attack: marks}; 5 images stand by default."""
     graph = plan(experiment(tmp_path, seeds=seeds, **options), "table1")
@@ -29,8 +29,8 @@ def measured(
         evaluate(
             graph,
             name,
-            dict.fromkeys(graph.nodes[name].attacks, marks(5, n))
-            | (standing(seed) if standing else {}),
+            dict.fromkeys(graph.nodes[name].attacks, outcomes_of(5, n))
+            | (outcomes(seed) if outcomes else {}),
         )
     return graph
 
@@ -44,7 +44,7 @@ def the_cell(content, defense, heading):
 def test_mean_deviation_and_difference(tmp_path):
     right = {1: 8, 2: 11, 3: 14}  # of 20: 40, 55 and 70 %
     graph = measured(
-        tmp_path, seeds=3, standing=lambda seed: {"pgd-40": marks(right[seed], 20, seed)}
+        tmp_path, seeds=3, outcomes=lambda seed: {"pgd-40": outcomes_of(right[seed], 20, seed)}
     )
     each = the_cell(table(graph, "table1"), "namid", "PGD-40")
     printed = PAPER["white_box_linf"]["cifar10"]["namid"]["pgd-40"]
@@ -57,7 +57,7 @@ def test_mean_deviation_and_difference(tmp_path):
         printed
     )
     assert each["text"] == "55.0 ± 15.0" and each["images"] == [20] and each["seeds"] == [1, 2, 3]
-    outcomes = [[mark == "r" for mark in marks(right[seed], 20, seed)] for seed in right]
+    outcomes = [[each == "r" for each in outcomes_of(right[seed], 20, seed)] for seed in right]
     assert each["interval"] == pytest.approx(intervals.of_a_mean(outcomes))
     assert each["interval"][0] < 55 - 4.302653 * 15 / 3**0.5  # Student's over the seeds alone
 
@@ -77,7 +77,7 @@ def test_minimum_norm_attacks_stand_by_the_printed_value_at_any_norm(tmp_path):
     graph = measured(
         tmp_path,
         norm="l2",
-        standing=lambda seed: dict.fromkeys(("none", "pgd-40", "cw-20", "ddn-20"), "rrroooowff"),
+        outcomes=lambda seed: dict.fromkeys(("none", "pgd-40", "cw-20", "ddn-20"), "rrroooowff"),
     )
     part = table(graph, "table4")["halves"][0]
     row = next(row for row in part["rows"] if row["defense"] == "namid")

@@ -7,7 +7,7 @@ import os
 
 import made_up
 import pytest
-from made_up import MADE, evaluate, everything, experiment, marks
+from made_up import MADE, evaluate, everything, experiment, outcomes_of
 from test_stability import record
 
 from reproduction import figures, stability_table, warned
@@ -18,6 +18,7 @@ from reproduction.report import report
 from reproduction.table_files import comma_separated, markdown
 from reproduction.tables import table
 from reproduction.warned import Warned
+from utils.evaluation import stored
 
 any_number_of_images = made_up.any_number_of_images
 
@@ -37,7 +38,7 @@ def as_before(graph, name, warnings):
     path = graph.nodes[name].outputs[-1]
     content = json.loads(path.read_text())
     rows = {
-        attack: {"standing": row["standing"], **({"settings": {}} if attack == "tidim" else {})}
+        attack: {"standing": row["outcomes"], **({"settings": {}} if attack == "tidim" else {})}
         for attack, row in content["attacks"].items()
     }
     path.write_text(json.dumps(content | {"attacks": rows, "warnings": warnings}))
@@ -49,7 +50,9 @@ def graph(tmp_path):
     graph = plan(experiment(tmp_path, seeds=2), "table3", defenses=["standard", "namid"])
     for number, name in enumerate(name for name, node in graph.nodes.items() if node.attacks):
         evaluate(
-            graph, name, dict.fromkeys(graph.nodes[name].attacks, marks(3 + number, 20, number))
+            graph,
+            name,
+            dict.fromkeys(graph.nodes[name].attacks, outcomes_of(3 + number, 20, number)),
         )
     for name, numbers in (
         ("seed1/linf/standard", (1.25, 1.31)),
@@ -96,13 +99,13 @@ def test_an_old_file_gives_each_row_its_warnings(graph):
         [RISES.format(1, 2), "the outputs are probabilities", "pgd-40: 3 of 9 images fall"],
     )
     assert graph.state(name) == "finished"
-    results = json.loads(graph.product(name).read_text())
-    assert warned.of_row(results, "fwa-40") == [RISES.format(1, 2), "the outputs are probabilities"]
-    assert warned.of_row(results, "pgd-40") == [
+    rows = stored.rows(json.loads(graph.product(name).read_text()))
+    assert rows["fwa-40"]["warnings"] == [RISES.format(1, 2), "the outputs are probabilities"]
+    assert rows["pgd-40"]["warnings"] == [
         "the outputs are probabilities",
         "pgd-40: 3 of 9 images fall",
     ]
-    assert warned.of_row(results, "none") == ["the outputs are probabilities"]
+    assert rows["none"]["warnings"] == ["the outputs are probabilities"]
     row = next(
         row for row in table(graph, "table3")["halves"][0]["rows"] if row["defense"] == "namid"
     )
@@ -158,7 +161,7 @@ def test_figures_of_mi_say_the_warnings_of_their_images(tmp_path):
 def test_the_sweep_says_warnings(tmp_path):
     graph = plan(experiment(tmp_path, dataset="digits", scale="sweep"), STABILITY)
     name = "seed1/stability/standard-batch40/white.json"
-    evaluate(graph, name, {"none": marks(30, 40), "pgd-40": marks(10, 40)})
+    evaluate(graph, name, {"none": outcomes_of(30, 40), "pgd-40": outcomes_of(10, 40)})
     record(graph, "seed1/stability/standard-batch40", (60, 0.1, 5, 1.5, 0.5, 1, 2))
     change(graph, name, "pgd-40", warnings=["pgd-40: a doubt"])
     content = stability_table.write(graph)

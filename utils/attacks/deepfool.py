@@ -29,8 +29,8 @@ def deepfool(model, x, y, norm, steps=50, overshoot=0.02, candidates=10) -> torc
     for _ in range(steps):
         point = x_adv[index].requires_grad_(True)
         logits = precise(model(point))
-        standing = logits.argmax(1) == y[index]
-        if not standing.any():
+        robust = logits.argmax(1) == y[index]
+        if not robust.any():
             break
         gap = logits.gather(1, others[index]) - logits.gather(1, y[index, None])
         best_distance = torch.full_like(gap[:, 0], torch.inf)
@@ -53,7 +53,7 @@ def deepfool(model, x, y, norm, steps=50, overshoot=0.02, candidates=10) -> torc
             step = per_sample(distance, unit) * unit
             best_step = torch.where(per_sample(nearer, unit), step, best_step)
             best_distance = torch.where(nearer, distance, best_distance)
-        index, best_step = index[standing], best_step[standing]
+        index, best_step = index[robust], best_step[robust]
         total[index] = (x[index] + total[index] + best_step).clamp(0, 1) - x[index]
         x_adv[index] = (x[index] + (1 + overshoot) * total[index]).clamp(0, 1)
     return x_adv

@@ -55,21 +55,21 @@ def pgd(
         seen = projected_gradient.to_levels(x[index], found, norm, epsilon) if rounded else found
         return _loss_and_robust(model, seen, y[index])
 
-    loss, standing = judged(x_adv, slice(None))
+    loss, robust = judged(x_adv, slice(None))
     for _ in range(restarts - 1):
-        index = standing.nonzero()[:, 0]
+        index = robust.nonzero()[:, 0]
         if len(index) == 0:
             break
         start = projected_gradient.random_start(x[index], norm, epsilon, generator)
         again = projected_gradient.pgd(
             model, x[index], y[index], norm, epsilon, steps, start=start, **settings
         )
-        loss_again, stands_again = judged(again, index)
-        better = (loss_again > loss[index]) | ~stands_again
+        loss_again, robust_again = judged(again, index)
+        better = (loss_again > loss[index]) | ~robust_again
         chosen = projected_gradient.per_sample(better, again)
         x_adv[index] = torch.where(chosen, again, x_adv[index])
         loss[index] = torch.where(better, loss_again, loss[index])
-        standing[index] = stands_again
+        robust[index] = robust_again
     return x_adv
 
 

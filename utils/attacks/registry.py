@@ -204,7 +204,7 @@ def parse(name: str, norm: str | None = None) -> Spec:
 
 
 def benched() -> list[str]:
-    """List the attacks that benchmarks/attacks.py times unless told others."""
+    """List the attacks that benchmarks/attacks.py times unless others are named."""
     timed = {
         name: family.benched for name, family in FAMILIES.items() if family.benched is not None
     }

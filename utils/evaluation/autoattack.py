@@ -16,6 +16,9 @@ def unfinished(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished.npz")
 
 
+RENAMED = {"stood": "robust"}  # {array in a file of an earlier commit: its name today}
+
+
 class BatchFile:
     """A batch in progress: its images after the last finished part, robust counts, and passes.
 
@@ -33,8 +36,9 @@ class BatchFile:
             return None
         damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
         with contextlib.suppress(*damaged), numpy.load(self.path, allow_pickle=False) as file:
-            if file["question"] == self.question and "stood" in file:
-                return {name: file[name] for name in file.files}
+            found = {RENAMED.get(name, name): file[name] for name in file.files}
+            if found["question"] == self.question and "robust" in found:
+                return found
         return None
 
     def write(self, x_adv: torch.Tensor, robust: list[int], passes: list[int]) -> None:
@@ -42,7 +46,7 @@ class BatchFile:
         if self.path:
             beside = self.path.with_name(f"{self.path.name}.part.npz")
             images = x_adv.cpu().contiguous().numpy()
-            numpy.savez(beside, question=self.question, x_adv=images, stood=robust, passes=passes)
+            numpy.savez(beside, question=self.question, x_adv=images, robust=robust, passes=passes)
             os.replace(beside, self.path)
 
     def remove(self) -> None:
@@ -81,7 +85,7 @@ def craft_in_parts(
     """
     x_adv, robust = x.clone(), []
     if state := file.read():
-        x_adv, robust = torch.from_numpy(state["x_adv"]).to(x), state["stood"].tolist()
+        x_adv, robust = torch.from_numpy(state["x_adv"]).to(x), state["robust"].tolist()
         network.forwards, network.backwards = state["passes"].tolist()
     for part in parts[len(robust) :]:
         with torch.no_grad():

@@ -116,7 +116,7 @@ def of_attack(evaluation: Evaluation, name: str, settings: dict) -> list[str]:
             f"{name}: returned {row['outside']} images with pixels outside [0,1], or that are "
             "no numbers; they were cut to it before they were judged: the attack is broken"
         )
-    if spec.climbs and "r" in row["standing"]:
+    if spec.climbs and "r" in row["outcomes"]:
         found += _of_convergence(evaluation, spec, settings)
     return found
 
@@ -126,7 +126,7 @@ def _of_convergence(
 ) -> list[str]:
     """Warn of a loss that half as many steps more raise by a tenth, on the first robust images."""
     row, device = evaluation.results.rows[spec.name], evaluation.compute.device
-    robust = [i for i, mark in enumerate(row["standing"]) if mark == "r"]
+    robust = [i for i, outcome in enumerate(row["outcomes"]) if outcome == "r"]
     chosen = torch.tensor(robust[:sample], dtype=torch.long)
     x = evaluation.images[chosen].to(device).float() / 255
     y = evaluation.labels[chosen].to(device)
@@ -159,7 +159,7 @@ def of_given(evaluation: Evaluation, name: str, about: dict) -> list[str]:
     about: what the file says of how they were made.
     """
     row, kind = evaluation.results.rows[name], registry.kind_of(name)
-    found, beyond = [], row["standing"].count("o")
+    found, beyond = [], row["outcomes"].count("o")
     if not about.get("all_steps"):
         found.append(
             f"{name}: the file does not say that the attack ran all its steps; images that stopped "
@@ -173,7 +173,7 @@ def of_given(evaluation: Evaluation, name: str, about: dict) -> list[str]:
     elif beyond and kind != "minimum-norm":
         found.append(
             f"{name}: {beyond} images that the network gets wrong lie outside the budget, "
-            f"{evaluation.threat}, and count as standing"
+            f"{evaluation.threat}, and count as robust"
         )
     return found
 

@@ -24,7 +24,7 @@ from utils.attacks.registry import Spec
 from utils.devices import Compute, mix
 from utils.evaluation.autoattack import BatchFile, craft_in_parts, unfinished
 from utils.evaluation.images import all_kept, as_images, keep_images
-from utils.evaluation.results import SWEPT, Results, add_columns, empty_row, marks, other_settings
+from utils.evaluation.results import SWEPT, Results, add_columns, empty_row, letters, other_settings
 from utils.evaluation.threat import ThreatModel
 
 UNSEEN = ("transport", "spatial")  # kinds of attacks whose budgets cannot be read off an image
@@ -123,7 +123,7 @@ class Evaluation:
         row = self._row(task)
         if row.get("stopped_early"):
             task = replace(task, options=task.options | {"until_fooled": True})
-        done, first = len(row["standing"]), 0
+        done, first = len(row["outcomes"]), 0
         silent = not sys.stderr.isatty()
         n, any_norm = len(self.labels), spec.kind in BOTH_WAYS
         with tqdm(
@@ -139,7 +139,7 @@ class Evaluation:
                 add_columns(row, found, start == 0)
                 self.results.add(task.name, row, spec.kind, any_norm)
                 bar.update(len(y))
-                bar.set_postfix_str(f"{row['accuracy']:.1f} % of {len(row['standing'])} stand")
+                bar.set_postfix_str(f"{row['accuracy']:.1f} % of {len(row['outcomes'])} robust")
         return self.results.rows.setdefault(task.name, row)
 
     def _batches(self, channels_last: bool = False):
@@ -167,7 +167,7 @@ class Evaluation:
             return empty_row(settings=settings, stopped_early=task.early, made=now)
         setup = ("git_commit", "hardware", "versions")
         other = any(row["made"].get(key) != now[key] for key in setup)
-        if other and 0 < len(row["standing"]) < len(self.labels):
+        if other and 0 < len(row["outcomes"]) < len(self.labels):
             row.setdefault("resumed", []).append(now)
         return row
 
@@ -178,7 +178,7 @@ class Evaluation:
         if task.keep and self._lacks_images(task.keep, task.spec.name, row):
             return "its images were not kept"
         if "settings" not in row:
-            partial = len(row["standing"]) < len(self.labels)
+            partial = len(row["outcomes"]) < len(self.labels)
             return "its settings are not known" if partial or task.spec.changed else None
         other = other_settings(row["settings"], settings)
         return f"it was made with other settings: {other}" if other else None
@@ -186,7 +186,7 @@ class Evaluation:
     def _lacks_images(self, keep: Path, attack: str, row: dict) -> bool:
         """Decide whether some adversarial images of a row made before were not kept."""
         sizes = [len(y) for _, y in in_order(self.images, self.labels, self.batch_size)]
-        done = sum(end <= len(row["standing"]) for end in itertools.accumulate(sizes))
+        done = sum(end <= len(row["outcomes"]) for end in itertools.accumulate(sizes))
         return not all_kept(keep, attack, done)
 
     def _right(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -268,7 +268,7 @@ class Evaluation:
             spec: the attack; None for an unknown one, which is judged by the norm.
             right: which natural images the network gets right, (N,).
 
-        Returns the columns standing (see results.py), norms (of the perturbations that fooled),
+        Returns the columns outcomes (see results.py), norms (of the perturbations that fooled),
         and perturbed (how many images differ from their natural ones).
         """
         wrong, delta = ~self._right(x_adv, y), x_adv - x
@@ -278,7 +278,7 @@ class Evaluation:
             within = torch.ones_like(within)
         fooled = right & wrong
         return {
-            "standing": marks(right, fooled, within),
+            "outcomes": letters(right, fooled, within),
             "norms": [round(size, 6) for size in norms[fooled].tolist()],
             "perturbed": int((x_adv != x).flatten(1).any(1).sum()),
         }

@@ -14,8 +14,6 @@ from utils import provenance
 from utils.evaluation.networks import Network
 from utils.evaluation.threat import ThreatModel
 
-MADE = ("date", "command", "git_commit", "hardware", "versions")  # the metadata of a row
-
 
 @dataclass(frozen=True)
 class Identity:

@@ -24,18 +24,18 @@ ABOUT = "about"  # the array that says, as JSON, how the images were made
 
 
 def load_images(
-    network: Network, name: str, folder: Path | str | None, split: str, limit: int | None
+    network: Network, name: str | None, folder: Path | str | None, split: str, limit: int | None
 ) -> tuple[DataSet, torch.Tensor, torch.Tensor]:
     """Load a data set, and choose the images (uint8) and labels that are attacked.
 
     Args:
         network: what is evaluated; refused where it has other classes than the data set.
-        name: of the data set.
+        name: the data set; None: the network's own.
         folder: where it is; None: where the network's run found it.
         split: "test", or "holdout" for the training images that the network's run held out.
         limit: the first images of the split are taken; None: all.
     """
-    options = network.options
+    options, name = network.options, network.dataset(name)
     folder = folder or options.get("data_dir") or "datasets"
     limit_test = limit if split == "test" else None
     dataset = data.load(name, folder, options.get("limit_train"), limit_test)
@@ -124,9 +124,9 @@ def as_images(array: numpy.ndarray) -> torch.Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
-def kept_folder(path: Path | None) -> Path | None:
+def kept_folder(path: Path) -> Path:
     """Name the folder that keeps the images of --save-adv until all of them are made."""
-    return path and path.with_name(f"{path.name}.parts")
+    return path.with_name(f"{path.name}.parts")
 
 
 def kept_file(kept: Path, attack: str, batch: int) -> Path:
@@ -144,11 +144,23 @@ def keep_images(kept: Path, attack: str, batch: int, x_adv: torch.Tensor) -> Non
     numpy.save(kept_file(kept, attack, batch), x_adv.cpu().contiguous().numpy())
 
 
-def open_kept(kept: Path, identity: dict) -> Path:
-    """Empty the folder of kept images, unless a stopped run of the same evaluation left it.
+def open_kept(
+    path: Path | None, identity: dict, saved: dict | None, attacks: dict[str, dict]
+) -> Path | None:
+    """Open the folder that keeps the images of --save-adv until all of them are made.
 
-    identity: what fixes the evaluation. Returns the folder.
+    The folder is emptied, unless a stopped run of the same evaluation left it. Returns None where
+    no file is asked for, and where the file has the images already.
+
+    Args:
+        path: the file; None: no images are kept.
+        identity: what fixes the evaluation.
+        saved: the results file's entry of that name, which describes the file it wrote last.
+        attacks: {name: its settings}.
     """
+    if path is None or _saved_before(path, saved, attacks):
+        return None
+    kept = kept_folder(path)
     question = kept / "question.json"
     asked = json.dumps(identity | {"all_steps": True}, default=str)
     if kept.is_dir() and not (question.is_file() and question.read_text() == asked):
@@ -158,11 +170,8 @@ def open_kept(kept: Path, identity: dict) -> Path:
     return kept
 
 
-def saved_before(saved: dict | None, path: Path, attacks: dict) -> bool:
-    """Decide whether a file holds the images that this evaluation made of all `attacks`.
-
-    saved: the results file's entry of that name, which describes the file it wrote last.
-    """
+def _saved_before(path: Path, saved: dict | None, attacks: dict[str, dict]) -> bool:
+    """Decide whether a file holds the images that this evaluation made of all `attacks`."""
     if not saved or not path.is_file() or not saved.get("all_steps"):
         return False
     has_all = set(attacks) <= set(saved.get("attacks", ()))

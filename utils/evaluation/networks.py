@@ -34,6 +34,10 @@ class Network:
         """Return the options of its run, overridden by what its file says of it."""
         return {**self.options, **getattr(self.model, "about", {})}
 
+    def dataset(self, asked: str | None) -> str:
+        """Return the name of the data set: the one asked for, else its own, else CIFAR-10."""
+        return asked or self.known.get("dataset") or "cifar10"
+
     def hash(self) -> str:
         """Return the hash of its file; for a factory, that of its parameters and buffers."""
         return state_hash(self.model) if self.factory else file_hash(self.name)

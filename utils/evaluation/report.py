@@ -7,9 +7,8 @@ import torch
 from common.files import write_csv
 from utils.attacks import registry
 from utils.attacks.projected_gradient import frozen
-from utils.devices import Compute
 from utils.evaluation.counting import Evaluation
-from utils.evaluation.networks import Network
+from utils.evaluation.identity import Identity
 from utils.evaluation.results import SWEPT, Results
 from utils.evaluation.threat import ThreatModel
 from utils.plots import plot_examples, plot_sweep, table
@@ -47,16 +46,17 @@ COLUMNS = {
 }
 
 
-def print_header(settings, network: Network, n: int, threat: ThreatModel, compute: Compute) -> None:
-    """Print what is evaluated, and how.
-
-    settings: the options of test_comparison.py, with the data set filled in; n: images.
-    """
-    images = f"{settings.dataset} {settings.split} split, {n} images"
-    how = f"{compute.device.type}, {compute.precision}"
-    how += f"; crafted on {settings.surrogate}" if settings.surrogate else ""
-    how += "; rounded to 256 levels" if settings.round_uint8 else ""
-    print(f"{network.name}: {images}; {threat}; {how}; seed {settings.seed}", flush=True)
+def print_header(
+    identity: Identity, threat: ThreatModel, device: torch.device, output: Path | None
+) -> None:
+    """Print what is evaluated, how, and whether it is kept in a results file `output`."""
+    images = f"{identity.dataset} {identity.split} split, {identity.n} images"
+    how = f"{device.type}, {identity.precision}"
+    how += f"; crafted on {identity.surrogate}" if identity.surrogate else ""
+    how += "; rounded to 256 levels" if identity.rounded else ""
+    print(f"{identity.model}: {images}; {threat}; {how}; seed {identity.seed}", flush=True)
+    if output is None:
+        print("no results file is written: give --output FILE to keep the rows and to resume")
 
 
 def print_results(rows: dict[str, dict], results: Results, names: list[str]) -> None:
@@ -82,7 +82,6 @@ def sweep(
     attacks: dict[str, dict],
     budgets: list[float],
     output: Path,
-    general: list[str],
 ) -> dict[str, list[str]]:
     """Plot accuracy against the budget beside the results file, and write it as a CSV file.
 
@@ -90,31 +89,40 @@ def sweep(
         attacks: {name: its settings}; those that stay in a ball are run.
         budgets: in rising order.
         output: the results file.
-        general: the warnings of the network.
 
-    Returns {row: its warnings}, the general ones among them.
+    Returns {row: its warnings}.
     """
-    points, warned, curves = [], {}, {}
+    points: list[dict] = []
+    warned: dict[str, list[str]] = {}
+    curves: dict[str, list] = {}
     for name, options in attacks.items():
         if registry.parse(name).kind != "bounded":
             continue
         for budget in budgets:
             row = evaluation.run(registry.parse(name), epsilon=budget, **options)
-            warned[f"{name}{SWEPT}{budget:.6g}"] = list(general)
+            warned[f"{name}{SWEPT}{budget:.6g}"] = []
             points.append(_point(name, budget, row))
         curves[name] = [
             (each["epsilon"], each["accuracy"]) for each in points if each["attack"] == name
         ]
         if row["accuracy"] > 0:
             warned[f"{name}{SWEPT}{budget:.6g}"].append(
-                f"{name}: {row['accuracy']:.1f} % stand at {evaluation.threat.norm} {budget:.4g}; "
-                "for a large budget nothing should: sweep further, and suspect the attack where it "
+                f"{name}: {row['accuracy']:.1f} % are robust at {evaluation.threat.norm} "
+                f"{budget:.4g}; "
+                "for a large budget none should be: sweep further, and suspect the attack where it "
                 "never falls to 0"
             )
     picture = output.with_name(f"{output.stem}-sweep.png")
     plot_sweep(curves, evaluation.threat.norm, len(evaluation.labels), picture)
     write_csv(output.with_name(f"{output.stem}-sweep.csv"), points)
     return warned
+
+
+def print_files(paths: dict[str, Path | None]) -> None:
+    """Print {what was written: where}."""
+    for what, path in paths.items():
+        if path:
+            print(f"{what}: {path}")
 
 
 def _point(name: str, budget: float, row: dict) -> dict:

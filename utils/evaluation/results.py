@@ -1,7 +1,7 @@
 """The results file: what fixes an evaluation, a row per attack, and what follows from the rows.
 
 The file is JSON: the values of `Identity` and `Metadata`, the rows under "attacks", and
-"worst_case", "warnings" and "saved". A row's `standing` has a letter for each image: r robust,
+"worst_case", "warnings" and "saved". A row's `outcomes` has a letter for each image: r robust,
 w wrong without an attack, f fooled within the budget, o fooled outside of it. docs/evaluation.md
 lists the other keys.
 """
@@ -19,9 +19,11 @@ import torch
 
 from common.errors import InputError
 from common.files import make_folder, write_text
-from common.locks import held
+from common.locks import locked
+from utils.evaluation import stored
 from utils.evaluation.autoattack import unfinished
-from utils.evaluation.identity import MADE, NOT_COMPARED, Identity, Metadata
+from utils.evaluation.identity import NOT_COMPARED, Identity, Metadata
+from utils.evaluation.stored import MADE
 
 SWEPT = " at "  # in the name of a row of --sweep, as in "pgd-40 at 0.1"
 
@@ -33,11 +35,11 @@ def empty_row(**more) -> dict:
     """
     counts = dict.fromkeys(("forward_passes", "backward_passes", "attacked"), 0)
     rest = {"norms": [], "outside": 0, "perturbed": 0}
-    return {"standing": "", "seconds": 0.0, **counts, **rest, **more}
+    return {"outcomes": "", "seconds": 0.0, **counts, **rest, **more}
 
 
-def marks(right: torch.Tensor, fooled: torch.Tensor, within: torch.Tensor) -> str:
-    """Return a letter for each image, as `standing` has them, from three masks (N,)."""
+def letters(right: torch.Tensor, fooled: torch.Tensor, within: torch.Tensor) -> str:
+    """Return the outcome of each image as a letter, from three masks (N,)."""
     masks = {"w": ~right, "r": right & ~fooled, "f": fooled & within, "o": fooled & ~within}
     codes = torch.zeros_like(right, dtype=torch.uint8)
     for letter, mask in masks.items():
@@ -114,13 +116,10 @@ class Results:
         """Read the rows of the file, and refuse a file of another evaluation."""
         try:
             found = json.loads(path.read_text())
-            before = found.pop("attacks")
-            rows = {
-                name: empty_row() | _with_metadata(name, row, found, before)
-                for name, row in before.items()
-            }
+            rows = {name: empty_row() | row for name, row in stored.rows(found).items()}
+            del found["attacks"]
             for row in rows.values():
-                if not (isinstance(row["standing"], str) and isinstance(row["norms"], list)):
+                if not (isinstance(row["outcomes"], str) and isinstance(row["norms"], list)):
                     raise ValueError
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(
@@ -150,8 +149,8 @@ class Results:
 
         any_norm: whether to count success at any norm as well.
         """
-        n, robust = len(row["standing"]), row["standing"].count("r")
-        correct = robust + row["standing"].count("o")
+        n, robust = len(row["outcomes"]), row["outcomes"].count("r")
+        correct = robust + row["outcomes"].count("o")
         row |= share(correct, n) | {"kind": kind}
         if any_norm:
             anywhere = {
@@ -166,17 +165,20 @@ class Results:
         """Return the rows that hold all images, those of a sweep left out."""
         n = self.identity["n"]
         rows = {name: row for name, row in self.rows.items() if SWEPT not in name}
-        return {name: row for name, row in rows.items() if len(row["standing"]) == n}
+        return {name: row for name, row in rows.items() if len(row["outcomes"]) == n}
 
-    def conclude(self, warned: dict[str, list[str]], of_order: dict[str, list[str]]) -> None:
+    def conclude(
+        self, general: list[str], warned: dict[str, list[str]], of_order: dict[str, list[str]]
+    ) -> None:
         """Give each row its warnings, count the worst case over all rows, and write the file.
 
         Args:
+            general: warnings of the network, which every row of this command gets.
             warned: {row of this command: its warnings}; rows of earlier commands keep theirs.
             of_order: {row: warnings that the other rows give rise to}.
         """
         for name, row in self.rows.items():
-            texts = warned[name] if name in warned else row.get("warnings", [])
+            texts = general + warned[name] if name in warned else row.get("warnings", [])
             row["warnings"] = list(dict.fromkeys([*texts, *of_order.get(name, ())]))
         self.content["worst_case"] = self.worst_case()
         texts = [text for row in self.rows.values() for text in row["warnings"]]
@@ -188,8 +190,8 @@ class Results:
         rows = self.complete()
         if len(rows) < 2:
             return None
-        images = list(zip(*(row["standing"] for row in rows.values())))
-        correct = sum(all(mark in "ro" for mark in marks) for marks in images)
+        images = list(zip(*(row["outcomes"] for row in rows.values())))
+        correct = sum(set(outcomes) <= set("ro") for outcomes in images)
         return share(correct, len(images)) | {"attacks": list(rows)}
 
 
@@ -212,21 +214,6 @@ def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     middle = (seen + spread / 2) / (1 + spread)
     half = z * math.sqrt(seen * (1 - seen) / n + spread / (4 * n)) / (1 + spread)
     return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
-
-
-def _with_metadata(name: str, row: dict, file: dict, names) -> dict:
-    """Return a row with its own metadata and warnings; older files keep them beside the rows."""
-    if "made" in row:
-        return row
-    texts = file.get("warnings", ())
-    general = [text for text in texts if not any(_is_about(text, each) for each in names)]
-    own = [text for text in texts if _is_about(text, name)]
-    return row | {"made": {key: file.get(key) for key in MADE}, "warnings": general + own}
-
-
-def _is_about(text: str, name: str) -> bool:
-    """Decide whether a warning of an older file is about this row."""
-    return text.startswith((f"{name}: ", f"{name}, "))
 
 
 @contextlib.contextmanager
@@ -259,7 +246,7 @@ def _locked(option: str, path: Path) -> Iterator[None]:
 
     lock = path.with_name(f".{path.name}.lock")
     lock.touch()
-    with held(lock, busy):
+    with locked(lock, busy):
         try:
             yield
         finally:

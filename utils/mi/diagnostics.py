@@ -24,7 +24,7 @@ KINDS = {
     "natural": ("natural_mi_of_natural", "natural_mi_of_adversarial", "lower"),
     "adversarial": ("adversarial_mi_of_natural", "adversarial_mi_of_adversarial", "higher"),
 }
-SETS = {"all": "all images", "C": "right without attack", "R": "withstood", "W": "fooled"}
+SETS = {"all": "all images", "C": "right without attack", "R": "robust", "W": "fooled"}
 
 
 def sample_values(
@@ -145,7 +145,7 @@ def plot_histograms(values: dict[str, numpy.ndarray], path: Path, title: str) ->
     """Plot histograms of natural and of adversarial MI to a PNG file: natural against adversarial
     samples, and both split into those that the network classifies correctly and wrongly.
 
-    Values beyond the 0.5 % and 99.5 % quantiles stand in the outermost bins.
+    Values beyond the 0.5 % and 99.5 % quantiles are in the outermost bins.
     """
     right, right_adv = (
         values[name] == values["label"] for name in ("prediction", "prediction_adversarial")

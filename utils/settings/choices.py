@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import data
 import models
 from utils.mi.names import BOUNDS, SELECTIONS
+from utils.schedules import SCHEDULES
 from utils.settings import presets
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     Bound = str
     Selection = str
     Preset = str
+    Schedule = str
+    Norm = str
 else:
     Dataset = Literal[tuple(data.DATASETS)]
     Arch = Literal[tuple(models.ARCHITECTURES)]
@@ -25,3 +28,5 @@ else:
     Bound = Literal[BOUNDS]
     Selection = Literal[SELECTIONS]
     Preset = Literal[tuple(presets.PRESETS)]
+    Schedule = Literal[tuple(SCHEDULES)]
+    Norm = Literal["linf", "l2"]

@@ -5,12 +5,14 @@ import dataclasses
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
 
 from common.errors import InputError
+from models import EARLIER_REPRESENTATIONS
 from utils.settings import presets
 from utils.settings.options import StageSettings
 
@@ -39,12 +41,41 @@ def check(settings) -> None:
 
     Raises InputError at the first wrong value.
     """
-    groups = [getattr(settings, each.name) for each in dataclasses.fields(settings)]
-    parts = [*groups, settings]
     for step in ("fill_in", "check"):
-        for part in parts:
+        for part in _groups(settings):
             if hasattr(part, step):
                 getattr(part, step)()
+
+
+def _groups(settings) -> Iterator:
+    """Yield each group of `settings`, those within it before itself."""
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _groups(value)
+    yield settings
+
+
+# {option: {value of earlier commits: the value of today}}
+EARLIER_VALUES = {"representation": EARLIER_REPRESENTATIONS}
+
+
+def translated(options: dict) -> dict:
+    """Return {option: value} with the values of today instead of those of earlier commits."""
+    known = {name: value for name, value in options.items() if isinstance(value, str)}
+    now = {name: EARLIER_VALUES.get(name, {}).get(value, value) for name, value in known.items()}
+    return options | now
+
+
+def _today(words: list[str]) -> list[str]:
+    """Replace the values of earlier commits, as in --representation stage3, with those of today."""
+    result = []
+    for before, word in zip(["", *words], words):
+        option, equals, value = word.rpartition("=")
+        name = (option if equals else before).removeprefix("--")
+        now = translated({name: value})[name]
+        result.append(f"{option}{equals}{now}")
+    return result
 
 
 def _flags(words: list[str]) -> list[str]:
@@ -97,7 +128,7 @@ def parse(kind: type[Settings], description: str, argv: list[str] | None = None)
 
     Bad input ends the program: one line on stderr that names the option, exit status 2.
     """
-    said, argv = io.StringIO(), _flags(sys.argv[1:] if argv is None else argv)
+    said, argv = io.StringIO(), _today(_flags(sys.argv[1:] if argv is None else argv))
     try:
         with contextlib.redirect_stderr(said):
             start = tyro.MISSING_NONPROP

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from utils.settings.choices import Arch, Dataset, Preset
+from utils.settings.choices import Arch, Dataset, Norm, Preset, Schedule
 from utils.settings.values import Count, Fraction, need
 
 # The scripts import these from here, too.
@@ -77,7 +77,7 @@ class Network:
 class Attack:
     """The threat model and the PGD attack of training (paper, section 5.1)."""
 
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     """The norm that bounds the perturbation."""
     epsilon: Fraction = None
     """The budget in pixel units, where 1 is the whole range; when not given 8/255 for linf and 0.5
@@ -122,6 +122,12 @@ class Attack:
         return self.norm, self.epsilon, self.num_steps, self.step_size
 
     @property
+    def eval_budget(self) -> tuple[str, float, int, float | None]:
+        """Return what `pgd` takes when held-out images are attacked."""
+        norm, epsilon, _, step_size = self.budget
+        return norm, epsilon, self.eval_steps, step_size
+
+    @property
     def threat_model(self) -> dict:
         """Return the facts that must agree in all stages."""
         return {"norm": self.norm, "epsilon": self.epsilon}
@@ -137,7 +143,7 @@ class Training:
     """Images in a step (paper: 1024; stage 2, as released: 400, by Eq. 4 alone 200)."""
     lr: float = 0.1
     """The largest learning rate (paper: 0.1; stage 2, as released: 0.01)."""
-    schedule: Literal["steps", "cosine", "cyclic"] = "steps"
+    schedule: Schedule = "steps"
     """How the learning rate changes. steps: it falls at --lr-milestones (paper); cosine: half a
     cosine from lr to 0; cyclic: linear from 0 to lr over the first 40 % of the run, then linear to
     0 (Wong et al. 2020, Fast Is Better than Free).
@@ -230,9 +236,6 @@ class Run:
     CPU compiling takes a minute, which pays off in runs of more than a few minutes (docs/speed.md).
     """
 
-    def check(self) -> None:
-        pass
-
 
 class StageGroups:
     """Name the groups that every training script declares, each with its own defaults."""
@@ -255,3 +258,8 @@ class StageSettings(StageGroups):
     stable, with which short runs of NAMID trained (alpha 0.1). utils/settings/presets.py lists each
     value with its reason.
     """
+
+    @property
+    def threat(self) -> dict:
+        """Return the facts that the files of all stages must agree on: norm, epsilon, dataset."""
+        return self.attack.threat_model | {"dataset": self.data.dataset}

@@ -1,1 +1,1 @@
-"""Share the training stages' code: the loop, the run folder, losses, schedules."""
+"""Share the training stages' code: the loop, the run folder, losses."""

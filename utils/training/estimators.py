@@ -90,7 +90,7 @@ def build(stage: Stage, settings) -> tuple[Target, dict[str, MIEstimator], torch
     """
     compute, estimation = stage.compute, settings.estimation
     target = compute.prepare(models.load(settings.pre_target, settings.arch))
-    check_threat_model(f"--pre-target {settings.pre_target}", target.about, settings)
+    check_threat_model(f"--pre-target {settings.pre_target}", target.about, settings.threat)
     check_classes(target, stage.dataset, f"--pre-target {settings.pre_target}")
     channels = target.tap_channels[estimation.representation]
     nets: dict[str, MIEstimator] = {}
@@ -119,7 +119,16 @@ def evaluation(
         if not batches:
             images, labels = stage.holdout_images, stage.holdout_labels
             batches.extend(
-                examples(target, images, labels, settings, stage.compute, representation)
+                examples(
+                    target,
+                    images,
+                    labels,
+                    settings.attack,
+                    stage.compute,
+                    representation,
+                    batch_size=settings.training.batch_size,
+                    seed=settings.training.seed,
+                )
             )
         values = held_out(batches, nets)
         values.pop("score", None)  # epochs of the estimators have no ranking: the last is kept
@@ -168,7 +177,7 @@ def check_make(nets: dict[Path, mi.LocalNet | mi.OutputNet], bound: str | None) 
 
 
 def load_estimators(
-    paths: dict[str, Path], settings, target: torch.nn.Module, bound: str | None
+    paths: dict[str, Path], target: torch.nn.Module, threat: dict, bound: str | None
 ) -> dict[str, MIEstimator]:
     """Load {"natural": E_n, "adversarial": E_a}, frozen and in eval mode, from files.
 
@@ -179,8 +188,8 @@ def load_estimators(
     Args:
         paths: {"pre_local_n": ..., "pre_global_n": ..., "pre_local_a": ..., "pre_global_a": ...},
             or the two of one estimator.
-        settings: the threat model and data set that the files must agree with.
         target: the network whose outputs the estimators see.
+        threat: {"norm", "epsilon", "dataset"} that the files must agree with.
         bound: the MI bound; None: the one that the files name, dv where they name none.
     """
     estimators: dict[str, MIEstimator] = {}
@@ -193,9 +202,9 @@ def load_estimators(
         nets |= {local_path: local_net, global_path: global_net}
         check_make(nets, bound)
         _check_role(local_path, local_net, kind, "local")
-        check_threat_model(str(local_path), local_net.about, settings)
+        check_threat_model(str(local_path), local_net.about, threat)
         _check_role(global_path, global_net, kind, "global")
-        check_threat_model(str(global_path), global_net.about, settings)
+        check_threat_model(str(global_path), global_net.about, threat)
         assert isinstance(local_net, mi.LocalNet) and isinstance(global_net, mi.OutputNet)
         _check_sizes(local_path, local_net, global_path, global_net, target)
         about = global_net.about

@@ -11,30 +11,37 @@ from utils.devices import Compute
 from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
 from utils.mi.values import Examples, mi_values
+from utils.settings.options import Attack
 
 
-def examples(
+def examples(  # noqa: PLR0913
     target: torch.nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    settings,
+    attack: Attack,
     compute: Compute,
     representation: str = "logits",
+    *,
+    batch_size: int,
+    seed: int,
 ) -> Iterable[Examples]:
-    """Attack held-out images (uint8) batch by batch, in float32, with the target in eval mode.
+    """Attack held-out images batch by batch, in float32, with the target in eval mode.
 
-    The attack is PGD with --eval-steps steps. Several processes attack different batches.
+    Several processes attack different batches.
+
+    Args:
+        images, labels: uint8 (N,3,H,W) and int64 (N,).
+        attack: the threat model and the step size of PGD, which takes `eval_steps` steps.
+        representation: which output of the target the estimators see.
+        batch_size: images attacked at once; the others are a sample's negatives.
+        seed: seed of PGD's starts.
     """
-    attack = settings.attack
-    for number, (x, y) in enumerate(
-        in_order(images, labels, settings.training.batch_size, compute.device)
-    ):
+    for number, (x, y) in enumerate(in_order(images, labels, batch_size, compute.device)):
         if number % distributed.count() != distributed.rank():
             continue
         with distributed.alone(), compute.eager():
-            generator = compute.generator(settings.training.seed, number)
-            budget = (attack.norm, attack.epsilon, attack.eval_steps, attack.step_size)
-            x_adv = pgd(target, x, y, *budget, generator=generator)
+            generator = compute.generator(seed, number)
+            x_adv = pgd(target, x, y, *attack.eval_budget, generator=generator)
         with frozen(target), torch.no_grad(), compute.eager():
             logits, output = target(x, tap=representation)
             logits_adv, output_adv = target(x_adv, tap=representation)

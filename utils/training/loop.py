@@ -24,8 +24,8 @@ from tqdm import tqdm
 from common.errors import Diverged, Interrupted
 from utils import distributed
 from utils.plots import plot_curves
+from utils.schedules import learning_rate
 from utils.training.means import Means
-from utils.training.schedules import learning_rate
 from utils.training.signals import Signals
 from utils.training.stages import Stage
 

@@ -1,11 +1,11 @@
 """Define the adversarial losses L_adv of the defenses, each (logits, logits_adv, y) -> scalar.
 
 `logits` h(x) and `logits_adv` h(x~) are (N,C), `y` is (N,). A loss is computed in float32 at least
-and is the mean over the samples. A new loss needs one function here and one line in `LOSSES`.
+and is the mean over the samples. A new loss needs a function here and a line
+of `LOSSES` in utils/training/registry.py.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,29 +51,6 @@ def mart(
     boosted = F.nll_loss(log_p_adv, y) - torch.log(1.0001 - others + 1e-12).mean()
     p_y = log_p.gather(1, y[:, None]).squeeze(1).exp()
     return boosted + beta * (_kl(logits, logits_adv) * (1 - p_y)).mean()
-
-
-class AdversarialLoss(NamedTuple):
-    """Describe how a defense trains.
-
-    Its loss, what its attack maximises ("ce" or "kl"), whether it uses h(x), and whether it takes
-    beta.
-    """
-
-    function: Callable
-    attack: str
-    natural_pass: bool
-    takes_beta: bool
-
-    def __call__(self, logits, logits_adv, y, beta: float) -> torch.Tensor:
-        return self.function(logits, logits_adv, y, **({"beta": beta} if self.takes_beta else {}))
-
-
-LOSSES = {
-    "ce": AdversarialLoss(ce, "ce", natural_pass=False, takes_beta=False),
-    "trades": AdversarialLoss(trades, "kl", natural_pass=True, takes_beta=True),
-    "mart": AdversarialLoss(mart, "ce", natural_pass=True, takes_beta=True),
-}
 
 
 def natural_loss(

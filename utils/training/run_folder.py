@@ -15,9 +15,9 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import file_hash, make_folder, read_file, write_csv, write_file, write_text
-from common.locks import held
+from common.locks import locked
 from utils import devices, distributed, provenance
-from utils.settings.command_line import flat, origin
+from utils.settings.command_line import flat, origin, translated
 
 # Options that name places, presets and hardware, not what is computed: a run may resume with
 # others. The precision that was used is compared, not the --precision that was asked for.
@@ -89,7 +89,7 @@ class RunFolder:
         with contextlib.suppress(OSError):  # make_folder says what is wrong
             self.path.mkdir(parents=True, exist_ok=True)
         if self.path.is_dir():
-            lock.enter_context(held(self.path, busy))
+            lock.enter_context(locked(self.path, busy))
 
     def _open(
         self, stage: str, settings, compute: devices.Compute, fingerprint: str, inputs: dict | None
@@ -142,7 +142,7 @@ class RunFolder:
         checkpoint, now = read_file(self.path / "last.ckpt"), self.identity
         # A run from before an option existed did what the option's default does.
         before = {name: value for name, value in self.defaults.items() if name in now}
-        before |= checkpoint.get("identity", {})
+        before |= translated(checkpoint.get("identity", {}))
         if before["precision"] == "auto":  # older runs compared the option, not what was used
             before["precision"] = self._precision_used() or now["precision"]
         other = [name for name in now | before if now.get(name) != before.get(name)]

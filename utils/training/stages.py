@@ -134,16 +134,16 @@ def _split_beside(path: Path, stage: Stage) -> dict:
         return {}
 
 
-def check_threat_model(what: str, about: dict, settings) -> None:
+def check_threat_model(what: str, about: dict, threat: dict) -> None:
     """Raise InputError where the model file `what` was made under another threat model or data set.
 
-    A file without metadata (a published one) is accepted, and a line says so.
+    about: the file's metadata. A file without (a published one) is accepted, and a line says so.
+    threat: {"norm", "epsilon", "dataset"} that the file must agree with.
     """
-    now = settings.attack.threat_model | {"dataset": settings.data.dataset}
     if not about:
-        budget = f"{now['norm']} {now['epsilon']:.4g}"
+        budget = f"{threat['norm']} {threat['epsilon']:.4g}"
         print(f"{what}: does not say how it was trained; assumed to fit {budget}")
-    for name, value in now.items():
+    for name, value in threat.items():
         if name in about and about[name] is not None and about[name] != value:
             raise InputError(
                 f"{what}: was made with {name} {about[name]}, but --{name} is {value}; "

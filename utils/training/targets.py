@@ -19,7 +19,7 @@ def initial_target(stage: Stage, settings, init: Path | None) -> Target:
         return models.build(arch, stage.dataset.num_classes, width=width)
     source = f"--init {init}"
     target = models.load(init, arch)
-    check_threat_model(source, target.about, settings)
+    check_threat_model(source, target.about, settings.threat)
     check_classes(target, stage.dataset, source)
     check_split("--init", init, target.about, stage)
     found = target.options["width"]

@@ -14,7 +14,7 @@ import train_MIAT
 import train_standard
 from common.errors import InputError
 from utils.settings.command_line import check, flat, parse
-from utils.settings.options import fraction
+from utils.settings.values import fraction
 
 SCRIPTS = [
     "train_standard.py",
@@ -22,6 +22,7 @@ SCRIPTS = [
     "train_MI_estimator_only_max.py",
     "train_MIAT.py",
     "test_comparison.py",
+    "analyze_MI.py",
     "reproduction/demo.py",
 ]
 

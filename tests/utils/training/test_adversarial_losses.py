@@ -7,7 +7,8 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
-from utils.training.losses import LOSSES, ce, mart, trades
+from utils.training.losses import ce, mart, trades
+from utils.training.registry import LOSSES
 
 N, CLASSES = 5, 4
 

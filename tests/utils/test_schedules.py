@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from utils.schedules import learning_rate, ramp
 from utils.settings.options import Training
-from utils.training.schedules import learning_rate, ramp
 
 EPOCHS, STEPS = 10, 7
 EVERY = [(epoch, index) for epoch in range(EPOCHS) for index in range(STEPS)]

@@ -1,0 +1,32 @@
+"""The options of `analyze_MI.py samples`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from utils.analysis.options.groups import PGD, EstimatorFiles, Images, NetworkFile
+from utils.settings.options import group, need
+
+
+@dataclass
+class Samples:
+    """Natural and adversarial MI of each test image: values, histograms, ROC curves."""
+
+    network: NetworkFile = group(NetworkFile)
+    estimators: EstimatorFiles = group(EstimatorFiles)
+    images: Images = group(Images)
+    attack: PGD = group(PGD)
+    batch_size: int = 400
+    """Images in a batch (stage 2: 400), part of the result: a sample's negatives are the others."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the first CUDA device, or the CPU."""
+    output: Path = Path("runs/mi-samples")
+    """The folder for values.csv, summary.json, histograms.png and roc.png."""
+
+    def check(self) -> None:
+        need(
+            self.batch_size > 1,
+            "batch_size",
+            self.batch_size,
+            "give 2 or more images: the others are a sample's negatives",
+        )

@@ -1,0 +1,30 @@
+"""Make the rows of an evaluation, and collect the warnings about each."""
+
+from pathlib import Path
+
+from utils.attacks import registry
+from utils.evaluation import checks
+from utils.evaluation.counting import Evaluation
+from utils.evaluation.images import read_about, read_adversarial
+
+# {name: row}, and {name: warnings about the row}
+Rows = tuple[dict[str, dict], dict[str, list[str]]]
+
+
+def of_attacks(evaluation: Evaluation, attacks: dict[str, dict]) -> Rows:
+    """Run each attack of {name: its settings}, and look for what makes its row worthless."""
+    rows = {
+        name: evaluation.run(registry.parse(name), **options) for name, options in attacks.items()
+    }
+    return rows, {name: checks.of_attack(evaluation, name, attacks[name]) for name in attacks}
+
+
+def of_file(evaluation: Evaluation, path: Path) -> Rows:
+    """Judge the images in a file of --save-adv, and look for what makes a row worthless.
+
+    Raises InputError where the file was made from other images.
+    """
+    images = read_adversarial(path, evaluation.images, evaluation.labels)
+    about = read_about(path)
+    rows = {name: evaluation.given(name, x_adv) for name, x_adv in images.items()}
+    return rows, {name: checks.of_given(evaluation, name, about) for name in rows}
