@@ -129,9 +129,9 @@ from utils.mi import patterns
 from utils.mi.losses import namid_parts, wmim
 from utils.schedules import ramp
 from utils.scripts import run_script
-from utils.training.collapse import gradient_norm, warnings
+from utils.training.collapse import gradient_norms, warnings
 from utils.training.estimators import check_estimators, load_estimators
-from utils.training.held_out import examples, held_out
+from utils.training.held_out import held_out, held_out_examples
 from utils.training.loop import Loop
 from utils.training.losses import natural_loss
 from utils.training.optimisation import optimisation
@@ -225,13 +225,6 @@ def wmim_baseline(x, x_adv, y, target, estimators, method: Method, alpha: float)
 OBJECTIVES = {"namid": namid, "wmim": wmim_baseline}
 
 
-def gradients(found: Objective) -> dict[str, torch.Tensor]:
-    """Measure the gradient norm of each part of the loss at the target's outputs."""
-    return {
-        f"gradient_{name}": gradient_norm(part, found.outputs) for name, part in found.parts.items()
-    }
-
-
 def main(settings: Settings) -> None:
     """Check the files that the options name, open the stage and train."""
     inputs = settings.files() | ({"init": settings.init} if settings.init else {})
@@ -256,13 +249,8 @@ def train(stage: Stage, settings: Settings) -> None:
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate(epoch):
-        images, labels = stage.holdout_images, stage.holdout_labels
-        batches = examples(
-            *(kept, images, labels, settings.attack, compute),
-            estimators["natural"].representation,
-            batch_size=settings.training.batch_size,
-            seed=settings.training.seed,
-        )
+        tap = estimators["natural"].representation
+        batches = held_out_examples(kept, stage, settings.attack, settings.training, tap)
         found = held_out(batches, estimators)
         if epoch < settings.warmup_epochs:
             found.pop("score", None)  # a naturally trained network cannot be the best defense
@@ -299,8 +287,9 @@ def train(stage: Stage, settings: Settings) -> None:
                 if perturbation and epoch >= settings.weights.awp_warmup:
                     perturbation.ascend(lambda of=objective: of().loss)
                 found = objective()  # with --awp at the moved weights
-                measured = {} if loop.index % -(-steps // LOOKS) else gradients(found)
-                loop.step(found.loss, found.log | measured)
+                if loop.index % -(-steps // LOOKS) == 0:
+                    found.log.update(gradient_norms(found.parts, found.outputs))
+                loop.step(found.loss, found.log)
             loop.end_of_epoch(evaluate(epoch), warnings)
     print(f"done: {stage.folder.path}/target_model.pth and last_model.pth, metrics.csv, curves.png")
 

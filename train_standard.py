@@ -71,7 +71,7 @@ import models
 from utils.attacks.projected_gradient import at_least_float32, pgd
 from utils.distributed import gather
 from utils.scripts import run_script
-from utils.training.held_out import examples, held_out
+from utils.training.held_out import held_out, held_out_examples
 from utils.training.loop import Loop
 from utils.training.losses import natural_loss
 from utils.training.optimisation import optimisation
@@ -108,17 +108,7 @@ def train(stage: Stage, settings: Settings) -> None:
     optimizer, perturbation, nets, kept = optimisation(target, settings)
 
     def evaluate():
-        images, labels = stage.holdout_images, stage.holdout_labels
-        batches = examples(
-            kept,
-            images,
-            labels,
-            settings.attack,
-            compute,
-            batch_size=settings.training.batch_size,
-            seed=settings.training.seed,
-        )
-        return held_out(batches)
+        return held_out(held_out_examples(kept, stage, settings.attack, settings.training))
 
     def keep(which):
         about = {"dataset": settings.data.dataset} | stage.split

@@ -27,6 +27,13 @@ def gradient_norm(loss: torch.Tensor, outputs: tuple[torch.Tensor | None, ...]) 
     return distributed.add(square).sqrt() / distributed.count()
 
 
+def gradient_norms(
+    parts: dict[str, torch.Tensor], outputs: tuple[torch.Tensor | None, ...]
+) -> dict[str, torch.Tensor]:
+    """Compute `gradient_norm` of each part of a loss, as the log names it: {"gradient_NAME"}."""
+    return {f"gradient_{name}": gradient_norm(part, outputs) for name, part in parts.items()}
+
+
 def warnings(row: dict) -> list[str]:
     """Return the warnings that a row of the log calls for."""
     found = []

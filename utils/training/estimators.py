@@ -20,7 +20,7 @@ from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
 from utils.mi.values import Examples
 from utils.settings.estimators import EstimatorFiles
-from utils.training.held_out import examples, held_out
+from utils.training.held_out import held_out, held_out_examples
 from utils.training.stages import Stage, check_classes, check_threat_model
 
 # The letter in local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth.
@@ -117,19 +117,10 @@ def evaluation(
 
     def evaluate():
         if not batches:
-            images, labels = stage.holdout_images, stage.holdout_labels
-            batches.extend(
-                examples(
-                    target,
-                    images,
-                    labels,
-                    settings.attack,
-                    stage.compute,
-                    representation,
-                    batch_size=settings.training.batch_size,
-                    seed=settings.training.seed,
-                )
+            found = held_out_examples(
+                target, stage, settings.attack, settings.training, representation
             )
+            batches.extend(found)
         values = held_out(batches, nets)
         values.pop("score", None)  # epochs of the estimators have no ranking: the last is kept
         return values

@@ -11,7 +11,8 @@ from utils.devices import Compute
 from utils.mi import patterns
 from utils.mi.estimator import MIEstimator
 from utils.mi.values import Examples, mi_values
-from utils.settings.options import Attack
+from utils.settings.options import Attack, Training
+from utils.training.stages import Stage
 
 
 def examples(  # noqa: PLR0913
@@ -46,6 +47,22 @@ def examples(  # noqa: PLR0913
             logits, output = target(x, tap=representation)
             logits_adv, output_adv = target(x_adv, tap=representation)
         yield Examples(x, y, x_adv, logits, logits_adv, output, output_adv)
+
+
+def held_out_examples(
+    target: torch.nn.Module,
+    stage: Stage,
+    attack: Attack,
+    training: Training,
+    representation: str = "logits",
+) -> Iterable[Examples]:
+    """Attack the images that a stage holds out, as `examples` does."""
+    return examples(
+        *(target, stage.holdout_images, stage.holdout_labels, attack, stage.compute),
+        representation,
+        batch_size=training.batch_size,
+        seed=training.seed,
+    )
 
 
 def held_out(batches: Iterable[Examples], estimators: dict[str, MIEstimator] | None = None) -> dict:
