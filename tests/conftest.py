@@ -1,7 +1,9 @@
 """What several test files share: running a script as a user does, and one small chain of all stages."""
 
 import contextlib
+import csv
 import io
+import json
 import os
 import runpy
 import signal
@@ -119,3 +121,32 @@ def chain(tmp_path_factory) -> Path:
         root / "namid",
     )
     return root
+
+
+def results(path) -> dict:
+    """Read a results file."""
+    return json.loads(path.read_text())
+
+
+def evaluate(chain, tmp_path, *words, name="results.json", run="standard", **options):
+    """Run test_comparison.py on 60 digits, and read its results file."""
+    result = succeed(
+        "test_comparison.py",
+        "--model-dir",
+        chain / run,
+        "--limit-test",
+        60,
+        "--batch-size",
+        20,
+        "--output",
+        tmp_path / name,
+        *words,
+        **options,
+    )
+    return result, results(tmp_path / name)
+
+
+def metrics(folder) -> list[dict]:
+    """Read the rows of a run's log."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
