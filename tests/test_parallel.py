@@ -1,13 +1,11 @@
 """Several processes against one: one step of each stage in float64, bounds, batches and noise."""
 
-import os
-import socket
 import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing
+from conftest import in_processes
 
 import models
 import train_MIAT
@@ -167,15 +165,7 @@ def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
     return found | {"kept": torch.tensor(kept)}
 
 
-def _work(rank: int, count: int, port: int, folder) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(count),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+def _work(rank: int, folder) -> None:
     distributed.start(torch.device("cpu"))
     torch.save(everything(), folder / str(rank))
     distributed.stop()
@@ -196,10 +186,7 @@ def everything() -> dict:
 def found(tmp_path_factory) -> list[dict]:
     """`everything`, in each of two processes."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (2, port, folder), nprocs=2)
+    in_processes(2, _work, folder)
     return [torch.load(folder / str(rank), weights_only=True) for rank in range(2)]
 
 

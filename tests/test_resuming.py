@@ -3,14 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from unittest import mock
 
 import pytest
 import torch
-from conftest import ESTIMATOR, ROOT, SMALL, metrics, run_script, same_bits, succeed
+from conftest import ESTIMATOR, SMALL, forked, metrics, run_script, same_bits, succeed
 
 import data
 from common.locks import held
@@ -99,29 +97,19 @@ def test_a_folder_has_one_training_at_a_time(tmp_path):
 
 def test_killed_without_warning_ends_with_the_same_bits(tmp_path):
     """SIGKILL as soon as the first epoch is saved, in a process of its own; then the same command."""
-    words = [sys.executable, "train_standard.py", *SMALL, "--epochs", "6"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*words, "--model-dir", tmp_path / "killed"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
+    words = ["train_standard.py", *SMALL, "--epochs", 6, "--model-dir"]
+    process = forked(succeed, *words, tmp_path / "killed")
     limit = time.monotonic() + 120
     while not (tmp_path / "killed" / "metrics.csv").exists():
-        assert process.poll() is None and time.monotonic() < limit
+        assert process.is_alive() and time.monotonic() < limit
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.join()
     assert len(metrics(tmp_path / "killed")) < 6
     for folder in ("killed", "through"):
-        subprocess.run(
-            [*words, "--model-dir", tmp_path / folder],
-            cwd=ROOT,
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        process = forked(succeed, *words, tmp_path / folder)
+        process.join()
+        assert process.exitcode == 0
     assert same_bits(
         tmp_path / "killed" / "last_model.pth", tmp_path / "through" / "last_model.pth"
     )

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ESTIMATOR, ROOT, SMALL, metrics, run_script, succeed, tensors
+from conftest import ESTIMATOR, ROOT, SMALL, in_processes, metrics, run_script, succeed, tensors
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -25,8 +25,14 @@ def torchrun(*words, count=2) -> list[str]:
     ]
 
 
-def test_torchrun_trains_all_stages_as_one_process_does(chain, tmp_path):
-    """One epoch: the same record but for rounding, which the signs of PGD's gradients amplify a little; then goes on alone."""
+def train(rank: int, words: list, folder: Path) -> None:
+    """Run a training script, and keep what this process says."""
+    said = succeed(*words, "--model-dir", folder).out
+    Path(f"{folder}-{rank}.txt").write_text(said)
+
+
+def test_two_processes_train_all_stages_as_one_does(chain, tmp_path):
+    """The first epoch has the same log up to rounding, which the signs of PGD's gradients amplify a little."""
     precise = ["--precision", "fp32", "--device", "cpu"]
     commands = {
         "standard": ["train_standard.py", *SMALL, "--epochs", 2, *precise],
@@ -53,15 +59,9 @@ def test_torchrun_trains_all_stages_as_one_process_does(chain, tmp_path):
     }
     for name, words in commands.items():
         succeed(*words, "--model-dir", tmp_path / "one" / name)
-        ended = subprocess.run(
-            torchrun(ROOT / words[0], *words[1:], "--model-dir", tmp_path / "two" / name),
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.count("done: ") == 1 and "2 processes" in ended.stdout
+        in_processes(2, train, words, tmp_path / "two" / name)
+        said = "".join((tmp_path / "two" / f"{name}-{rank}.txt").read_text() for rank in range(2))
+        assert said.count("done: ") == 1 and "2 processes" in said
         one, two = metrics(tmp_path / "one" / name), metrics(tmp_path / "two" / name)
         assert len(one) == len(two) == 2
         assert float(two[0]["loss"]) == pytest.approx(float(one[0]["loss"]), rel=2e-2)
