@@ -38,6 +38,7 @@ from reproduction.paper import DEFENSES, FIGURES, NORMS, TABLES
 from reproduction.plan import STABILITY, plan
 from reproduction.run import Stopped, run
 from reproduction.scales import SCALES
+from utils.scripts import run_script
 from utils.settings.command_line import parse
 from utils.settings.options import Dataset, Fraction, need
 
@@ -206,6 +207,4 @@ if __name__ == "__main__":
         settings.out = settings.out.resolve()
         settings.data_dir = settings.data_dir and settings.data_dir.resolve()
         os.chdir(ROOT)
-    from utils.scripts import run_script  # here: it imports torch, which --help does without
-
     run_script(main, settings)

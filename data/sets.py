@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +96,13 @@ def _digits() -> tuple[arrays.Split, arrays.Split]:
 
     1,400 train and 397 test images, each class in proportion.
     """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
+    # The file alone: importing scikit-learn takes as long as half an epoch of the demo.
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise InputError("--dataset digits: comes with scikit-learn, which is missing; ./run setup")
+    file = Path(found.origin).parent / "datasets/data/digits.csv.gz"
+    table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
     train, test = (index.numpy() for index in split_holdout(torch.from_numpy(labels), 397, seed=0))
     return (images[train], labels[train]), (images[test], labels[test])
 

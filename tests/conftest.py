@@ -1,17 +1,25 @@
 """What several test files share: running a script as a user does, and one small chain of all stages."""
 
 import contextlib
+import csv
 import io
+import json
+import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
 
 # Where the suite is run in the background, SIGINT is ignored, and would be by every script that is stopped with it here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,6 +28,72 @@ ROOT = Path(__file__).parent.parent
 DATA = "--dataset digits --limit-train 300 --holdout 60 --epsilon 0.15 --eval-steps 2".split()
 SMALL = [*DATA, *"--width 8 --batch-size 64 --lr 0.05 --num-steps 2".split()]
 ESTIMATOR = [*DATA, *"--batch-size 64 --num-steps 2 --n-units 16 --epochs 2".split()]
+
+
+def draw_once(script: str, draw: Callable) -> Callable:
+    """Replace `Figure.savefig`: draw each kind of figure of a script the first time, and then copy that file.
+
+    A kind is the labels of the axes and of the lines. Drawing takes as long as a small training.
+    """
+
+    def savefig(figure, path, **options):
+        labels = [(axis.get_ylabel(), *axis.get_legend_handles_labels()[1]) for axis in figure.axes]
+        kind = (script, Path(path).suffix, *labels)
+        if kind not in DRAWN:
+            draw(figure, path, **options)
+            DRAWN[kind] = Path(path).read_bytes()
+        Path(path).write_bytes(DRAWN[kind])
+
+    return savefig
+
+
+DRAWN = {}  # {kind of figure: the file}
+
+
+def forked(work: Callable, *arguments) -> multiprocessing.Process:
+    """Start work(*arguments) in a copy of this process, which need not import PyTorch again: three seconds."""
+
+    def child():
+        torch.set_num_threads(1)  # OpenMP's threads are not copied
+        tqdm.set_lock(
+            threading.RLock()
+        )  # the other lock is shared, and a killed process would keep it
+        work(*arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+def in_processes(count: int, work: Callable, *arguments) -> None:
+    """Run work(rank, *arguments) in several processes, with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def child(rank):
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        work(rank, *arguments)
+
+    processes = [forked(child, rank) for rank in range(count)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+def launch(words, lock, log, threads):
+    """Run a command of `reproduction.run.Commands` in this process, in the place of its `launch`."""
+    if words[0] == "-m":
+        words = [words[1].replace(".", "/") + ".py", *words[2:]]
+    ended = run_script(*words)
+    print(ended.err, file=sys.stderr)
+    return SimpleNamespace(poll=lambda: ended.status)
 
 
 def run_script(
@@ -46,24 +120,16 @@ def run_script(
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        mock.patch.object(Figure, "savefig", draw_once(script, Figure.savefig)),
         mock.patch.object(sys, "argv", [script, *words]),
         mock.patch("utils.attacks.projected_gradient.pgd", stopping_pgd)
         if stop_at
         else contextlib.nullcontext(),
     ):
-        # the modules that hold a step took their pgd when they were imported
-        held = [
-            module
-            for name, module in list(sys.modules.items())
-            if name in ("utils.training.estimators",) and stop_at
-        ]
-        with contextlib.ExitStack() as stack:
-            for module in held:
-                stack.enter_context(mock.patch.object(module, "pgd", stopping_pgd))
-            try:
-                runpy.run_path(str(ROOT / script), run_name="__main__")
-            except SystemExit as end:
-                status = end.code or 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
     return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
 
 
@@ -119,3 +185,32 @@ def chain(tmp_path_factory) -> Path:
         root / "namid",
     )
     return root
+
+
+def results(path) -> dict:
+    """Read a results file."""
+    return json.loads(path.read_text())
+
+
+def evaluate(chain, tmp_path, *words, name="results.json", run="standard", **options):
+    """Run test_comparison.py on 60 digits, and read its results file."""
+    result = succeed(
+        "test_comparison.py",
+        "--model-dir",
+        chain / run,
+        "--limit-test",
+        60,
+        "--batch-size",
+        20,
+        "--output",
+        tmp_path / name,
+        *words,
+        **options,
+    )
+    return result, results(tmp_path / name)
+
+
+def metrics(folder) -> list[dict]:
+    """Read the rows of a run's log."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))

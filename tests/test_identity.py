@@ -13,7 +13,7 @@ from conftest import ESTIMATOR, SMALL, run_script, succeed, tensors
 import data
 import models
 import train_MI_estimator_only_max as script
-from common.locks import held
+from common.locks import locked
 from models import mi
 from utils.attacks.projected_gradient import pgd
 from utils.mi import patterns
@@ -38,7 +38,7 @@ def test_a_refused_second_process_changes_no_byte(words, chain, tmp_path):
     if not words:  # a run whose first checkpoint is not written yet
         (folder / "last.ckpt").unlink()
     before = everything_in(folder)
-    with held(folder):
+    with locked(folder):
         refused = run_script(
             "train_standard.py", *SMALL, "--epochs", 4, *words, "--model-dir", folder
         )
@@ -58,7 +58,7 @@ def test_a_refused_second_process_changes_no_byte(words, chain, tmp_path):
     ],
 )
 def test_the_other_stages_lock_first_too(stage, words, chain, tmp_path):
-    with held(tmp_path):
+    with locked(tmp_path):
         refused = run_script(
             stage, *[str(word).format(chain=chain) for word in words], "--model-dir", tmp_path
         )
@@ -84,7 +84,7 @@ def test_a_refused_command_leaves_the_folder_unlocked(chain, tmp_path):
         tmp_path,
     )
     assert refused.status == 2 and "--n-units 7" in refused.err
-    with held(tmp_path, lambda: 1 / 0):
+    with locked(tmp_path, lambda: 1 / 0):
         pass
 
 

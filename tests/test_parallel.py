@@ -1,21 +1,11 @@
-"""Several processes against one: torchrun as a user runs it, and one step of each stage in float64."""
+"""Several processes against one: one step of each stage in float64, bounds, batches and noise."""
 
-import contextlib
-import csv
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import weakref
-from pathlib import Path
 
 import one_batch
 import pytest
 import torch
-import torch.multiprocessing
-from conftest import ESTIMATOR, ROOT, SMALL, run_script, succeed, tensors
+from conftest import in_processes
 
 import models
 import train_MIAT
@@ -28,7 +18,6 @@ from utils.mi import blocked, bounds, losses
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 IMAGES, UNITS = 7, 8
 CASES = [
     "stage 1 natural",
@@ -39,17 +28,6 @@ CASES = [
     "stage 3 mart",
 ]
 BLOCKS = [2**27, 30]
-
-
-def torchrun(*words, count=2) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={count}",
-        *map(str, words),
-    ]
 
 
 def measured(case: str) -> dict[str, torch.Tensor]:
@@ -161,15 +139,7 @@ def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
     return found | {"kept": torch.tensor(kept)}
 
 
-def _work(rank: int, count: int, port: int, folder) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(count),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+def _work(rank: int, folder) -> None:
     distributed.start(torch.device("cpu"))
     torch.save(everything(), folder / str(rank))
     distributed.stop()
@@ -190,10 +160,7 @@ def everything() -> dict:
 def found(tmp_path_factory) -> list[dict]:
     """`everything`, in each of two processes."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (2, port, folder), nprocs=2)
+    in_processes(2, _work, folder)
     return [torch.load(folder / str(rank), weights_only=True) for rank in range(2)]
 
 
@@ -273,139 +240,6 @@ def noise():
     rank, count = distributed.rank(), distributed.count()
     mine = (rank + 1) * 5 // count - rank * 5 // count
     return distributed.normal(torch.zeros(mine, 2), torch.Generator().manual_seed(4))
-
-
-def rows(folder) -> list[dict]:
-    with open(folder / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_torchrun_trains_all_stages_as_one_process_does(chain, tmp_path):
-    """One epoch: the same record but for rounding, which the signs of PGD's gradients amplify a little; then goes on alone."""
-    precise = ["--precision", "fp32", "--device", "cpu"]
-    commands = {
-        "standard": ["train_standard.py", *SMALL, "--epochs", 2, *precise],
-        "estimators": [
-            "train_MI_estimator.py",
-            *ESTIMATOR,
-            "--pre-target",
-            chain / "standard/best_model.pth",
-            *precise,
-        ],
-        "namid": [
-            "train_MIAT.py",
-            *SMALL,
-            "--epochs",
-            2,
-            "--warmup-epochs",
-            1,
-            "--alpha",
-            0.1,
-            "--estimator-dir",
-            chain / "estimators",
-            *precise,
-        ],
-    }
-    for name, words in commands.items():
-        succeed(*words, "--model-dir", tmp_path / "one" / name)
-        ended = subprocess.run(
-            torchrun(ROOT / words[0], *words[1:], "--model-dir", tmp_path / "two" / name),
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.count("done: ") == 1 and "2 processes" in ended.stdout
-        one, two = rows(tmp_path / "one" / name), rows(tmp_path / "two" / name)
-        assert len(one) == len(two) == 2
-        assert float(two[0]["loss"]) == pytest.approx(float(one[0]["loss"]), rel=2e-2)
-        assert two[0].keys() == one[0].keys()
-
-
-def test_stopped_in_two_processes_goes_on_in_one(tmp_path):
-    words = [
-        "train_standard.py",
-        *SMALL,
-        "--epochs",
-        8,
-        "--precision",
-        "fp32",
-        "--model-dir",
-        tmp_path,
-    ]
-    running = subprocess.Popen(
-        torchrun(ROOT / words[0], *words[1:]),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until((tmp_path / "metrics.csv").exists)
-    running.send_signal(signal.SIGTERM)
-    _, said = running.communicate(timeout=120)
-    assert running.returncode != 0 and said.count("the same command resumes") == 1
-    before = rows(tmp_path)
-    again = succeed(*words)
-    assert "resumed after epoch" in again.out and 1 <= len(before) < len(rows(tmp_path)) == 8
-    assert rows(tmp_path)[: len(before)] == before
-
-
-def children(pid: int) -> list[int]:
-    """The processes that `pid` started, of Linux's /proc: a bare machine has no pgrep."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # gone meanwhile
-            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(entry.parent.name))
-    return found
-
-
-def until(holds, seconds=120) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.1)
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="finds the processes in Linux's /proc"
-)
-def test_a_killed_process_ends_the_run(tmp_path):
-    words = ["train_standard.py", *SMALL, "--epochs", 1000, "--model-dir", tmp_path]
-    running = subprocess.Popen(
-        torchrun(ROOT / words[0], *words[1:]),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until((tmp_path / "metrics.csv").exists)
-    os.kill(max(children(running.pid)), signal.SIGKILL)
-    assert running.wait(timeout=120) != 0
-    assert tensors(tmp_path / "best_model.pth")  # what was written stays whole
-
-
-def test_what_is_wrong_is_said_once(tmp_path):
-    ended = subprocess.run(
-        torchrun(
-            ROOT / "train_standard.py", *SMALL, "--batch-size", 3, "--model-dir", tmp_path, count=4
-        ),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert (
-        ended.returncode != 0
-        and ended.stderr.count("--batch-size 3: 4 processes share a batch") == 1
-    )
-
-
-def test_the_evaluation_runs_in_one_process(chain, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused = run_script("test_comparison.py", "--model-dir", chain / "standard")
-    assert refused.status == 2 and refused.err.count("test_comparison.py runs in one process") == 1
 
 
 def test_attacks_alone_do_not_wait_for_others(found):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, succeed
+from conftest import ROOT, launch, succeed
+
+from reproduction import demo, run
 
 LINKED = [
     "README.md",
@@ -177,10 +179,9 @@ def test_run_without_or_with_a_wrong_word_says_how():
 
 
 def test_the_demo_runs_whole(tmp_path, monkeypatch, capfd):
-    """Everything the demo does, with fewer images and epochs."""
-    from reproduction import demo
-
+    """Everything the demo does, with fewer images and epochs; its commands run in this process."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(run, "launch", launch)
     monkeypatch.setattr(demo, "OUT", tmp_path)
     monkeypatch.setattr(
         demo,

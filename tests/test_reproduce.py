@@ -8,10 +8,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, run_script, succeed
+from conftest import ROOT, launch, run_script, succeed
 
 import reproduce
 from reproduction import cost, run, scales
@@ -35,13 +34,6 @@ TINIEST = replace(
 @pytest.fixture
 def tiniest(monkeypatch):
     """Scale tiny made tinier; its commands run in this process, as PyTorch is imported already."""
-
-    def launch(words, lock, log, threads):
-        if words[0] == "-m":
-            words = [words[1].replace(".", "/") + ".py", *words[2:]]
-        ended = run_script(*words)
-        print(ended.err, file=sys.stderr)
-        return SimpleNamespace(poll=lambda: ended.status)
 
     monkeypatch.setitem(scales.SCALES, "tiny", TINIEST)
     monkeypatch.setattr(run, "launch", launch)

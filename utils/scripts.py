@@ -5,8 +5,16 @@ import sys
 from collections.abc import Callable
 
 from common.errors import Diverged, InputError, Interrupted
-from utils import distributed
 from utils.settings.command_line import exit_with
+
+
+def leave_other_processes() -> None:
+    """Leave the processes that torchrun started, where the script joined them.
+
+    A script that has not imported PyTorch, which takes seconds, has joined none.
+    """
+    if distributed := sys.modules.get("utils.distributed"):
+        distributed.stop()
 
 
 def run_script(main: Callable, settings) -> None:
@@ -17,7 +25,7 @@ def run_script(main: Callable, settings) -> None:
     try:
         main(settings)
         sys.stdout.flush()
-        distributed.stop()
+        leave_other_processes()
     except InputError as error:
         exit_with(error)
     except Diverged as error:

@@ -1,12 +1,12 @@
-"""The networks of the MI estimators: shapes, names, sizes, what they compute, and their files."""
+"""The networks of the MI estimators: shapes, names, sizes, and what they compute."""
 
 import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mi_parts import INPUTS, NETS, U
 
-from common.errors import InputError
 from models import REPRESENTATIONS
 from models.mi import (
     GlobalNet,
@@ -14,28 +14,7 @@ from models.mi import (
     InternalNet,
     LocalNet,
     global_net,
-    load_net,
-    save_net,
 )
-from utils.mi.bounds import donsker_varadhan
-from utils.mi.bounds import per_sample as bound_per_sample
-from utils.mi.estimator import MIEstimator
-from utils.mi.names import BOUNDS
-
-U = 136  # more than the local network's 128 channels, so that its shortcut can be an identity
-
-NETS = {
-    "local": lambda: LocalNet(U),
-    "global": lambda: GlobalNet(10, U),
-    "internal": lambda: InternalNet(6, U),
-    "internal-last": lambda: InternalLastNet(6, U),
-}
-INPUTS = {
-    "local": (4, 3, 32, 32),
-    "global": (4, 10),
-    "internal": (4, 6, 8, 8),
-    "internal-last": (4, 6, 4, 4),
-}
 
 
 def weights(*modules):
@@ -268,174 +247,3 @@ def test_global_network_of_a_representation():
         assert net.options == {"n_inputs": 6, "n_units": 8}
     with pytest.raises(ValueError, match=r"'stage2'.*logits, layer3, layer4"):
         global_net("stage2", 6, 8)
-
-
-class TestEstimator:
-    @pytest.mark.parametrize("bound", BOUNDS)
-    def test_value_per_sample(self, bound):
-        estimator = MIEstimator(LocalNet(16), GlobalNet(10, 16), bound).eval()
-        pattern, logits = torch.rand(5, 3, 16, 16), torch.randn(5, 10)
-        local, global_ = estimator.encode_pattern(pattern), estimator.encode_output(logits)
-        assert local.shape == (5, 16, 16)
-        assert global_.shape == (5, 16, 1)
-        expected = bound_per_sample(bound, local, global_)
-        assert expected.shape == (5,)
-        assert torch.equal(estimator.mi(local, global_), expected)
-        assert torch.equal(estimator(pattern, logits), expected)
-
-    @pytest.mark.parametrize("bound", BOUNDS)
-    def test_scaled_scores_are_divided_by_the_root_of_the_units(self, bound):
-        estimator = MIEstimator(LocalNet(16), GlobalNet(10, 16), bound, scaled=True).eval()
-        pattern, logits = torch.rand(5, 3, 16, 16), torch.randn(5, 10)
-        local, global_ = estimator.local_net(pattern), estimator.global_net(logits)
-        torch.testing.assert_close(
-            estimator(pattern, logits), bound_per_sample(bound, local / 4, global_)
-        )
-        assert not torch.allclose(
-            estimator(pattern, logits), bound_per_sample(bound, local, global_)
-        )
-
-    def test_donsker_varadhan_is_the_default(self):
-        estimator = MIEstimator(LocalNet(16), GlobalNet(10, 16))
-        local, global_ = torch.randn(3, 16, 4), torch.randn(3, 16, 1)
-        assert torch.equal(estimator.mi(local, global_), donsker_varadhan(local, global_))
-
-    def test_units_are_innermost_in_memory(self):
-        """Then the scores need no copy of the local encodings, the largest tensor of a step."""
-        local = LocalNet(16)(torch.rand(2, 3, 16, 16))
-        assert local.stride() == (16 * 16, 1, 16)
-
-    def test_learns_a_dependence(self):
-        """Outputs that tell the colour of the pattern: the bound rises well above that of shuffled outputs."""
-        estimator = MIEstimator(LocalNet(16), GlobalNet(3, 16), "nce")
-        optimizer = torch.optim.Adam(estimator.parameters(), 1e-2)
-        for _ in range(30):
-            output = torch.randn(32, 3)
-            loss = -estimator(output[..., None, None].expand(-1, -1, 8, 8), output).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        estimator.eval()
-        pattern = output[..., None, None].expand(-1, -1, 8, 8)
-        assert estimator(pattern, output).mean() > 1
-        assert estimator(pattern, output.roll(1, 0)).mean() < 0
-
-    def test_gradient_reaches_the_output_through_a_frozen_estimator(self):
-        estimator = MIEstimator(LocalNet(8), GlobalNet(4, 8)).eval().requires_grad_(False)
-        output = torch.randn(3, 4, requires_grad=True)
-        (gradient,) = torch.autograd.grad(estimator(torch.rand(3, 3, 8, 8), output).sum(), output)
-        assert gradient.isfinite().all()
-        assert gradient.abs().sum() > 0
-
-    def test_one_sample(self):
-        estimator = MIEstimator(LocalNet(8), GlobalNet(4, 8))
-        for each in (estimator.eval(), estimator.train()):
-            with pytest.raises(ValueError, match="at least 2 samples, not 1"):
-                each(torch.rand(1, 3, 8, 8), torch.randn(1, 4))
-
-    def test_unknown_bound(self):
-        with pytest.raises(ValueError, match=r"'DV'.*dv, dv-released, nce, fd"):
-            MIEstimator(LocalNet(8), GlobalNet(4, 8), "DV")
-
-
-def trained(name):
-    """A network whose batch norm has seen data."""
-    net = NETS[name]()
-    net(torch.randn(INPUTS[name]))
-    return net.eval()
-
-
-def same(net, other, name):
-    x = torch.randn(INPUTS[name])
-    return type(net) is type(other) and torch.equal(net(x), other(x))
-
-
-@pytest.mark.parametrize("name", NETS)
-class TestFiles:
-    def test_round_trip(self, name, tmp_path):
-        net = trained(name)
-        save_net(net, tmp_path / "net.pth", norm="linf", epsilon=8 / 255)
-        state = torch.get_rng_state()
-        loaded = load_net(tmp_path / "net.pth")
-        assert torch.equal(torch.get_rng_state(), state)
-        assert same(net, loaded, name)
-        assert loaded.about == {"norm": "linf", "epsilon": 8 / 255}
-        assert loaded.options == net.options
-        assert not loaded.training
-        content = torch.load(tmp_path / "net.pth", weights_only=True)
-        assert content["arch"] == f"mi-{name}"
-        assert set(content) == {"arch", "options", "state_dict", "about"}
-
-    @pytest.mark.parametrize("prefix", ["", "module."])
-    def test_released_state_dict(self, name, prefix, tmp_path):
-        net = trained(name)
-        state = net.state_dict()
-        if name == "local":
-            state |= {
-                f"layers.{key[5]}{key[6:]}": value
-                for key, value in state.items()
-                if key.startswith("layer")
-            }
-            assert "layers.1.0.weight" in state
-        torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "net.pth")
-        loaded = load_net(tmp_path / "net.pth")
-        assert same(net, loaded, name)
-        assert loaded.about == {}
-
-    def test_a_missing_or_misshapen_tensor(self, name, tmp_path):
-        path = tmp_path / "net.pth"
-        for wrong in ({}, {"block_ln.1.weight": torch.ones(U + 1)}):
-            state = trained(name).state_dict()
-            del state["block_ln.1.weight"]
-            torch.save(state | wrong, path)
-            with pytest.raises(InputError, match=r"net\.pth.*block_ln\.1\.weight"):
-                load_net(path)
-
-    def test_options_that_do_not_fit(self, name, tmp_path):
-        path = tmp_path / "net.pth"
-        net = trained(name)
-        for options in (
-            {"n_units": "many", "n_inputs": 3},
-            {"n_units": -1, "n_inputs": 3},
-            {"width": 3},
-            None,
-            [1, 2],
-        ):
-            torch.save({"arch": net.arch, "options": options, "state_dict": net.state_dict()}, path)
-            with pytest.raises(InputError, match=r"net\.pth.*options"):
-                load_net(path)
-        torch.save(
-            {
-                "arch": net.arch,
-                "options": net.options | {"n_units": 8},
-                "state_dict": net.state_dict(),
-            },
-            path,
-        )
-        with pytest.raises(InputError, match=r"net\.pth.*shape"):
-            load_net(path)
-
-
-OTHER_FILES = {
-    "target": {"arch": "resnet18", "options": {}, "state_dict": {"conv1.weight": torch.zeros(1)}},
-    "plain target": {"conv1.weight": torch.zeros(64, 3, 3, 3)},
-    "flat shortcut": {"linear_shortcut.weight": torch.zeros(3)},
-    "half a shortcut": {"linear_shortcut.0.weight": torch.zeros(3, 3, 4, 4)},
-    "no tensor": {"epoch": 3},
-    "empty": {},
-    "list": [1, 2],
-}
-
-
-@pytest.mark.parametrize("what", OTHER_FILES)
-def test_files_of_something_else(what, tmp_path):
-    path = tmp_path / "other.pth"
-    torch.save(OTHER_FILES[what], path)
-    with pytest.raises(InputError, match=r"other\.pth") as raised:
-        load_net(path)
-    assert "\n" not in str(raised.value)
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.pth"):
-        load_net(tmp_path / "absent.pth")

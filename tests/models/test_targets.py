@@ -1,52 +1,22 @@
-"""Targets: published names and counts, blocks against hand-written arithmetic, taps, and the way through a file."""
+"""Targets: published names and counts, sizes, taps, and what `build` refuses."""
 
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from target_parts import ARCHS, SMALL, VGG_CONVOLUTIONS, full_size, images, shaken
 
 import models
 from common.errors import InputError
-from models import ARCHITECTURES, build, load, save
-from models.resnet import BasicBlock, Bottleneck, SubsampledConv1x1
-from models.wideresnet import Unit
-
-ARCHS = list(ARCHITECTURES)
-ROOT = Path(__file__).parent.parent.parent
-SMALL = ["resnet18", "resnet50", "wrn28-10", "vgg16"]  # every class and both kinds of ResNet block
+from models import build
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def shaken(net):
-    """The network with batch-norm statistics and weights that are not 0 and 1, so that a forgotten one would show."""
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-            torch.nn.init.uniform_(module.weight, 0.5, 2)
-            torch.nn.init.normal_(module.bias, std=0.2)
-    return net
-
-
-def full_size(arch, **options):
-    with torch.device("meta"):  # shapes alone: no memory, no time
-        return build(arch, **options)
-
-
-def images(n=2, size=16, **options):
-    return torch.rand(n, 3, size, size, **options)
-
-
-# --- names, counts, shapes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,12 +71,6 @@ def test_wideresnet_names():
             )
         expected |= {f"block{group}.layer.0.convShortcut.weight"}
     assert set(full_size("wrn34-10").state_dict()) == expected
-
-
-VGG_CONVOLUTIONS = {  # indices into `features`, stage by stage
-    "vgg16": [(0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40)],
-    "vgg19": [(0, 3), (7, 10), (14, 17, 20, 23), (27, 30, 33, 36), (40, 43, 46, 49)],
-}
 
 
 @pytest.mark.parametrize("arch", VGG_CONVOLUTIONS)
@@ -175,121 +139,6 @@ def test_wideresnet_convolutions_are_he_normal():
     # A uniform draw of that deviation ends at 1.73 of it; 0.27 % of a normal one lies beyond 3.
     assert (weight.abs() > 3 * std).double().mean().item() == pytest.approx(0.0027, rel=0.2)
 
-
-# --- arithmetic --------------------------------------------------------------------------------------------------
-
-
-def conv(x, weight, stride=1, bias=None):
-    """Cross-correlation as a matrix product over unfolded patches, zero padding that keeps the size at stride 1."""
-    n_out, _, k, _ = weight.shape
-    side = (x.shape[-1] - 1) // stride + 1
-    patches = F.unfold(x, k, padding=k // 2, stride=stride)
-    out = torch.einsum("op,npl->nol", weight.flatten(1), patches)
-    return (out if bias is None else out + bias[:, None]).reshape(len(x), n_out, side, side)
-
-
-def norm(x, bn):
-    mean, var = bn.running_mean, bn.running_var
-    if bn.training:
-        mean, var = x.mean((0, 2, 3)), ((x - x.mean((0, 2, 3), keepdim=True)) ** 2).mean((0, 2, 3))
-    scale = bn.weight / torch.sqrt(var + 1e-5)
-    return (x - mean[:, None, None]) * scale[:, None, None] + bn.bias[:, None, None]
-
-
-def relu(x):
-    return x.clamp(min=0)
-
-
-def basic(block, x, stride):
-    out = relu(norm(conv(x, block.conv1.weight, stride), block.bn1))
-    out = norm(conv(out, block.conv2.weight), block.bn2)
-    if len(block.shortcut):
-        x = norm(conv(x, block.shortcut[0].weight, stride), block.shortcut[1])
-    return relu(out + x)
-
-
-def bottleneck(block, x, stride):
-    out = relu(norm(conv(x, block.conv1.weight), block.bn1))
-    out = relu(norm(conv(out, block.conv2.weight, stride), block.bn2))
-    out = norm(conv(out, block.conv3.weight), block.bn3)
-    if len(block.shortcut):
-        x = norm(conv(x, block.shortcut[0].weight, stride), block.shortcut[1])
-    return relu(out + x)
-
-
-def wide(unit, x, stride):
-    active = relu(norm(x, unit.bn1))
-    out = conv(relu(norm(conv(active, unit.conv1.weight, stride), unit.bn2)), unit.conv2.weight)
-    return out + (
-        x if unit.convShortcut is None else conv(active, unit.convShortcut.weight, stride)
-    )
-
-
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize(
-    "kind, by_hand, n_in, channels, stride, projected",
-    [
-        (BasicBlock, basic, 4, 4, 1, False),
-        (BasicBlock, basic, 4, 6, 2, True),
-        (BasicBlock, basic, 4, 4, 2, True),
-        (Bottleneck, bottleneck, 8, 2, 1, False),
-        (Bottleneck, bottleneck, 4, 2, 1, True),
-        (Bottleneck, bottleneck, 8, 3, 2, True),
-        (Unit, wide, 4, 4, 1, False),
-        (Unit, wide, 3, 4, 1, True),
-        (Unit, wide, 4, 6, 2, True),
-    ],
-)
-def test_blocks_by_hand(kind, by_hand, n_in, channels, stride, projected, train):
-    block = shaken(kind(n_in, channels, stride)).double().train(train)
-    shortcut = block.convShortcut is not None if kind is Unit else len(block.shortcut) > 0
-    assert shortcut == projected
-    x = torch.randn(3, n_in, 7, 7, dtype=torch.float64)
-    expected = by_hand(block, x, stride)
-    torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_resnet_by_hand():
-    net = shaken(build("resnet18", width=2)).double().eval()
-    x = images(dtype=torch.float64)
-    out = relu(norm(conv(x, net.conv1.weight), net.bn1))
-    for stage, layer in enumerate((net.layer1, net.layer2, net.layer3, net.layer4)):
-        for i, block in enumerate(layer):
-            out = basic(block, out, 2 if stage and not i else 1)
-    expected = out.sum((2, 3)) / 4 @ net.linear.weight.T + net.linear.bias
-    torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_wideresnet_by_hand():
-    net = shaken(build("wrn28-10", width=2)).double().eval()
-    x = images(dtype=torch.float64)
-    out = conv(x, net.conv1.weight)
-    for group, block in enumerate((net.block1, net.block2, net.block3)):
-        for i, unit in enumerate(block.layer):
-            out = wide(unit, out, 2 if group and not i else 1)
-    expected = relu(norm(out, net.bn1)).sum((2, 3)) / 16 @ net.fc.weight.T + net.fc.bias
-    torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("size", [16, 28, 32])
-def test_vgg_by_hand(size):
-    net = shaken(build("vgg16", width=2)).double().eval()
-    x = images(size=size, dtype=torch.float64)
-    out = x
-    for stage in VGG_CONVOLUTIONS["vgg16"]:
-        for i in stage:
-            layer = net.features[i]
-            out = relu(norm(conv(out, layer.weight, bias=layer.bias), net.features[i + 1]))
-        odd = out.shape[-1] % 2
-        out = F.pad(
-            out, (0, odd, 0, odd), value=-torch.inf
-        )  # 32x32 images never come to an odd side
-        out = out.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
-    expected = out[:, :, 0, 0] @ net.linear.weight.T + net.linear.bias
-    torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)
-
-
-# --- taps --------------------------------------------------------------------------------------------------------
 
 TAPPED = {
     "resnet18": ("layer3", "layer4"),
@@ -383,9 +232,6 @@ def test_a_seed_gives_the_same_network():
     assert all(map(torch.equal, first, second))
 
 
-# --- build: wrong input ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -420,217 +266,3 @@ def test_importing_the_package_does_not_import_torch():
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.decode().split() == ARCHS
-
-
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-def trained(arch, **options):
-    """A narrow network whose every entry, batch counter included, differs from a fresh one's."""
-    net = shaken(build(arch, **{"width": 4, "num_classes": 7} | options))
-    net.train()(images(4))
-    return net
-
-
-def assert_same(net, other):
-    state, loaded = net.state_dict(), other.state_dict()
-    assert list(state) == list(loaded)
-    assert all(torch.equal(state[name], loaded[name]) for name in state)
-    assert not other.training
-    x = images()
-    assert torch.equal(net.eval()(x), other(x))
-
-
-@pytest.mark.parametrize("arch", ARCHS)
-def test_round_trip_is_exact(arch, tmp_path):
-    net = trained(arch)
-    about = {
-        "norm": "linf",
-        "epsilon": 8 / 255,
-        "epochs": [75, 90],
-        "best": {"pgd": None, "kept": True},
-    }
-    save(net, tmp_path / "m.pth", **about)
-    for asked in (None, arch):
-        loaded = load(tmp_path / "m.pth", arch=asked)
-        assert (loaded.arch, loaded.options, loaded.about) == (
-            arch,
-            {"num_classes": 7, "width": 4},
-            about,
-        )
-        assert loaded.tap_channels == net.tap_channels
-        assert_same(net, loaded)
-    content = torch.load(tmp_path / "m.pth", weights_only=True)
-    assert list(content) == ["arch", "options", "state_dict", "about"]
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        dict,
-        lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {"net": state, "acc": 95.5, "epoch": 3},
-        lambda state: {f"module.{name}": value for name, value in state.items()},
-        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
-        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
-        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
-    ],
-    ids=[
-        "plain",
-        "state_dict",
-        "net",
-        "module",
-        "state_dict-module",
-        "compiled",
-        "parallel-compiled",
-    ],
-)
-@pytest.mark.parametrize("arch", SMALL)
-def test_published_files(arch, wrap, tmp_path):
-    net = trained(arch)
-    torch.save(wrap(net.state_dict()), tmp_path / "m.pth")
-    loaded = load(tmp_path / "m.pth", arch=arch)
-    assert (loaded.arch, loaded.options, loaded.about) == (arch, net.options, {})
-    assert_same(net, loaded)
-
-
-def test_unused_group_of_trades_is_ignored(tmp_path):
-    net = trained("wrn34-10")
-    state = net.state_dict()
-    unused = {
-        f"sub_{name}": torch.full_like(value, 9)
-        for name, value in state.items()
-        if name.startswith("block1.")
-    }
-    assert len(unused) > 50
-    torch.save(state | unused, tmp_path / "m.pth")
-    assert_same(net, load(tmp_path / "m.pth", arch="wrn34-10"))
-
-
-def test_vgg_classifier_by_its_other_name(tmp_path):
-    net = trained("vgg19")
-    state = {
-        name.replace("linear.", "classifier."): value for name, value in net.state_dict().items()
-    }
-    assert "classifier.bias" in state
-    torch.save(state, tmp_path / "m.pth")
-    assert_same(net, load(tmp_path / "m.pth", arch="vgg19"))
-
-
-def test_a_file_that_names_its_network_only(tmp_path):
-    net = trained("resnet18")
-    torch.save({"arch": "resnet18", "epoch": 3, "state_dict": net.state_dict()}, tmp_path / "m.pth")
-    assert_same(net, load(tmp_path / "m.pth"))
-
-
-def test_loading_leaves_the_random_numbers_alone(tmp_path):
-    save(build("wrn28-10", width=2), tmp_path / "m.pth")
-    before = torch.get_rng_state()
-    load(tmp_path / "m.pth")
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_saving_replaces_the_file(tmp_path):
-    first, second = trained("resnet18"), trained("vgg16", width=2)
-    save(first, tmp_path / "m.pth")
-    save(second, tmp_path / "m.pth")
-    assert_same(second, load(tmp_path / "m.pth"))
-    assert [path.name for path in tmp_path.iterdir()] == ["m.pth"]
-
-
-@pytest.mark.parametrize(
-    "value", [np.float64(0.5), Path("x"), torch.ones(1), [1, np.int64(2)], {"a": {1, 2}}]
-)
-def test_save_refuses_what_could_not_be_read_back(value, tmp_path):
-    with pytest.raises(ValueError, match=r"about epsilon: .* is not a plain value"):
-        save(build("resnet18", width=2), tmp_path / "m.pth", epsilon=value)
-    assert not list(tmp_path.iterdir())
-
-
-def refusal(path, **arguments):
-    with pytest.raises(InputError) as caught:
-        load(path, **arguments)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ") and "\n" not in message
-    return message.removeprefix(f"{path}: ")
-
-
-def test_another_network_than_asked(tmp_path):
-    path = tmp_path / "m.pth"
-    save(build("resnet18", width=2), path)
-    assert (
-        refusal(path, arch="vgg16")
-        == "holds a resnet18, not a vgg16; give --arch resnet18 or another file"
-    )
-    plain = build("resnet18", width=2).state_dict()
-    torch.save(plain, path)
-    assert "give --arch, one of: resnet18, resnet34" in refusal(path)
-    assert refusal(path, arch="resnet20").startswith(
-        "unknown architecture 'resnet20'; choose from: resnet18"
-    )
-    for asked, name in [
-        ("vgg16", "features.0.weight"),
-        ("wrn28-10", "block1.layer.0.bn1.weight"),
-        ("resnet34", "layer1.2.conv1.weight"),
-        ("resnet50", "layer1.0.conv3.weight"),
-    ]:
-        assert refusal(path, arch=asked).startswith(
-            f"is not a checkpoint of {asked}: {name} is missing; "
-        )
-    torch.save(build("resnet34", width=2).state_dict(), path)
-    assert "resnet18: layer1.2.conv1.weight is unknown; " in refusal(path, arch="resnet18")
-    torch.save(plain | {"layer2.0.conv1.weight": torch.ones(4, 2, 1, 1)}, path)
-    assert "layer2.0.conv1.weight has shape (4, 2, 1, 1), not (4, 2, 3, 3); " in refusal(
-        path, arch="resnet18"
-    )
-
-
-def test_a_file_whose_own_words_do_not_hold(tmp_path):
-    path, net = tmp_path / "m.pth", build("resnet18", width=2)
-    content = {
-        "arch": "resnet18",
-        "options": net.options,
-        "state_dict": net.state_dict(),
-        "about": {},
-    }
-    torch.save(content | {"arch": "resnet20"}, path)
-    assert refusal(path).startswith("unknown architecture 'resnet20'; choose from: resnet18")
-    torch.save(content | {"options": {"num_classes": 10, "width": 3}}, path)
-    assert "conv1.weight has shape (2, 3, 3, 3), not (3, 3, 3, 3)" in refusal(path)
-    torch.save(content | {"options": {"num_classes": 10, "depth": 3}}, path)
-    assert refusal(path) == "resnet18 has no option 'depth'; choose from: num_classes, width"
-    torch.save(content | {"options": {"num_classes": 0, "width": 2}}, path)
-    assert refusal(path).startswith("num_classes of resnet18 is 0; choose")
-
-
-def test_a_truncated_file(tmp_path):
-    path = tmp_path / "m.pth"
-    save(build("resnet18", width=2), path)
-    whole = path.read_bytes()
-    for part in (0.01, 0.5, 0.999):
-        path.write_bytes(whole[: int(part * len(whole))])
-        assert refusal(path, arch="resnet18").startswith("is truncated")
-
-
-NARROW = """
-import torch, models
-net = models.build("resnet18", width={width}).to(memory_format=torch.channels_last)
-for _ in range(10):
-    net(torch.rand(16, 3, 16, 16).contiguous(memory_format=torch.channels_last)).square().sum().backward()
-"""
-
-
-@pytest.mark.parametrize("width", [2, 4, 7])
-def test_a_narrow_network_in_channels_last_survives_its_backward_pass(width):
-    """In a process of its own, which a strided 1x1 convolution of so few channels kills on some processors."""
-    ended = subprocess.run(
-        [sys.executable, "-c", NARROW.format(width=width)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_a_subsampled_convolution_is_the_strided_one():
-    conv = SubsampledConv1x1(4, 6, 1, 2, bias=False).double()
-    for side in (7, 8):
-        x = torch.randn(3, 4, side, side, dtype=torch.float64)
-        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, stride=2))

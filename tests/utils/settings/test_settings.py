@@ -215,7 +215,7 @@ def test_weight_of_each_mi_loss():
     ):
         found = ask(words.split(), train_MIAT.Settings)
         assert (found.alpha, found.lam) == expected
-    assert list(ask(["--mi-loss", "wmim"], train_MIAT.Settings).estimator_files()) == [
+    assert list(ask(["--mi-loss", "wmim"], train_MIAT.Settings).files()) == [
         "pre_local_n",
         "pre_global_n",
     ]
