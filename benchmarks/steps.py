@@ -225,16 +225,8 @@ class Workbench:
 
         def run():
             attack, training = self.standard.attack, self.standard.training
-            batches = examples(
-                self.target,
-                images,
-                labels,
-                attack,
-                self.compute,
-                batch_size=training.batch_size,
-                seed=training.seed,
-            )
-            for _ in batches:
+            how = {"batch_size": training.batch_size, "seed": training.seed}
+            for _ in examples(self.target, images, labels, attack, self.compute, **how):
                 pass
 
         return run

@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.files import file_hash, make_folder, write_csv, write_text
 from data.sets import DataSet
 from utils import devices, provenance
-from utils.analysis.options.groups import PGD, EstimatorFiles, Images, NetworkFile
+from utils.analysis.options.groups import PGD, Estimators, Images, NetworkFile
 from utils.evaluation.images import load_images
 from utils.evaluation.networks import Network, load_network
 from utils.evaluation.results import wilson
@@ -55,7 +55,7 @@ class Measured:
 
 def measure(
     network: NetworkFile,
-    estimators: EstimatorFiles,
+    estimators: Estimators,
     images: Images,
     attack: PGD,
     batch_size: int,
@@ -106,7 +106,7 @@ def measure(
     print(f"\nwritten: {output}/values.csv, summary.json, histograms.png, roc.png")
 
 
-def load(network: NetworkFile, estimators: EstimatorFiles, images: Images, attack: PGD) -> Measured:
+def load(network: NetworkFile, estimators: Estimators, images: Images, attack: PGD) -> Measured:
     """Load the network, its estimators and the test images, and choose the threat model.
 
     What is not given is the network's own. Raises InputError where they do not fit each other.

@@ -13,10 +13,7 @@ from typing import ClassVar, Literal
 
 from utils.settings.choices import Arch, Dataset, Norm, Preset, Schedule
 from utils.settings.values import Count, Fraction, need
-
-# The scripts import these from here, too.
-from utils.settings.values import fraction as fraction
-from utils.settings.values import group as group
+from utils.settings.values import group as group  # the scripts import it from here, too
 
 # This must be set before torch is imported. A waiting thread spins 1,000 times, then sleeps.
 # Images/s of PGD on two cores (ResNet-18 of width 16, 16x16, bf16; 2026-11-20), alone and beside a

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.settings.options import need
+from utils.settings.values import need
 
 
 @dataclass

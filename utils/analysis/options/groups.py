@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.settings.choices import Bound
-from utils.settings.options import Arch, Count, Dataset, Fraction, need
+from utils.settings.choices import Arch, Bound, Dataset
+from utils.settings.values import Count, Fraction, need
 
 
 @dataclass
@@ -31,7 +31,7 @@ class NetworkFile:
 
 
 @dataclass
-class EstimatorFiles:
+class Estimators:
     """The MI estimators."""
 
     estimator_dir: Path = Path("runs/estimators")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.analysis.options.groups import PGD, EstimatorFiles, Images, NetworkFile
-from utils.settings.options import group, need
+from utils.analysis.options.groups import PGD, Estimators, Images, NetworkFile
+from utils.settings.values import group, need
 
 
 @dataclass
@@ -13,7 +13,7 @@ class Samples:
     """Natural and adversarial MI of each test image: values, histograms, ROC curves."""
 
     network: NetworkFile = group(NetworkFile)
-    estimators: EstimatorFiles = group(EstimatorFiles)
+    estimators: Estimators = group(Estimators)
     images: Images = group(Images)
     attack: PGD = group(PGD)
     batch_size: int = 400
