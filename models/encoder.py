@@ -74,7 +74,7 @@ class BaselineH(Target):
     """Classify the codes of an encoder by an MLP with one hidden layer: Baseline-H.
 
     Taps: layer3 and layer4, the encoder's second and third feature map (32x32 images, width 64: 128
-    channels, 8x8; 256 channels, 4x4).
+    channels, 8x8; 256 channels, 4x4), and code, its codes.
     """
 
     SIZES: ClassVar[dict[str, str]] = {
@@ -84,6 +84,7 @@ class BaselineH(Target):
 
     def __init__(self, width: int, size: list[int], num_classes: int):
         super().__init__(num_classes, layer3=2 * width, layer4=4 * width)
+        self.tap_channels["code"] = CODES
         self.encoder = Encoder(width, size)
         self.classifier = self.head(num_classes)
 

@@ -84,7 +84,9 @@ def test_what_it_computes(arch):
     x = torch.rand(3, 3, 16, 24, dtype=torch.float64)
     logits, maps, code = by_hand(x, net.state_dict(), arch == "baseline-h")
     torch.testing.assert_close(net(x), logits, rtol=1e-10, atol=1e-10)
-    for tap, expected in (("layer3", maps[1]), ("layer4", maps[2]), ("logits", logits)):
+    for tap, expected in zip(
+        ("layer3", "layer4", "code", "logits"), (maps[1], maps[2], code, logits)
+    ):
         torch.testing.assert_close(net(x, tap=tap)[1], expected, rtol=1e-10, atol=1e-10)
         assert net.tap_channels[tap] == expected.shape[1]
     torch.testing.assert_close(net.encoder(x), code, rtol=1e-10, atol=1e-10)

@@ -29,12 +29,20 @@ class Critic(nn.Module):
         self.local_net, self.global_net = local_net, global_net
         self.form, self.pairs, self.scaled = form, pairs, scaled
 
+    def encode(self, x: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode images x (N,3,H,W) and representations z, (N,C) or (N,C,H',W'), as `batch_bound`
+        takes them."""
+        local, global_ = self.local_net(x), self.global_net(z)
+        if self.form == "average":  # T is bilinear: the mean over locations is all that it needs
+            local = local.mean(2, keepdim=True)
+        return local, global_ / global_.shape[1] ** 0.5 if self.scaled else global_
+
+    def bound(self, local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:
+        """Compute J of encoded samples."""
+        return batch_bound(local, global_, self.form, self.pairs)
+
     def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """Compute J of images x (N,3,H,W) and representations z, (N,C) or (N,C,H',W')."""
-        output = self.global_net(z)
-        if self.scaled:
-            output = output / output.shape[1] ** 0.5
-        return batch_bound(self.local_net(x), output, self.form, self.pairs)
+        return self.bound(*self.encode(x, z))
 
 
 def build_critic(
