@@ -99,7 +99,9 @@ class Workbench:
             if make_target:
                 self.target = make_target()
             else:
-                self.target = models.build(sizes.arch, CLASSES, width=sizes.width)
+                self.target = models.build(
+                    sizes.arch, CLASSES, width=sizes.width, size=(sizes.size, sizes.size)
+                )
             self.natural_mi = MIEstimator(
                 LocalNet(sizes.n_units), GlobalNet(CLASSES, sizes.n_units)
             )

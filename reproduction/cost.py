@@ -152,7 +152,9 @@ class Costs:
         key = (network.arch, network.width, min(batch, 64))
         if key not in self.measured:
             classes = self.spec.num_classes or 10
-            net = self.compute.prepare(models.build(network.arch, classes, width=network.width))
+            size = 2 * (self.spec.size or 32,)
+            net = models.build(network.arch, classes, width=network.width, size=size)
+            net = self.compute.prepare(net)
             x = self._images(key[2])
             y = torch.zeros(key[2], dtype=torch.int64, device=self.compute.device)
             self.measured[key] = self._time(lambda: pgd(net, x, y, steps=1)) / key[2]

@@ -10,9 +10,9 @@ from torch import nn
 
 from common.files import make_folder, write_text
 from utils import devices
-from utils.analysis.critics import mean_and_sd
 from utils.analysis.options.mixture import MixtureTraining
 from utils.mi.batch_bound import batch_bound
+from utils.mi.fitting import mean_and_sd
 from utils.mi.mixture import closed_form, dual_norm, worst_shift
 from utils.plots import table
 

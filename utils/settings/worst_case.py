@@ -8,7 +8,7 @@ from typing import Literal
 
 from models import LOCAL_CONVS
 from utils.mi.names import FORMS, PAIRINGS
-from utils.settings.options import Attack
+from utils.settings.options import Attack, Training
 from utils.settings.values import Fraction, need
 
 STEP = 0.01 / (8 / 255)  # length of a step, as a share of the budget (paper, CIFAR-10)
@@ -38,11 +38,11 @@ class CriticForm:
 
 
 @dataclass
-class MIAttack(Attack):
-    """The threat model and the attack on mutual information (Zhu et al. 2020, Algorithm 1)."""
+class WorstCaseAttack(Attack):
+    """The threat model and the attacks of training (Zhu et al. 2020)."""
 
     num_steps: int = 7
-    """Steps of the attack on mutual information (paper: 7 on CIFAR-10, else 10)."""
+    """Steps of an attack (paper: 7 on CIFAR-10, else 10)."""
     step_size: Fraction = None
     """Length of a step in pixel units; when not given 0.31875 epsilon (paper: 0.01 at 8/255)."""
 
@@ -51,3 +51,11 @@ class MIAttack(Attack):
         super().fill_in()
         if given is None:
             self.step_size = STEP * self.epsilon
+
+
+def refuse_momentum(training, script: str) -> None:
+    """Raise InputError where an option of SGD was changed for a script that trains with Adam."""
+    for option in ("momentum", "weight_decay"):
+        value = getattr(training, option)
+        unused = value == getattr(Training, option)
+        need(unused, option, value, f"applies to SGD; {script} trains with Adam, leave it out")

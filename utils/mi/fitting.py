@@ -10,6 +10,7 @@ import torch
 
 from common.errors import Diverged
 from data.batches import Batches, in_order
+from utils.attacks.mutual_information import lower_mi
 from utils.attacks.projected_gradient import frozen
 from utils.mi.bounds import scores
 from utils.mi.critic import Critic
@@ -24,6 +25,11 @@ Attack = Callable[[torch.nn.Module, torch.nn.Module, torch.Tensor], torch.Tensor
 def unchanged(encoder: torch.nn.Module, critic: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return the images as they are: the attack of the normal critic."""
     return x
+
+
+def attacked_within(budget: tuple[str, float, int, float]) -> Attack:
+    """Return the attack of the worst critic; budget: norm, epsilon, steps and step size."""
+    return lambda encoder, critic, x: lower_mi(encoder, critic, x, *budget)
 
 
 @dataclass
