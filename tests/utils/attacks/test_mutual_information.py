@@ -1,16 +1,13 @@
-"""The attack on mutual information against a grid, its ball and box, and two processes against one."""
+"""The attack on mutual information against a grid, its ball and box, and what it restores."""
 
 import itertools
-import os
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import nn
 
+import models
 from models.encoder import Encoder
-from utils import distributed
 from utils.attacks.mutual_information import lower_mi
 from utils.mi.batch_bound import batch_bound
 from utils.mi.critic import Representation, build_critic
@@ -165,8 +162,6 @@ def test_half_precision_images_keep_their_type():
 
 
 def test_a_layer_of_a_target_can_be_attacked():
-    import models
-
     torch.manual_seed(0)
     target, x = models.build("baseline-h", width=4, size=(16, 16)), torch.rand(4, 3, 16, 16)
     for name, channels in target.tap_channels.items():
@@ -175,41 +170,3 @@ def test_a_layer_of_a_target_can_be_attacked():
         assert not torch.equal(found, x)
     with pytest.raises(ValueError, match="norm 'l1' is unknown; choose one of linf, l2"):
         lower_mi(g, build_critic(name, channels, 8), x, norm="l1")
-
-
-def part(x):
-    rank, count = distributed.rank(), distributed.count()
-    return x[rank * len(x) // count : (rank + 1) * len(x) // count]
-
-
-def attacked(form="average") -> torch.Tensor:
-    """The attack on this process's part of six images, in float64, and the rows of all."""
-    encoder, critic, x = small(dtype=torch.float64)
-    critic.form = form
-    return distributed.gather(lower_mi(encoder, critic, part(x), "l2", 0.5, 3))
-
-
-def _work(rank, port, folder):
-    torch.set_num_threads(1)
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ.update(where, RANK=str(rank), LOCAL_RANK=str(rank))
-    distributed.start(torch.device("cpu"))
-    torch.save({form: attacked(form) for form in ("average", "location")}, folder / str(rank))
-    distributed.stop()
-
-
-def test_two_processes_attack_as_one_does(tmp_path):
-    """Three images in each process: the objective compares all six."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (port, tmp_path), nprocs=2)
-    for form in ("average", "location"):
-        expected = attacked(form)
-        for rank in range(2):
-            found = torch.load(tmp_path / str(rank), weights_only=True)[form]
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
-    with distributed.alone():
-        encoder, critic, x = small(dtype=torch.float64)
-        halves = [lower_mi(encoder, critic, half, "l2", 0.5, 3) for half in (x[:3], x[3:])]
-    assert not torch.allclose(torch.cat(halves), attacked())  # a batch of its own is another one
