@@ -17,7 +17,7 @@ from typing import Literal
 
 from utils.settings.command_line import parse
 from utils.settings.options import Data, Run, StageSettings, Training, group
-from utils.settings.worst_case import WorstCaseAttack, refuse_momentum
+from utils.settings.worst_case import WorstCaseAttack
 
 ARCHITECTURE = {"mlp": "baseline-h", "linear": "baseline-h-linear"}
 
@@ -46,7 +46,7 @@ class Settings(StageSettings):
         self.defense = "natural" if self.defense == "natural" else "robust"
 
     def check(self) -> None:
-        refuse_momentum(self.training, "train_classifier.py")
+        self.training.check_adam("train_classifier.py")
 
 
 if __name__ == "__main__":

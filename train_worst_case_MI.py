@@ -19,7 +19,7 @@ from typing import Literal
 
 from utils.settings.command_line import parse
 from utils.settings.options import Count, Data, Run, StageSettings, Training, group, need
-from utils.settings.worst_case import CriticForm, WorstCaseAttack, refuse_momentum
+from utils.settings.worst_case import CriticForm, WorstCaseAttack
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Settings(StageSettings):
             value = getattr(self, option)
             attacks = self.mi == "worst" or value == unused
             need(attacks, option, value, "applies to the attack; leave it out with --mi normal")
-        refuse_momentum(self.training, "train_worst_case_MI.py")
+        self.training.check_adam("train_worst_case_MI.py")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,13 @@ import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from common.errors import InputError
+
+Net = TypeVar("Net", bound=torch.nn.Module)
 
 
 def read_file(path, device="cpu") -> dict:
@@ -82,7 +85,7 @@ def state_dict_of(content: dict, path) -> dict:
     return state
 
 
-def rebuilt(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+def rebuilt(build: Callable[[], Net]) -> Net:
     """Call `build` without a change of the caller's random numbers: the initial values of the
     network that it returns are to be overwritten at once.
     """

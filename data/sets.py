@@ -36,7 +36,8 @@ class DataSet:
     @property
     def size(self) -> tuple[int, int]:
         """Return the height and width of an image."""
-        return tuple(self.train_images.shape[2:])
+        height, width = self.train_images.shape[2:]
+        return height, width
 
     @cached_property
     def fingerprint(self) -> str:

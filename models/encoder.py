@@ -42,7 +42,8 @@ class Encoder(nn.Module):
     def __init__(self, width: int = 64, size: tuple[int, int] = (32, 32)):
         super().__init__()
         height, length = size
-        self.options, self.about = {"width": width, "size": [height, length]}, {}
+        self.options: dict = {"width": width, "size": [height, length]}
+        self.about: dict = {}
         self.layer0 = nn.Sequential(*halve(3, width))
         self.layer1 = nn.Sequential(*halve(width, 2 * width))
         self.layer2 = nn.Sequential(*halve(2 * width, 4 * width))
@@ -82,7 +83,7 @@ class BaselineH(Target):
         "num_classes": "classifier.3.weight",
     }
 
-    def __init__(self, width: int, size: list[int], num_classes: int):
+    def __init__(self, width: int, size: tuple[int, int], num_classes: int):
         super().__init__(num_classes, layer3=2 * width, layer4=4 * width)
         self.tap_channels["code"] = CODES
         self.encoder = Encoder(width, size)

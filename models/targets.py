@@ -22,7 +22,7 @@ class Target(nn.Module):
     SIZES: ClassVar[dict[str, str]] = {}
 
     arch: str
-    options: dict[str, int]
+    options: dict
     about: dict  # plain facts about its training
 
     def __init__(self, num_classes: int, layer3: int, layer4: int):

@@ -82,7 +82,7 @@ def measure(
     # Linf: epsilon |w|_1 = shift. One shift of all points attains I_worst.
     worst = torch.tensor(-shift / dual_norm(w, math.inf) * worst_shift(w, math.inf)).float()
     offsets = {"J1": torch.zeros(2), "J2": worst}
-    found = {name: [] for name in (*offsets, "RV")}
+    found: dict[str, list[float]] = {name: [] for name in (*offsets, "RV")}
     for seed in range(training.seed, training.seed + training.critics):
         for name, offset in offsets.items():
             plan = (training.steps, training.batch_size, seed)

@@ -27,7 +27,7 @@ def unchanged(encoder: torch.nn.Module, critic: torch.nn.Module, x: torch.Tensor
     return x
 
 
-def attacked_within(budget: tuple[str, float, int, float]) -> Attack:
+def attacked_within(budget: tuple[str, float, int, float | None]) -> Attack:
     """Return the attack of the worst critic; budget: norm, epsilon, steps and step size."""
     return lambda encoder, critic, x: lower_mi(encoder, critic, x, *budget)
 
@@ -69,7 +69,8 @@ def fit(  # noqa: PLR0913  Algorithm 2's own arguments
     Returns: the held-out J of each epoch. Raises Diverged where one is non-finite.
     """
     optimizer = torch.optim.Adam(critic.parameters(), lr)
-    history, best = [], None
+    history: list[float] = []
+    best: dict = {}
     for epoch in range(epochs):
         for x, _ in batches.epoch(seed, epoch):
             x_adv = attack(encoder, critic, x)

@@ -4,11 +4,9 @@ Nothing here imports torch.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-from models import LOCAL_CONVS
-from utils.mi.names import FORMS, PAIRINGS
-from utils.settings.options import Attack, Training
+from utils.settings.choices import Form, LocalConvs, Pairs
+from utils.settings.options import Attack
 from utils.settings.values import Fraction, need
 
 STEP = 0.01 / (8 / 255)  # length of a step, as a share of the budget (paper, CIFAR-10)
@@ -18,17 +16,17 @@ STEP = 0.01 / (8 / 255)  # length of a step, as a share of the budget (paper, CI
 class CriticForm:
     """The critic: its networks, and the bound that it maximises (Zhu et al. 2020, Table 2)."""
 
-    form: Literal[FORMS] = "average"
+    form: Form = "average"
     """Where J averages over locations: average (paper), location (released code), pooled
     (docs/worst_case_MI.md).
     """
-    pairs: Literal[PAIRINGS] = "all"
+    pairs: Pairs = "all"
     """The pairs of J's second term: all (paper; J cannot exceed log B), others (no limit), or
     released (the released code's, which masks a score by 0).
     """
     n_units: int = 2048
     """Channels of the critic's outputs (paper: 2048)."""
-    local_convs: Literal[LOCAL_CONVS] = 2
+    local_convs: LocalConvs = 2
     """Convolutions of the critic's local network: 2 (released code) or 3 (paper, Table 2)."""
     scale_scores: bool = False
     """Divide scores by the square root of --n-units (not in the paper)."""
@@ -49,13 +47,5 @@ class WorstCaseAttack(Attack):
     def fill_in(self) -> None:
         given = self.step_size
         super().fill_in()
-        if given is None:
+        if given is None and self.epsilon is not None:
             self.step_size = STEP * self.epsilon
-
-
-def refuse_momentum(training, script: str) -> None:
-    """Raise InputError where an option of SGD was changed for a script that trains with Adam."""
-    for option in ("momentum", "weight_decay"):
-        value = getattr(training, option)
-        unused = value == getattr(Training, option)
-        need(unused, option, value, f"applies to SGD; {script} trains with Adam, leave it out")

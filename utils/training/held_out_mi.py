@@ -13,7 +13,7 @@ def held_out_mi(
     critic: Critic,
     images: torch.Tensor,
     batch_size: int,
-    budget: tuple[str, float, int, float] | None,
+    budget: tuple[str, float, int, float | None] | None,
     compute: Compute,
 ) -> dict[str, float]:
     """Compute J of held-out images (uint8), in eval mode and float32, {} without images.
