@@ -14,7 +14,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
 from benchmarks import measure
-from benchmarks.steps import CLASSES, LOADER_BATCHES, SEED, Sizes, Variant, Workbench, made_up
+from benchmarks.sizes import CLASSES, LOADER_BATCHES, SEED, Sizes, Variant, made_up
+from benchmarks.steps import Workbench
 from common.files import write_csv
 from models.targets import Target
 from utils.plots import COLOURS, STYLES, table

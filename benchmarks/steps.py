@@ -6,7 +6,6 @@ same and keeps the weights as they are.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,6 +15,8 @@ import train_MI_estimator
 import train_MIAT
 import train_standard
 from benchmarks import measure, naive
+from benchmarks.representation import Representation
+from benchmarks.sizes import CLASSES, EPOCH, INDEX, LOADER_BATCHES, SEED, Sizes, Variant, made_up
 from data.batches import Batches, to_float
 from models.mi import GlobalNet, LocalNet
 from utils.attacks.projected_gradient import pgd
@@ -26,47 +27,6 @@ from utils.settings.options import Training
 from utils.training import estimators
 from utils.training.held_out import examples
 from utils.training.registry import LOSSES
-
-LOADER_BATCHES = 49  # an epoch of 50,000 images in batches of 1024
-CLASSES, SEED = 10, 1
-EPOCH, INDEX = 2, 1  # of the random numbers
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes that determine the arithmetic.
-
-    arch: the architecture. width: channels of its first stage; None: its own. size: the side of
-    the images in pixels. batch: images in a batch. n_units: units of the estimators.
-    """
-
-    arch: str
-    width: int | None
-    size: int
-    batch: int
-    n_units: int
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What changes the result only up to rounding.
-
-    precision: "fp32" or "bf16", of the networks in training. channels_last: the memory layout.
-    compile: whether networks are compiled.
-    """
-
-    precision: str = "fp32"
-    channels_last: bool = True
-    compile: bool = False
-
-
-def made_up(sizes: Sizes, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return random images, uint8 (N,3,H,W), and labels (N,): LOADER_BATCHES batches."""
-    shape = (LOADER_BATCHES * sizes.batch, 3, sizes.size, sizes.size)
-    return (
-        torch.randint(256, shape, dtype=torch.uint8, device=device),
-        torch.randint(CLASSES, shape[:1], device=device),
-    )
 
 
 class Workbench:
@@ -86,6 +46,7 @@ class Workbench:
     ):
         self.compute = Compute(images.device, variant.precision, variant.compile)
         self.images, self.labels, self.batch = images, labels, sizes.batch
+        self.sizes = sizes
         self.channels_last = variant.channels_last
         self.x, self.y = to_float(images[: self.batch], self.channels_last), labels[: self.batch]
         training = Training(batch_size=self.batch, seed=SEED)
@@ -279,6 +240,10 @@ class Workbench:
 
         return run
 
+    def worst_case(self) -> measure.Run:
+        """Take a step of train_worst_case_MI.py."""
+        return Representation(self.sizes, self.compute, self.channels_last).step(self.x)
+
     def part(self, name: str) -> measure.Run:
         """Return the function to time of a part by its name in benchmarks.PARTS."""
         parts = {
@@ -290,6 +255,7 @@ class Workbench:
             "evaluation": self.evaluation,
             "naive-namid": self.naive_namid,
             "naive-stage2": self.naive_stage2,
+            "worst-case": self.worst_case,
         }
         return parts[name]()
 
