@@ -3,11 +3,16 @@
     python analyze_MI.py samples --model-dir runs/namid --estimator-dir runs/estimators
     python analyze_MI.py gaussians
     python analyze_MI.py theorem1
+    python analyze_MI.py vulnerability --model-dir runs/standard --output runs/rv
+    python analyze_MI.py mixture --margin 1 --spread 1 --shift 0.5
 
 samples: natural and adversarial MI of each natural and adversarial test image, histograms, and ROC
 curves of telling the two apart. gaussians: each bound, with the optimal and with a trained critic,
 against the known MI of correlated Gaussians. theorem1: the terms of the paper's Theorem 1 on joint
-Gaussians, in closed form. docs/analyze_MI.md explains each file.
+Gaussians, in closed form. docs/analyze_MI.md explains each file. vulnerability: how much an
+adversary lowers the mutual information of images and representation (Zhu et al. 2020); two critics
+are trained for each network, so this takes a training's time. mixture: the same where it is known,
+on a Gaussian mixture. docs/worst_case_MI.md explains both.
 """
 
 from dataclasses import dataclass
@@ -16,8 +21,10 @@ from typing import Union
 import tyro
 
 from utils.analysis.options.gaussians import Gaussians
+from utils.analysis.options.mixture import Mixture
 from utils.analysis.options.samples import Samples
 from utils.analysis.options.theorem1 import Theorem1
+from utils.analysis.options.vulnerability import Vulnerability
 from utils.settings.command_line import parse
 
 # {the options of a part: the function that takes them, each by its name}
@@ -25,6 +32,8 @@ PARTS = {
     Samples: "utils.analysis.samples.measure",
     Gaussians: "utils.analysis.gaussians.measure",
     Theorem1: "utils.analysis.theorem1.measure",
+    Vulnerability: "utils.analysis.vulnerability.measure",
+    Mixture: "utils.analysis.mixture.measure",
 }
 Part = Union[tuple(PARTS)]  # noqa: UP007
 

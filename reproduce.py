@@ -5,6 +5,7 @@
     ./reproduce.py all --scale tiny --seeds 2         # everything, and the report
     ./reproduce.py table1 --scale full --seeds 3 --norm linf --plan    # commands for a cluster
     ./reproduce.py stability --scale sweep --seeds 3  # which settings of NAMID train
+    ./reproduce.py zhu-table1 --scale tiny            # Zhu et al. 2020; also zhu-table3 ...
     ./reproduce.py report                             # one HTML page of all results in --out
 
 The script runs the commands of the stages, each once, in order. Stopped anywhere, the same command
@@ -32,8 +33,10 @@ from typing import Literal
 from tyro.conf import Positional
 
 from common.errors import InputError
+from reproduction import zhu
 from reproduction.experiment import Experiment, remember
-from reproduction.graph import ROOT, Graph, interpreter
+from reproduction.graph import Graph
+from reproduction.node import ROOT, interpreter
 from reproduction.paper import DEFENSES, FIGURES, NORMS, TABLES
 from reproduction.plan import STABILITY, plan
 from reproduction.run import Stopped, run
@@ -47,9 +50,9 @@ from utils.settings.options import Dataset, Fraction, need
 class Settings:
     """Options of the reproduction."""
 
-    target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, "report")]]
+    target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, *zhu.TARGETS, "report")]]
     """What to make: a table, a figure, all of them and the report; the sweep of docs/stability.md;
-    the report of the results in --out."""
+    a table or figure of Zhu et al. (docs/worst_case_MI.md); the report of the results in --out."""
     scale: Literal[tuple(SCALES)] = "full"
     """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a
     narrow network, hours; full: the paper's settings."""
@@ -83,12 +86,12 @@ class Settings:
         known = ", ".join(DEFENSES)
         for name in self.defenses.split(","):
             need(name in DEFENSES, "defenses", name, f"is unknown; choose from {known}")
-        if self.target == STABILITY:
-            right = "stability is about linf only; leave --norm out"
+        if self.target in (STABILITY, *zhu.TARGETS):
+            right = f"{self.target} is about linf only; leave --norm out"
             need(self.norm != "l2", "norm", self.norm, right)
-            right = "stability sets it itself; leave --alpha out"
+            right = f"{self.target} sets it itself; leave --alpha out"
             need(self.alpha is None, "alpha", self.alpha, right)
-            right = "stability has rows of its own; leave --defenses out"
+            right = f"{self.target} has rows of its own; leave --defenses out"
             need(self.defenses == ",".join(DEFENSES), "defenses", self.defenses, right)
         reports = self.plan and self.target == "report"
         need(not reports, "plan", "", "report runs nothing; leave --plan out")
@@ -173,13 +176,19 @@ def write(graph: Graph | None, settings: Settings) -> None:
     print(f"written: {path}")
 
 
+def own_dataset(target: str, scale: str) -> str:
+    """Return the data set of a target: its table's, or the scale's where that is digits."""
+    chosen = SCALES[scale].dataset
+    return chosen if chosen == "digits" else zhu.TABLES.get(target, chosen)
+
+
 def main(settings: Settings) -> None:
     if settings.target == "report":
         write(None, settings)
         return
     experiment = Experiment(
         out=settings.out,
-        dataset=settings.dataset or SCALES[settings.scale].dataset,
+        dataset=settings.dataset or own_dataset(settings.target, settings.scale),
         scale=settings.scale,
         seeds=settings.seeds,
         data_dir=settings.data_dir,

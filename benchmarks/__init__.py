@@ -13,4 +13,5 @@ PARTS = {
     "stage2": "stage-2 step",
     "naive-stage2": "naive stage-2 step",
     "evaluation": "evaluation, a batch",
+    "worst-case": "worst-case MI step",
 }

@@ -95,8 +95,8 @@ import torch
 import torch._dynamo
 
 from benchmarks import growth, measure, report
-from benchmarks.cases import Sizes, Variant, made_up
-from benchmarks.steps import SEED, Workbench, count_flops
+from benchmarks.sizes import SEED, Sizes, Variant, made_up
+from benchmarks.steps import Workbench, count_flops
 from common.files import make_folder
 from utils import devices, provenance
 from utils.provenance import git_commit

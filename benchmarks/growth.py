@@ -14,8 +14,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
 from benchmarks import measure
-from benchmarks.cases import CLASSES, LOADER_BATCHES, Sizes, Variant, made_up
-from benchmarks.steps import SEED, Workbench
+from benchmarks.sizes import CLASSES, LOADER_BATCHES, SEED, Sizes, Variant, made_up
+from benchmarks.steps import Workbench
 from common.files import write_csv
 from models.targets import Target
 from utils.plots import COLOURS, STYLES, table

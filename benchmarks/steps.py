@@ -15,7 +15,8 @@ import train_MI_estimator
 import train_MIAT
 import train_standard
 from benchmarks import measure, naive
-from benchmarks.cases import CLASSES, LOADER_BATCHES, Sizes, Variant, made_up
+from benchmarks.representation import Representation
+from benchmarks.sizes import CLASSES, EPOCH, INDEX, LOADER_BATCHES, SEED, Sizes, Variant, made_up
 from data.batches import Batches, to_float
 from models.mi import GlobalNet, LocalNet
 from utils.attacks.projected_gradient import pgd
@@ -26,9 +27,6 @@ from utils.settings.options import Training
 from utils.training import estimators
 from utils.training.held_out import examples
 from utils.training.registry import LOSSES
-
-SEED = 1
-EPOCH, INDEX = 2, 1  # of the random numbers
 
 
 class Workbench:
@@ -48,6 +46,7 @@ class Workbench:
     ):
         self.compute = Compute(images.device, variant.precision, variant.compile)
         self.images, self.labels, self.batch = images, labels, sizes.batch
+        self.sizes = sizes
         self.channels_last = variant.channels_last
         self.x, self.y = to_float(images[: self.batch], self.channels_last), labels[: self.batch]
         training = Training(batch_size=self.batch, seed=SEED)
@@ -61,7 +60,9 @@ class Workbench:
             if make_target:
                 self.target = make_target()
             else:
-                self.target = models.build(sizes.arch, CLASSES, width=sizes.width)
+                self.target = models.build(
+                    sizes.arch, CLASSES, width=sizes.width, size=(sizes.size, sizes.size)
+                )
             self.natural_mi = MIEstimator(
                 LocalNet(sizes.n_units), GlobalNet(CLASSES, sizes.n_units)
             )
@@ -231,6 +232,10 @@ class Workbench:
 
         return run
 
+    def worst_case(self) -> measure.Run:
+        """Take a step of train_worst_case_MI.py."""
+        return Representation(self.sizes, self.compute, self.channels_last).step(self.x)
+
     def part(self, name: str) -> measure.Run:
         """Return the function to time of a part by its name in benchmarks.PARTS."""
         parts = {
@@ -242,6 +247,7 @@ class Workbench:
             "evaluation": self.evaluation,
             "naive-namid": self.naive_namid,
             "naive-stage2": self.naive_stage2,
+            "worst-case": self.worst_case,
         }
         return parts[name]()
 

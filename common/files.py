@@ -14,11 +14,15 @@ import io
 import os
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from common.errors import InputError
+
+Net = TypeVar("Net", bound=torch.nn.Module)
 
 
 def read_file(path, device="cpu") -> dict:
@@ -79,6 +83,14 @@ def state_dict_of(content: dict, path) -> dict:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def rebuilt(build: Callable[[], Net]) -> Net:
+    """Call `build` without a change of the caller's random numbers: the initial values of the
+    network that it returns are to be overwritten at once.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return build()
 
 
 def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:

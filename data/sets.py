@@ -33,6 +33,12 @@ class DataSet:
     padding: int
     flip: bool
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the height and width of an image."""
+        height, width = self.train_images.shape[2:]
+        return height, width
+
     @cached_property
     def fingerprint(self) -> str:
         """Return 16 hex digits of the SHA-256 of the four tensors' shapes and values."""

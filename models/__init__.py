@@ -31,8 +31,13 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     "wrn34-10": ("models.wideresnet", "WideResNet", {"depth": 34, "width": 160}),
     "vgg16": ("models.vgg", "VGG", {"depths": (2, 2, 3, 3, 3), "width": 64}),
     "vgg19": ("models.vgg", "VGG", {"depths": (2, 2, 4, 4, 4), "width": 64}),
+    # An encoder and a classifier on its codes, an MLP or a linear layer (Zhu et al. 2020).
+    "baseline-h": ("models.encoder", "BaselineH", {"width": 64, "size": (32, 32)}),
+    "baseline-h-linear": ("models.encoder", "LinearH", {"width": 64, "size": (32, 32)}),
 }
-OPTIONS = ("num_classes", "width")
+OPTIONS = ("num_classes", "width", "size")
+ENCODER = "encoder"  # what the file of an encoder names as its architecture
+LOCAL_CONVS = (2, 3)  # how many convolutions a local network can have (models.mi.LocalNet)
 # Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.
 REPRESENTATIONS = ("logits", "layer3", "layer4")
 # {name in commands and files of earlier commits: the name of today}
@@ -43,9 +48,10 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     """Build a freshly initialised target network: images in [0, 1], (N,3,H,W), to logits
     (N,num_classes).
 
-    `arch` is a key of ARCHITECTURES. The one further option is ``width``, the channels of the first
-    stage (None: the architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4,
-    ... times as many.
+    `arch` is a key of ARCHITECTURES. Further options: ``width``, the channels of the first stage
+    (None: the architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4, ...
+    times as many. ``size``, height and width of the images (None: 32 and 32), which the networks
+    without global pooling need; the others take any size and leave it out of account.
 
     The network has the attributes ``arch``, ``options`` (enough to build it again), ``about`` ({}:
     not trained yet) and ``tap_channels``; `models.targets.Target` documents them. Raises InputError
@@ -61,6 +67,12 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
         if type(sizes[option]) is not int or sizes[option] < least:
             raise InputError(
                 f"{option} of {arch} is {sizes[option]!r}; choose a whole number from {least} up"
+            )
+    if "size" in arguments:
+        sizes["size"] = list(options.get("size") or arguments["size"])
+        if len(sizes["size"]) != 2 or any(type(n) is not int or n < 8 for n in sizes["size"]):
+            raise InputError(
+                f"size of {arch} is {sizes['size']}; choose two whole numbers from 8 up"
             )
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}
@@ -78,13 +90,16 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
     Draws no random numbers from the caller's generator. Raises InputError when the file does not
     fit or cannot be read.
     """
-    from torch.random import fork_rng
-
-    from common.files import load_strictly, read_file, state_dict_of
+    from common.files import load_strictly, read_file, rebuilt, state_dict_of
 
     content = read_file(path)
     state = state_dict_of(content, path)
     said, options, about = (content.get(key) for key in ("arch", "options", "about"))
+    if said == ENCODER:
+        raise InputError(
+            f"{path}: holds an encoder, which gives codes and no logits; train a classifier on it "
+            f"with train_classifier.py --encoder {path}"
+        )
     if isinstance(said, str):
         if arch not in (None, said):
             raise InputError(
@@ -100,13 +115,8 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
     try:
         network_class, _ = _class_of(arch)
         state = network_class.adapt(state)
-        sizes = {
-            option: state[name].shape[0]
-            for option, name in network_class.SIZES.items()
-            if name in state and state[name].ndim
-        }
-        with fork_rng(devices=[]):  # the initial values are overwritten at once
-            net = build(arch, **sizes | (options if isinstance(options, dict) else {}))
+        sizes = network_class.sizes_of(state) | (options if isinstance(options, dict) else {})
+        net = rebuilt(lambda: build(arch, **sizes))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     load_strictly(net, state, path, arch)

@@ -14,7 +14,7 @@ from torch import nn
 
 from common import files
 from common.errors import InputError
-from models import EARLIER_REPRESENTATIONS, REPRESENTATIONS
+from models import EARLIER_REPRESENTATIONS, LOCAL_CONVS, REPRESENTATIONS
 
 
 class _Permute(nn.Module):
@@ -32,7 +32,7 @@ def _conv_bn_relu(n_inputs, n_outputs, kernel_size, stride=1, padding=0):
     return [conv, nn.BatchNorm2d(n_outputs), nn.ReLU()]
 
 
-def _halve(n_inputs, n_outputs):
+def halve(n_inputs, n_outputs):
     """Return a convolution to half the width and height, BN and ReLU."""
     return _conv_bn_relu(n_inputs, n_outputs, kernel_size=4, stride=2, padding=1)
 
@@ -72,21 +72,34 @@ class _MINet(nn.Module):
 
 
 class LocalNet(_MINet):
-    """Encode a pattern (N, 3, H, W) as (N, n_units, L), L = H/4 * W/4 locations."""
+    """Encode a pattern (N, 3, H, W) as (N, n_units, L) at L = H/4 * W/4 locations.
+
+    local_convs: 2, as the released codes have it, or 3 (Zhu et al. 2020, Table 2), with which L =
+    H/8 * W/8.
+    """
 
     arch = "mi-local"
 
-    def __init__(self, n_units: int = 2048):
+    def __init__(self, n_units: int = 2048, local_convs: int = 2):
+        if local_convs not in LOCAL_CONVS:
+            raise ValueError(f"local_convs must be 2 or 3, not {local_convs}")
+        n_inputs = 64 * 2 ** (local_convs - 1)
         super().__init__(
-            _conv_bn_relu(128, n_units, 1), _identity_like(128, n_units), n_units=n_units
+            _conv_bn_relu(n_inputs, n_units, 1),
+            _identity_like(n_inputs, n_units),
+            n_units=n_units,
+            local_convs=local_convs,
         )
-        self.layer0 = nn.Sequential(*_halve(3, 64))
-        self.layer1 = nn.Sequential(*_halve(64, 128))
+        self.layer0 = nn.Sequential(*halve(3, 64))
+        self.layer1 = nn.Sequential(*halve(64, 128))
+        if local_convs == 3:
+            self.layer2 = nn.Sequential(*halve(128, 256))
 
     def forward(self, pattern: torch.Tensor) -> torch.Tensor:
         if pattern.dim() != 4 or pattern.shape[1] != 3:
             raise ValueError(f"pattern must be (N,3,H,W), not {tuple(pattern.shape)}")
-        return self._block(self.layer1(self.layer0(pattern)))
+        x = self.layer1(self.layer0(pattern))
+        return self._block(self.layer2(x) if self.options["local_convs"] == 3 else x)
 
 
 class OutputNet(_MINet):
@@ -146,9 +159,9 @@ class InternalNet(_FeatureMapNet):
     def __init__(self, n_inputs: int = 256, n_units: int = 2048):
         super().__init__(
             [
-                *_halve(n_inputs, 2 * n_inputs),
-                *_halve(2 * n_inputs, 4 * n_inputs),
-                *_halve(4 * n_inputs, n_units),
+                *halve(n_inputs, 2 * n_inputs),
+                *halve(2 * n_inputs, 4 * n_inputs),
+                *halve(4 * n_inputs, n_units),
             ],
             nn.Sequential(
                 nn.Conv2d(n_inputs, 4 * n_inputs, kernel_size=4, stride=2, bias=False),
@@ -170,7 +183,7 @@ class InternalLastNet(_FeatureMapNet):
 
     def __init__(self, n_inputs: int = 512, n_units: int = 2048):
         super().__init__(
-            [*_halve(n_inputs, 2 * n_inputs), *_halve(2 * n_inputs, n_units)],
+            [*halve(n_inputs, 2 * n_inputs), *halve(2 * n_inputs, n_units)],
             nn.Sequential(
                 nn.Conv2d(n_inputs, n_units, kernel_size=4, bias=False),
                 nn.Conv2d(n_units, n_units, kernel_size=1, bias=False),
@@ -239,8 +252,7 @@ def load_net(path, device="cpu") -> LocalNet | OutputNet:
     try:
         if not isinstance(options, dict):
             raise TypeError("no options")
-        with torch.random.fork_rng(devices=[]):  # the initial values are overwritten at once
-            net = _NETS[arch](**options)
+        net = files.rebuilt(lambda: _NETS[arch](**options))
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
             f"{path}: the options {options!r} do not build {arch}; copy it or train it again"
@@ -262,7 +274,8 @@ def _recognise(state, path):
     if "linear_shortcut.weight" in shapes:
         n_units, n_inputs = shapes["linear_shortcut.weight"][:2]
         if "layer0.0.weight" in state:
-            return "mi-local", {"n_units": n_units}
+            local_convs = 3 if "layer2.0.weight" in state else 2
+            return "mi-local", {"n_units": n_units, "local_convs": local_convs}
         return "mi-global", {"n_inputs": n_inputs, "n_units": n_units}
     if "linear_shortcut.0.weight" in shapes and "linear_shortcut.1.weight" in shapes:
         n_inputs = shapes["linear_shortcut.0.weight"][1]

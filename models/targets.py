@@ -9,8 +9,9 @@ class Target(nn.Module):
     """Map images in [0, 1], (N,3,H,W), to logits (N,num_classes): the base of the target networks
     h.
 
-    Global average pooling precedes the classifier, so any H and W from 16 up work. A subclass
-    defines `maps`. `models.build` adds ``arch``, ``options`` and ``about``.
+    Global average pooling precedes the classifier, so any H and W from 16 up work; a network of
+    `models.encoder` takes images of one size. A subclass defines `maps`. `models.build` adds
+    ``arch``, ``options`` and ``about``.
 
     Attributes:
         tap_channels: {"logits": num_classes, "layer3": C3, "layer4": C4}, the channels of each
@@ -21,7 +22,7 @@ class Target(nn.Module):
     SIZES: ClassVar[dict[str, str]] = {}
 
     arch: str
-    options: dict[str, int]
+    options: dict
     about: dict  # plain facts about its training
 
     def __init__(self, num_classes: int, layer3: int, layer4: int):
@@ -43,6 +44,15 @@ class Target(nn.Module):
             raise ValueError(f"no tap {tap!r}; choose from: {', '.join(self.tap_channels)}")
         maps = self.maps(x)
         return maps["logits"] if tap is None else (maps["logits"], maps[tap])
+
+    @classmethod
+    def sizes_of(cls, state: dict[str, Tensor]) -> dict:
+        """Read the options of `models.build` from the shapes of a state dict."""
+        return {
+            option: state[name].shape[0]
+            for option, name in cls.SIZES.items()
+            if name in state and state[name].ndim
+        }
 
     @staticmethod
     def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,13 +18,15 @@ import models
 from common.errors import InputError
 from data import arrays
 from models import mi
-from reproduction.graph import ROOT, Graph, Node
+from reproduction.graph import Graph
+from reproduction.node import ROOT, Node
 from reproduction.run import recorded
 from utils import devices
 from utils.attacks import registry
 from utils.attacks.projected_gradient import pgd
 from utils.mi.estimator import MIEstimator
 from utils.settings.command_line import parse
+from utils.settings.options import Network
 
 # The numbers of training and of test images of the whole sets.
 SIZES = {
@@ -102,8 +104,9 @@ class Costs:
     def settings(self, node: Node):
         """Return the options of a node's command, with the defaults of its script."""
         # Imported by name: this folder imports no script, but the defaults are written only there.
-        script = importlib.import_module(node.words[0].removesuffix(".py"))
-        return parse(script.Settings, "", node.words[1:])
+        first = 2 if node.words[0] == "-m" else 1
+        script = importlib.import_module(node.words[first - 1].removesuffix(".py"))
+        return parse(script.Settings, "", node.words[first:])
 
     def _training(self, node: Node) -> float:
         settings = self.settings(node)
@@ -113,6 +116,8 @@ class Costs:
         held_out = min(settings.data.holdout, images // 5)
         images -= held_out
         held_out_passes = held_out * settings.attack.eval_steps
+        if not hasattr(settings, "network") and not hasattr(settings, "estimation"):
+            return images * epochs * self._of_representation(node, settings, batch)
         if hasattr(settings, "estimation"):
             # stage 2: the target is frozen, and the held-out images are attacked once
             target = self.settings(self.graph.nodes[node.needs[0]]).network
@@ -135,11 +140,48 @@ class Costs:
             seconds += images * adversarial * self.estimator_seconds(units, batch) / TRAIN
         return seconds
 
+    def _of_representation(self, node: Node, settings, batch: int) -> float:
+        """Return the seconds of an encoder's or a classifier's training step on one image."""
+        seconds = self.pass_seconds(self.network_of(node), batch)
+        steps = settings.attack.num_steps
+        if hasattr(settings, "classifier"):
+            return seconds * (FORWARD + (steps if settings.defense == "robust" else 0))
+        critic = self.estimator_seconds(settings.critic.n_units, batch) / 2
+        return (steps / TRAIN + 1) * critic + (steps + TRAIN) * seconds
+
+    def network_of(self, node: Node):
+        """Return the options of the network that a training makes; of an encoder, baseline-h."""
+        settings = self.settings(node)
+        if hasattr(settings, "network"):
+            return settings.network
+        if hasattr(settings, "encoder"):
+            settings = self.settings(self.graph.nodes[node.needs[0]])
+        return Network("baseline-h", settings.width)
+
+    def _measurement(self, node: Node, options: dict) -> float:
+        """Return the seconds of the critics of a measurement, two for each network or unit."""
+        if node.key == "saliency":
+            return 0.0
+        found = self.settings(node)
+        training = form = found
+        if node.words[0] == "analyze_MI.py":
+            training, form = found.part.training, found.part.critic
+            found = found.part
+        attack, batch = found.attack, training.batch_size
+        images = min(training.limit_train or self.train_size, self.train_size)
+        pairs = training.critics if node.key == "critics" else found.units
+        one = self.pass_seconds(self.network_of(self.graph.nodes[node.needs[0]]), batch)
+        critic, steps = self.estimator_seconds(form.n_units, batch) / 2, attack.num_steps
+        per_image = (steps / TRAIN + 2) * critic + (steps + 1) * one
+        return pairs * images * training.epochs * per_image
+
     def _evaluation(self, node: Node) -> float:
         options = dict(zip(node.words, node.words[1:]))
+        if node.key != "values":
+            return self._measurement(node, options)
         images = min(int(options.get("--limit-test", self.test_size)), self.test_size)
         crafted_on = node.needs[1 if "--surrogate" in options else 0]
-        source = self.settings(self.graph.nodes[crafted_on]).network
+        source = self.network_of(self.graph.nodes[crafted_on])
         per_image = FORWARD + sum(STANDING * passes(attack) for attack in node.attacks)
         batch = int(options.get("--batch-size", 256))
         return images * per_image * self.pass_seconds(source, batch)
@@ -152,7 +194,9 @@ class Costs:
         key = (network.arch, network.width, min(batch, 64))
         if key not in self.measured:
             classes = self.spec.num_classes or 10
-            net = self.compute.prepare(models.build(network.arch, classes, width=network.width))
+            size = 2 * (self.spec.size or 32,)
+            net = models.build(network.arch, classes, width=network.width, size=size)
+            net = self.compute.prepare(net)
             x = self._images(key[2])
             y = torch.zeros(key[2], dtype=torch.int64, device=self.compute.device)
             self.measured[key] = self._time(lambda: pgd(net, x, y, steps=1)) / key[2]

@@ -7,70 +7,19 @@ OUT/digits-tiny/tables/, figures/         the tables and figures
 """
 
 import shlex
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reproduction import finished, question
 from reproduction.experiment import Experiment
+from reproduction.node import Node, Reads
 from reproduction.paper import DEFENSES, VARIANTS
 from reproduction.scales import EPSILON, SCALES
 from utils.attacks.registry import COLUMNS
 from utils.mi.names import estimator_files
 
-ROOT = Path(__file__).parent.parent
 NETWORK = ("best_model.pth", "last_model.pth")  # the outputs of train_standard.py
-
-
-@dataclass(frozen=True)
-class Node:
-    """A command that writes `outputs`, of which the nodes after it read the first.
-
-    purpose: in words, for the plan. needs: names of the nodes before it. attacks: those of an
-    evaluation, ``()`` for other nodes.
-    """
-
-    name: str
-    purpose: str
-    words: list[str]
-    needs: tuple[str, ...]
-    outputs: tuple[Path, ...]
-    attacks: tuple[str, ...] = ()
-
-    @property
-    def trains(self) -> bool:
-        """Return whether the command trains a network or estimators."""
-        return self.words[0].startswith("train_")
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the outputs."""
-        return self.outputs[0].parent
-
-    @property
-    def command(self) -> str:
-        """Return the command as a shell line, for the repository's folder."""
-        return shlex.join([interpreter(), *self.words])
-
-    @property
-    def diverged_note(self) -> Path:
-        """Return the file that says that this training diverged."""
-        return self.folder / "diverged.txt"
-
-
-@dataclass(frozen=True)
-class Reads:
-    """What a training reads: the nodes before it, and the options that name their files."""
-
-    needs: tuple[str, ...] = ()
-    options: tuple = ()
-
-
-def interpreter() -> str:
-    """Return the path of this Python, relative to the repository's folder if it is in it."""
-    path = Path(sys.executable)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 @dataclass
@@ -91,6 +40,7 @@ class Graph:
         needs: Iterable[str],
         outputs: Iterable[str],
         attacks: Iterable[str] = (),
+        key: str = "values",
     ) -> str:
         """Add a node; `outputs` are file names in the folder of the node's run."""
         if name not in self.nodes:
@@ -98,7 +48,7 @@ class Graph:
             folder = folder.parent if folder.suffix == ".json" else folder
             words = [str(word) for word in words]
             paths = tuple(folder / output for output in outputs)
-            self.nodes[name] = Node(name, purpose, words, tuple(needs), paths, tuple(attacks))
+            self.nodes[name] = Node(name, purpose, words, tuple(needs), paths, tuple(attacks), key)
         return name
 
     def product(self, name: str) -> Path:
@@ -112,7 +62,8 @@ class Graph:
     def _data(self) -> list:
         return ["--dataset", self.experiment.dataset, *self._data_dir()]
 
-    def _budget(self, norm: str) -> list:
+    def budget(self, norm: str) -> list:
+        """Return the options of the threat model."""
         budget = EPSILON.get(self.experiment.dataset, {}).get(norm)
         return ["--norm", norm, *(["--epsilon", budget] if budget else [])]
 
@@ -139,7 +90,7 @@ class Graph:
         """
         reads = reads or Reads()
         script, *options = shlex.split(command)
-        words = [script, *self._data(), *self._budget(norm)]
+        words = [script, *self._data(), *self.budget(norm)]
         words += [*shlex.split(self.scale.data), *options, *reads.options]
         words += ["--seed", seed, "--model-dir", self.experiment.root / name]
         return self._add(name, purpose, words, reads.needs, outputs)
@@ -204,8 +155,28 @@ class Graph:
         purpose = f"{how.label}, {norm}, seed {seed}"
         return self.train(f"seed{seed}/{norm}/{name}", purpose, command, norm, seed, outputs, reads)
 
+    def measurement(
+        self, run: str, file: str, purpose: str, words: list, key: str, files: Iterable[str] = ()
+    ) -> str:
+        """Add a measurement of the best model of the training `run`, which writes into its folder.
+
+        Args:
+            file: the results file, JSON with `key`, "model_hash", "data_fingerprint" and "command".
+            purpose: what is measured, in words, for the plan.
+            words: the command and its options, except the model, the data and paths.
+            files: other outputs, the one that others read first.
+        """
+        words = [*words, "--model", self.product(run), *self._data()]
+        purpose, outputs = f"{run}: {purpose}", [*files, file]
+        return self._add(f"{run}/{file}", purpose, words, (run,), outputs, key=key)
+
     def evaluation(
-        self, run: str, attacks: Iterable[str], box: str = "white", surrogate: str | None = None
+        self,
+        run: str,
+        attacks: Iterable[str],
+        box: str = "white",
+        surrogate: str | None = None,
+        which: str = "best",
     ) -> list[str]:
         """Add the evaluations of a trained network under `attacks`: results files in its folder.
 
@@ -214,24 +185,29 @@ class Graph:
         Args:
             run: the node of the network.
             attacks: names of attacks.
-            box: "white" or "black", the name of the results file.
+            box: "white" or "black", the name of the results file; "last" for the last model.
             surrogate: the node of the network on which the images are crafted; None: `run`.
+            which: "best" or "last", the model of the run's folder.
         """
         attacks = list(attacks)
         others = [attack for attack in attacks if attack != "aa"]
-        names = [self._evaluation(run, others, box, surrogate)] if others else []
-        names += [self._evaluation(run, ["aa"], box, surrogate)] if "aa" in attacks else []
+        names = [self._evaluation(run, others, box, surrogate, which)] if others else []
+        names += [self._evaluation(run, ["aa"], box, surrogate, which)] if "aa" in attacks else []
         return names
 
-    def _evaluation(self, run: str, attacks: list[str], box: str, surrogate: str | None) -> str:
+    def _evaluation(
+        self, run: str, attacks: list[str], box: str, surrogate: str | None, which: str
+    ) -> str:
         autoattack = attacks == ["aa"]
         name = f"{run}/{box}{'-aa' if autoattack else ''}.json"
         size = self.scale.autoattack if autoattack else self.scale.evaluation
         words = ["test_comparison.py", "--model-dir", self.nodes[run].folder]
         words += ["--attacks", ",".join(attacks), *self._data_dir(), *shlex.split(size)]
         words += ["--surrogate", self.product(surrogate)] if surrogate else []
+        words += ["--which", which] if which != "best" else []
         words += ["--output", self.experiment.root / name]
-        purpose = f"{run}, {box} box: {', '.join(attacks)}"
+        what = "last model" if which == "last" else f"{box} box"
+        purpose = f"{run}, {what}: {', '.join(attacks)}"
         needs = (run, surrogate) if surrogate else (run,)
         return self._add(name, purpose, words, needs, [Path(name).name], attacks)
 
@@ -259,7 +235,7 @@ class Graph:
         name = f"{run}/mi-{kind}.json"
         words = ["-m", "reproduction.mi_values", "--model", self.product(run)]
         words += ["--estimator-dir", self.nodes[estimators].folder, "--adv", self.product(images)]
-        words += [*self._data(), *self._budget(norm), *shlex.split(self.scale.mi)]
+        words += [*self._data(), *self.budget(norm), *shlex.split(self.scale.mi)]
         words += ["--output", self.experiment.root / name]
         needs = (run, estimators, images)
         return self._add(name, f"{run}: MI values by {kind}", words, needs, [Path(name).name])
@@ -275,6 +251,10 @@ class Graph:
         if self._diverged(name):
             return "diverged"
         return "finished" if self._finished(self.nodes[name]) else "not run"
+
+    def ran(self, name: str) -> bool:
+        """Return whether a node has a state to show, one other than "not run"."""
+        return self.state(name) != "not run"
 
     def why(self, name: str) -> str | None:
         """Return in words why the files of a node are stale; None where they are not."""

@@ -19,12 +19,15 @@ from utils.settings.options import EPSILON
 from utils.settings.values import fraction
 
 # Options of the trainings that are paths: they do not change what is trained.
-PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init")
+PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init", "--encoder")
+PATHS += ("--model", "--output")  # of measurements
 
 
 def reason(graph, node) -> str | None:
     """Return in words why a node's files are not what its command would make; None if they are."""
-    return _of_training(graph, node) if node.trains else _of_results(graph, node)
+    if node.trains:
+        return _of_training(graph, node)
+    return _of_results(graph, node) if node.key == "values" else _of_measurement(graph, node)
 
 
 def without_paths(words: list[str]) -> list[str]:
@@ -36,13 +39,40 @@ def without_paths(words: list[str]) -> list[str]:
     ]
 
 
+def _command(written: dict) -> list[str] | None:
+    """Return the command that a file names as words; None where it names none."""
+    try:
+        return shlex.split(written["command"])
+    except (KeyError, ValueError, AttributeError):
+        return None
+
+
+def _of_measurement(graph, node) -> str | None:
+    """Compare the options, the model and the data of a measurement with today's."""
+    written, given = read(node.outputs[-1]), options(node.words)
+    before, now = _command(written), node.words
+    if before is None:
+        return None
+    before, now = ([" ", *words[_first_option(words) :]] for words in (before, now))
+    if without_paths(before) != without_paths(now):
+        return f"made by another command ({_difference(before, now)})"
+    found = data_of(graph.experiment, given.get("--limit-train"), given.get("--limit-test"))
+    if other := _other_data(written, found):
+        return other
+    model = file_hash(graph.product(node.needs[0]))
+    if model and written.get("model_hash") != model:
+        return f"made with model_hash {written.get('model_hash')} (now {model})"
+    return None
+
+
+def _first_option(words: list[str]) -> int:
+    return next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+
+
 def _of_training(graph, node) -> str | None:
     written, given = read(node.folder / "settings.json"), options(node.words)
-    if not isinstance(written.get("command"), str):
-        return None
-    try:
-        before = shlex.split(written["command"])
-    except ValueError:
+    before = _command(written)
+    if before is None:
         return None
     if without_paths(before) != without_paths(node.words):
         return f"made by another command ({_difference(before, node.words)})"
@@ -93,7 +123,8 @@ def _of_evaluation(graph, node) -> dict:
     given, training = options(node.words), options(graph.nodes[node.needs[0]].words)
     norm = training["--norm"]
     limit = given.get("--limit-test")
-    hashes = {"model_hash": file_hash(graph.product(node.needs[0]))}
+    product = graph.nodes[node.needs[0]].outputs[1 if given.get("--which") == "last" else 0]
+    hashes = {"model_hash": file_hash(product)}
     if "--surrogate" in given:
         hashes["surrogate_hash"] = file_hash(graph.product(node.needs[1]))
     identity = {

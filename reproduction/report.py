@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from common.files import write_text
-from reproduction import stability_table
+from reproduction import stability_table, zhu, zhu_figures, zhu_tables
 from reproduction.experiment import recall
 from reproduction.figures import write_figures
 from reproduction.graph import Graph
@@ -66,7 +66,11 @@ def report(out: Path) -> Path | None:
         for name, node in sweep.nodes.items():
             if name not in graph.nodes or graph.state(name) != "finished":
                 graph.nodes[name] = node
-        sections.append(section(graph, tables, figures, stability_table.write(sweep)))
+        others = zhu.everything(Graph(graph.experiment))
+        figures += zhu_figures.write(others)
+        grids = [each for each in [stability_table.write(sweep)] if each] + zhu_tables.write(others)
+        graph.nodes |= {name: node for name, node in others.nodes.items() if others.ran(name)}
+        sections.append(section(graph, tables, figures, grids))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
         return None
@@ -88,14 +92,14 @@ def report(out: Path) -> Path | None:
     return out / "report.html"
 
 
-def section(graph: Graph, tables: list[dict], figures: list[dict], sweep: dict | None) -> str:
+def section(graph: Graph, tables: list[dict], figures: list[dict], grids: list[dict]) -> str:
     """Return the part of the page about one experiment.
 
     Args:
-        graph: the experiment's runs, the sweep's included.
-        tables: the contents of its tables.
-        figures: the contents of its figures.
-        sweep: the content of the sweep's table; None: it was not run.
+        graph: the experiment's runs, those of all targets.
+        tables: the contents of the tables of NAMID's paper.
+        figures: the contents of its figures and of those of Zhu et al.
+        grids: the contents of the sweep's table and of the tables of Zhu et al.
     """
     root = graph.experiment.root
     parts = [f'<h2 id="{escape(root.name)}">{escape(root.name)}</h2>']
@@ -111,11 +115,13 @@ def section(graph: Graph, tables: list[dict], figures: list[dict], sweep: dict |
         text = f"{escape(content['caption'])} Made by {made_by}."
         parts.append(f"<h3>{escape(content['title'])}</h3>\n<figure>{scrolling(drawn)}")
         parts[-1] += f'<figcaption class="caption">{text}</figcaption></figure>'
-    if sweep:
-        drawn = picture(root / "figures/stability.png", sweep["title"])
-        parts.append(heading_of(sweep))
-        parts[-1] += grid(sweep["header"], linked(graph, sweep["rows"], sweep["sources"]))
-        parts[-1] += notes_below(sweep["notes"]) + f"<figure>{scrolling(drawn)}</figure>"
+    for content in grids:
+        parts.append(heading_of(content))
+        parts[-1] += grid(content["header"], linked(graph, content["rows"], content["sources"]))
+        parts[-1] += notes_below(content["notes"])
+        path = root / "figures" / f"{content['name']}.png"
+        if path.is_file():  # the sweep's
+            parts[-1] += f"<figure>{scrolling(picture(path, content['title']))}</figure>"
     nodes = graph.nodes.values()
     curves = {node.purpose: node.folder / "curves.png" for node in nodes if node.trains}
     others = {}

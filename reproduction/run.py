@@ -16,7 +16,8 @@ from common.errors import InputError
 from common.locks import locked
 from reproduction import now, question
 from reproduction.experiment import Experiment
-from reproduction.graph import ROOT, Graph, Node
+from reproduction.graph import Graph
+from reproduction.node import ROOT, Node
 from reproduction.stale import set_aside, set_aside_stale
 
 DIVERGED = 3  # the stages' exit status

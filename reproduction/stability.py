@@ -7,7 +7,8 @@ other options are the scale's.
 import shlex
 from dataclasses import dataclass
 
-from reproduction.graph import NETWORK, Graph, Reads
+from reproduction.graph import NETWORK, Graph
+from reproduction.node import Reads
 
 ATTACKS = ("none", "pgd-40")
 

@@ -10,20 +10,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import train_MI_estimator
 import train_MIAT
-from benchmarks import cases, measure, naive, steps
+from benchmarks import measure, naive, steps
+from benchmarks.sizes import Sizes, Variant, made_up
 from utils.attacks.projected_gradient import pgd
 from utils.mi import patterns
 from utils.settings.command_line import check
 from utils.settings.options import Attack
 
-SMALL = cases.Sizes("resnet18", width=4, size=16, batch=8, n_units=16)
+SMALL = Sizes("resnet18", width=4, size=16, batch=8, n_units=16)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def small():
     torch.manual_seed(0)
-    return steps.Workbench(SMALL, cases.Variant(), *cases.made_up(SMALL, CPU))
+    return steps.Workbench(SMALL, Variant(), *made_up(SMALL, CPU))
 
 
 @pytest.fixture
@@ -119,12 +120,10 @@ def test_the_naive_stage_2_step_has_the_same_loss_and_gradient(double):
 @pytest.fixture(scope="module")
 def counted():
     """{part: (passes through each kind of network, FLOPs)}: ResNet-18, 32x32, batch 32, 2048 units."""
-    sizes, found = cases.Sizes("resnet18", None, 32, 32, 2048), {}
+    sizes, found = Sizes("resnet18", None, 32, 32, 2048), {}
     with FakeTensorMode():
         workbench, passes = (
-            steps.Workbench(
-                sizes, cases.Variant(channels_last=False), *cases.made_up(sizes, "cpu")
-            ),
+            steps.Workbench(sizes, Variant(channels_last=False), *made_up(sizes, "cpu")),
             Counter(),
         )
         for net in (

@@ -131,13 +131,16 @@ def synchronised(net: Net) -> Net:
     if next(net.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)
     for module in net.modules():
-        if type(module) is nn.BatchNorm2d:
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
             module.__class__ = SharedBatchNorm
     return net
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Normalise with the mean and variance over the samples of all processes."""
+    """Normalise (N,C) or (N,C,H,W) with the mean and variance over the samples of all processes."""
+
+    def _check_input_dim(self, x):
+        """Accept (N,C), too."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or count() == 1:
@@ -146,17 +149,18 @@ class SharedBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         values = x.to(torch.promote_types(x.dtype, torch.float32))
-        sums = add(torch.cat([values.sum((0, 2, 3)), values.new_tensor([values[:, 0].numel()])]))
+        axes, channels = (0, *range(2, x.ndim)), (-1, *[1] * (x.ndim - 2))
+        sums = add(torch.cat([values.sum(axes), values.new_tensor([values[:, 0].numel()])]))
         n = sums[-1].detach()
         mean = sums[:-1] / n
-        centred = values - mean[:, None, None]
-        variance = add(centred.square().sum((0, 2, 3))) / n
+        centred = values - mean.view(channels)
+        variance = add(centred.square().sum(axes)) / n
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centred * scale.view(channels) + self.bias.view(channels)).to(x.dtype)
 
 
 _alone = False

@@ -53,6 +53,10 @@ def plot_curves(rows: list[dict], path: Path, title: str) -> None:
             "accuracy on held-out images (%)",
             {"natural_accuracy": "natural", "robust_accuracy": "under PGD"},
         ),
+        (
+            "J on held-out images (nats)",
+            {"J1": "natural images", "J2": "images attacked for low MI"},
+        ),
         ("MI over W, fooled (nats)", {f"{name}_W": text for name, text in MI_NAMES.items()}),
         ("MI over R, robust (nats)", {f"{name}_R": text for name, text in MI_NAMES.items()}),
     ]

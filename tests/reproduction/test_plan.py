@@ -13,7 +13,7 @@ from made_up import evaluate, experiment, outcomes_of, train
 
 from common.errors import InputError
 from reproduction.experiment import recall, remember
-from reproduction.graph import ROOT
+from reproduction.node import ROOT
 from reproduction.paper import FIGURES, PAPER, TABLES
 from reproduction.plan import STABILITY, plan
 from reproduction.scales import SCALES

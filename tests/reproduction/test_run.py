@@ -13,7 +13,7 @@ import pytest
 from made_up import evaluate, experiment, outcomes_of, train
 
 from reproduction import cost, run
-from reproduction.graph import ROOT
+from reproduction.node import ROOT
 from reproduction.plan import plan
 
 any_number_of_images = made_up.any_number_of_images

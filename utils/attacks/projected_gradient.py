@@ -170,7 +170,7 @@ def pgd(
         raise ValueError(f"loss {loss!r} is unknown; choose ce, kl or a function of the logits")
     step_size = epsilon / 4 if step_size is None else step_size
     differentiate = partial(_gradient_and_logits, model, loss, x.dtype)
-    move = partial(_move, norm, epsilon, step_size)
+    move = partial(take_step, norm, epsilon, step_size)
     with torch.inference_mode(False), frozen(model):
         natural = at_least_float32(x.detach().clone())
         delta = (
@@ -203,7 +203,9 @@ def _gradient_and_logits(
     return gradient, logits
 
 
-def _move(norm: str, epsilon: float, step_size: float, x_adv, natural, gradient) -> torch.Tensor:
+def take_step(
+    norm: str, epsilon: float, step_size: float, x_adv, natural, gradient
+) -> torch.Tensor:
     """Take a step of steepest ascent from images `x_adv`, and project on the ball around `natural`
     and on the box."""
     x_adv = x_adv.detach() + step_size * steepest(gradient, norm)

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.mi import blocked
+from utils.mi.batch_bound import batch_bound
 from utils.mi.names import BOUNDS
 
 
@@ -129,10 +130,7 @@ def f_divergence(
     if negative_term is None and per_sample:
         return donsker_varadhan(local, global_)
     if negative_term is None:  # DV
-        positives, negatives = blocked.log_sum_exp_pairs(local, global_)
-        n, locations = positives.shape
-        log_number = math.log(n * (n - 1) * locations)
-        return positives.mean() - negatives.logsumexp(dim=(0, 1)) + log_number
+        return batch_bound(local, global_, form="pooled", pairs="others")
 
     def finish(positives, negatives, n):
         return (positive_term(positives) - negatives / (n - 1)).mean(1)

@@ -3,6 +3,11 @@
 # Lower bounds on mutual information with one value per sample (utils.mi.bounds.per_sample).
 BOUNDS = ("dv", "dv-released", "nce", "fd")
 
+# Where the bound of a whole batch averages over locations, and which pairs its second term takes
+# (utils.mi.batch_bound).
+FORMS = ("average", "location", "pooled")
+PAIRINGS = ("all", "others", "released")
+
 # How the samples of an MI loss are selected (utils.mi.patterns.select).
 SELECTIONS = ("eq6", "released")
 

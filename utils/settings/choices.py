@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import data
 import models
-from utils.mi.names import BOUNDS, SELECTIONS
+from utils.mi.names import BOUNDS, FORMS, PAIRINGS, SELECTIONS
 from utils.schedules import SCHEDULES
 from utils.settings import presets
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Preset = str
     Schedule = str
     Norm = str
+    Form = str
+    Pairs = str
+    LocalConvs = int
+    Output = str
 else:
     Dataset = Literal[tuple(data.DATASETS)]
     Arch = Literal[tuple(models.ARCHITECTURES)]
@@ -30,3 +34,7 @@ else:
     Preset = Literal[tuple(presets.PRESETS)]
     Schedule = Literal[tuple(SCHEDULES)]
     Norm = Literal["linf", "l2"]
+    Form = Literal[FORMS]
+    Pairs = Literal[PAIRINGS]
+    LocalConvs = Literal[models.LOCAL_CONVS]
+    Output = Literal[(*models.REPRESENTATIONS, "code")]

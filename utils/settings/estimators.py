@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.mi.names import estimator_files
 from utils.settings.choices import Bound, Representation, Selection
-from utils.settings.options import Arch, Attack, Data, Run, StageSettings, Training
+from utils.settings.options import Arch, Attack, Data, Run, StageSettings
 from utils.settings.values import Count, group, need
 
 
@@ -92,7 +92,4 @@ class EstimatorSettings(StageSettings):
     run: Run = group(Run, model_dir=Path("runs/estimators"))
 
     def check(self) -> None:
-        for option in ("momentum", "weight_decay"):
-            value = getattr(self.training, option)
-            unused = value == getattr(Training, option)
-            need(unused, option, value, "applies to SGD; stage 2 trains with Adam, leave it out")
+        self.training.check_adam("stage 2")

@@ -182,6 +182,13 @@ class Training:
         need(valid, "lr_milestones", milestones, "give fractions of the epochs, from 0 to 1")
         need(0 <= self.seed < 2**31, "seed", self.seed, "give a whole number from 0 to 2147483647")
 
+    def check_adam(self, script: str) -> None:
+        """Refuse options of SGD where a script trains with Adam."""
+        for option in ("momentum", "weight_decay"):
+            value = getattr(self, option)
+            unused = value == getattr(Training, option)
+            need(unused, option, value, f"applies to SGD; {script} trains with Adam, leave it out")
+
 
 @dataclass
 class Weights:

@@ -245,6 +245,8 @@ class Loop:
 SHOWN = [
     ("loss", "loss {:8.4f}"),
     ("mi_loss", "L_mi {:8.4f}"),
+    ("J1", "held out J1 {:7.3f}"),
+    ("J2", "J2 {:7.3f}"),
     ("natural_accuracy", "natural {:5.1f}%"),
     ("robust_accuracy", "robust {:5.1f}%"),
     ("natural_mi_of_natural_W", "MI over W: E_n(x;h(x)) {:8.3f}"),

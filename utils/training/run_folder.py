@@ -26,6 +26,7 @@ FREE |= {"restart", "device", "compile", "precision"}
 OURS = (
     *("settings.json", "metrics.csv", "last.ckpt", "curves.png", "results.json"),
     *("best_model.pth", "last_model.pth", "target_model.pth"),
+    *("local_model.pth", "global_model.pth"),
     *("local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth"),
 )
 

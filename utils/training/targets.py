@@ -16,7 +16,7 @@ def initial_target(stage: Stage, settings, init: Path | None) -> Target:
     """
     arch, width = settings.network.arch, settings.network.width
     if not init:
-        return models.build(arch, stage.dataset.num_classes, width=width)
+        return models.build(arch, stage.dataset.num_classes, width=width, size=stage.dataset.size)
     source = f"--init {init}"
     target = models.load(init, arch)
     check_threat_model(source, target.about, settings.threat)
