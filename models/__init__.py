@@ -31,6 +31,7 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     "wrn34-10": ("models.wideresnet", "WideResNet", {"depth": 34, "width": 160}),
     "vgg16": ("models.vgg", "VGG", {"depths": (2, 2, 3, 3, 3), "width": 64}),
     "vgg19": ("models.vgg", "VGG", {"depths": (2, 2, 4, 4, 4), "width": 64}),
+    "sperl-cnn": ("models.sperl_cnn", "SperlCNN", {"width": 32}),
 }
 OPTIONS = ("num_classes", "width")
 # Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.
