@@ -166,3 +166,12 @@ def _square_distances(a: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
 def _like(value: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     """Return a float64 value in the precision of `a`, float32 at least."""
     return value.to(torch.promote_types(a.dtype, torch.float32))
+
+
+# What a layer (N,d) is told to have more or less of: a scalar.
+QUANTITIES = {
+    "activation": lambda a: activation_entropy(a).mean(),
+    "information": lambda a: noisy_information(a, relative_noise(a))[0],  # the lower bound
+    "unit": unit_entropy,
+    "binned": binned_entropy,
+}

@@ -1,7 +1,10 @@
-"""What the command line may ask of the MI estimators. Imports nothing: it is read before torch."""
+"""What may be asked of MI estimators and layers. Imports nothing: it is read before torch."""
 
 # Lower bounds on mutual information with one value per sample (utils.mi.bounds.per_sample).
 BOUNDS = ("dv", "dv-released", "nce", "fd")
+
+# What is measured of a layer (utils.mi.layers.QUANTITIES); the last one has no gradient.
+LAYER_QUANTITIES = ("activation", "information", "unit", "binned")
 
 # How the samples of an MI loss are selected (utils.mi.patterns.select).
 SELECTIONS = ("eq6", "released")
