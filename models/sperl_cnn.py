@@ -41,7 +41,7 @@ class SperlCNN(Target):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                nn.init.constant_(module.get_parameter("bias"), 0)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         stage3 = self.conv1(x)

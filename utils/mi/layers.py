@@ -76,9 +76,9 @@ def noisy_information(
     a: torch.Tensor, noise: float | torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the bounds B(4 s^2) <= I(X;T) <= B(s^2) for the standard deviation `noise`, s > 0."""
-    log_sums = _log_sums(a, noise, None)
-    n = len(a)
-    return tuple(_like(math.log(n) - each.mean(), a) for each in log_sums)
+    lower, upper = _log_sums(a, noise, None)
+    most = math.log(len(a))
+    return _like(most - lower.mean(), a), _like(most - upper.mean(), a)
 
 
 def surplus_information(
@@ -88,9 +88,9 @@ def surplus_information(
 
     y: labels (N,). The bounds are those of `noisy_information` within each class.
     """
-    log_sums = _log_sums(a, noise, y)
-    log_counts = (y[:, None] == y[None]).sum(1).double().log()
-    return tuple(_like((log_counts - each).mean(), a) for each in log_sums)
+    lower, upper = _log_sums(a, noise, y)
+    most = (y[:, None] == y[None]).sum(1).double().log()
+    return _like((most - lower).mean(), a), _like((most - upper).mean(), a)
 
 
 def label_information(
@@ -139,7 +139,7 @@ def _log_sums(
     if not isinstance(noise, torch.Tensor) and not noise > 0:
         raise ValueError(f"noise is {noise}; give a standard deviation above 0")
     squared = torch.as_tensor(noise, dtype=torch.float64, device=a.device) ** 2
-    found = [], []
+    found: tuple[list, list] = [], []
     for rows, square in _square_distances(a):
         if y is not None:
             square = square.masked_fill(y[rows, None] != y[None], torch.inf)

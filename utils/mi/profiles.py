@@ -52,9 +52,11 @@ def profile(values: dict[str, list[dict[str, float]]]) -> dict[str, dict]:
     found = {}
     for layer in values[roles[0]][0]:
         columns = {role: [each[layer] for each in values[role]] for role in roles}
+        entry = dict[str, object](columns)
         baseline = columns.get("control") or columns.get("natural")
-        known = baseline and "adversarial" in columns
-        found[layer] = columns | (compare(columns["adversarial"], baseline) if known else {})
+        if baseline and "adversarial" in columns:
+            entry |= compare(columns["adversarial"], baseline)
+        found[layer] = entry
     return found
 
 
