@@ -3,11 +3,13 @@
     python analyze_MI.py samples --model-dir runs/namid --estimator-dir runs/estimators
     python analyze_MI.py gaussians
     python analyze_MI.py theorem1
+    python analyze_MI.py layers --natural runs/natural --adversarial runs/adv --control runs/ctl
 
 samples: natural and adversarial MI of each natural and adversarial test image, histograms, and ROC
 curves of telling the two apart. gaussians: each bound, with the optimal and with a trained critic,
 against the known MI of correlated Gaussians. theorem1: the terms of the paper's Theorem 1 on joint
-Gaussians, in closed form. docs/analyze_MI.md explains each file.
+Gaussians, in closed form. layers: entropy and information of the hidden layers of several networks.
+docs/analyze_MI.md explains each file.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Union
 import tyro
 
 from utils.analysis.options.gaussians import Gaussians
+from utils.analysis.options.layers import Layers
 from utils.analysis.options.samples import Samples
 from utils.analysis.options.theorem1 import Theorem1
 from utils.settings.command_line import parse
@@ -25,6 +28,7 @@ PARTS = {
     Samples: "utils.analysis.samples.measure",
     Gaussians: "utils.analysis.gaussians.measure",
     Theorem1: "utils.analysis.theorem1.measure",
+    Layers: "utils.analysis.layers.measure",
 }
 Part = Union[tuple(PARTS)]  # noqa: UP007
 

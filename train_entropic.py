@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.mi.names import LAYER_QUANTITIES
+from utils.settings.choices import TrainedQuantity
 from utils.settings.command_line import parse
 from utils.settings.options import (
     Attack,
@@ -56,7 +56,7 @@ class Settings(StageSettings):
     """The hidden layers: dense, stages (the last one of each part of the network), all, or names
     between commas. When not given the dense ones, or the stages where there are none (ours).
     """
-    quantity: Literal[LAYER_QUANTITIES[:3]] | None = None
+    quantity: TrainedQuantity | None = None
     """What is moved, in the modes sign and match: the activation entropy (when not given), the
     information of the noisy layer (lower bound), or the Gaussian entropy of the units.
     """
@@ -222,7 +222,16 @@ def train(stage: Stage, settings: Settings) -> None:
 
     def evaluate():
         images, labels = stage.holdout_images, stage.holdout_labels
-        return held_out(examples(kept, images, labels, settings, compute))
+        batches = examples(
+            kept,
+            images,
+            labels,
+            settings.attack,
+            compute,
+            batch_size=settings.training.batch_size,
+            seed=settings.training.seed,
+        )
+        return held_out(batches)
 
     def keep(which):
         about = {"dataset": settings.data.dataset} | stage.split

@@ -22,14 +22,14 @@ class SperlCNN(Target):
 
     The pairs have width and 2 width channels, the dense layers 16, 8, 4, 4 and 21/8 width units.
     Images of another size than 32x32 work, since their last maps are average-pooled to 8x8. Taps:
-    stage3 and stage4, the outputs of the first and the second pair before their pools (32x32
+    layer3 and layer4, the outputs of the first and the second pair before their pools (32x32
     images, width 32: 32 channels, 32x32; 64 channels, 16x16).
     """
 
     SIZES: ClassVar[dict[str, str]] = {"width": "conv1.0.weight", "num_classes": "linear.weight"}
 
     def __init__(self, width: int, num_classes: int):
-        super().__init__(num_classes, stage3=width, stage4=2 * width)
+        super().__init__(num_classes, layer3=width, layer4=2 * width)
         self.conv1 = _pair(3, width)
         self.conv2 = _pair(width, 2 * width)
         sizes = [2 * width * SIDE**2, *(max(1, round(width * units)) for units in DENSE)]
@@ -44,13 +44,13 @@ class SperlCNN(Target):
                 nn.init.constant_(module.get_parameter("bias"), 0)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        stage3 = self.conv1(x)
-        stage4 = self.conv2(F.max_pool2d(stage3, 2))
-        pooled = F.max_pool2d(stage4, 2)
+        layer3 = self.conv1(x)
+        layer4 = self.conv2(F.max_pool2d(layer3, 2))
+        pooled = F.max_pool2d(layer4, 2)
         if pooled.shape[2:] != (SIDE, SIDE):
             pooled = F.adaptive_avg_pool2d(pooled, SIDE)
         logits = self.linear(self.dense(pooled.flatten(1)))
-        return {"stage3": stage3, "stage4": stage4, "logits": logits}
+        return {"layer3": layer3, "layer4": layer4, "logits": logits}
 
 
 def _pair(n_in: int, channels: int) -> nn.Sequential:

@@ -175,3 +175,16 @@ QUANTITIES = {
     "unit": unit_entropy,
     "binned": binned_entropy,
 }
+
+
+def describe(a: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    """Measure a layer (N,d) with labels y (N,) by every quantity, with the default noise.
+
+    "information" and "surplus" are the lower bounds, "label" is estimated with the lower bounds.
+    """
+    noise = relative_noise(a)
+    found = {name: quantity(a) for name, quantity in QUANTITIES.items()}
+    found["information_upper"] = noisy_information(a, noise)[1]
+    found["surplus"], found["surplus_upper"] = surplus_information(a, y, noise)
+    found["label"], found["label_upper"] = label_information(a, y, noise)
+    return {name: value.item() for name, value in found.items()}

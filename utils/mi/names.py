@@ -3,8 +3,9 @@
 # Lower bounds on mutual information with one value per sample (utils.mi.bounds.per_sample).
 BOUNDS = ("dv", "dv-released", "nce", "fd")
 
-# What is measured of a layer (utils.mi.layers.QUANTITIES); the last one has no gradient.
-LAYER_QUANTITIES = ("activation", "information", "unit", "binned")
+# What is measured of a layer (utils.mi.layers.QUANTITIES), and what can be trained: has a gradient.
+TRAINED_QUANTITIES = ("activation", "information", "unit")
+LAYER_QUANTITIES = (*TRAINED_QUANTITIES, "binned")
 
 # How the samples of an MI loss are selected (utils.mi.patterns.select).
 SELECTIONS = ("eq6", "released")

@@ -46,27 +46,28 @@ def profile(values: dict[str, list[dict[str, float]]]) -> dict[str, dict]:
     """Put the values of several networks side by side, layer by layer.
 
     values: {role: for each seed {layer: value}}. The difference is h_adv's from the control, or
-    from h_0 where there is no control; there is none without h_adv.
+    from h_0 where there is no control; there is none without h_adv. "loss" is D_l, the mean of
+    Q_l - Q_(l+1) of each role; the last layer has none.
     """
     roles = [role for role in ROLES if values.get(role)]
-    found = {}
-    for layer in values[roles[0]][0]:
-        columns = {role: [each[layer] for each in values[role]] for role in roles}
-        entry = dict[str, object](columns)
-        baseline = columns.get("control") or columns.get("natural")
-        if baseline and "adversarial" in columns:
-            entry |= compare(columns["adversarial"], baseline)
-        found[layer] = entry
+    names = list(values[roles[0]][0])
+    found = {name: _side_by_side({role: values[role] for role in roles}, name) for name in names}
+    for layer, after in pairwise(names):
+        pairs = {role: (found[layer][role], found[after][role]) for role in roles}
+        found[layer]["loss"] = {
+            role: statistics.mean(here) - statistics.mean(there)
+            for role, (here, there) in pairs.items()
+        }
     return found
 
 
-def losses(values: dict[str, float]) -> dict[str, float]:
-    """Compute D_l = Q_l - Q_(l+1) between neighbouring layers, under the name of the first.
-
-    Noise is added to each layer by itself, so that D_l may be negative.
-    """
-    names = list(values)
-    return {name: values[name] - values[after] for name, after in pairwise(names)}
+def _side_by_side(values: dict[str, list[dict[str, float]]], layer: str) -> dict:
+    """List the values of a layer by role, and compare them."""
+    columns = {role: [each[layer] for each in seeds] for role, seeds in values.items()}
+    baseline = columns.get("control") or columns.get("natural")
+    if baseline and "adversarial" in columns:
+        return columns | compare(columns["adversarial"], baseline)
+    return columns
 
 
 def write_profile(path: Path, quantities: dict[str, dict], facts: dict) -> None:
