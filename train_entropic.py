@@ -134,7 +134,7 @@ from utils.training.entropic import (
     reversed_signs,
     sign_term,
 )
-from utils.training.held_out import examples, held_out
+from utils.training.held_out import held_out, held_out_examples
 from utils.training.loop import Loop
 from utils.training.optimisation import optimisation
 from utils.training.stages import Stage, need_files, open_stage
@@ -221,17 +221,7 @@ def train(stage: Stage, settings: Settings) -> None:
         print("warning: every sign is 0, so that this is natural training")
 
     def evaluate():
-        images, labels = stage.holdout_images, stage.holdout_labels
-        batches = examples(
-            kept,
-            images,
-            labels,
-            settings.attack,
-            compute,
-            batch_size=settings.training.batch_size,
-            seed=settings.training.seed,
-        )
-        return held_out(batches)
+        return held_out(held_out_examples(kept, stage, settings.attack, settings.training))
 
     def keep(which):
         about = {"dataset": settings.data.dataset} | stage.split
