@@ -5,6 +5,7 @@
     ./reproduce.py all --scale tiny --seeds 2         # everything, and the report
     ./reproduce.py table1 --scale full --seeds 3 --norm linf --plan    # commands for a cluster
     ./reproduce.py stability --scale sweep --seeds 3  # which settings of NAMID train
+    ./reproduce.py entropic --scale sweep --seeds 5   # entropic retraining, with controls
     ./reproduce.py report                             # one HTML page of all results in --out
 
 The script runs the commands of the stages, each once, in order. Stopped anywhere, the same command
@@ -32,6 +33,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from common.errors import InputError
+from reproduction.entropic import ENTROPIC
 from reproduction.experiment import Experiment, remember
 from reproduction.graph import ROOT, Graph, interpreter
 from reproduction.paper import DEFENSES, FIGURES, NORMS, TABLES
@@ -47,9 +49,9 @@ from utils.settings.options import Dataset, Fraction, need
 class Settings:
     """Options of the reproduction."""
 
-    target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, "report")]]
+    target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, ENTROPIC, "report")]]
     """What to make: a table, a figure, all of them and the report; the sweep of docs/stability.md;
-    the report of the results in --out."""
+    the table of docs/entropic_retraining.md; the report of the results in --out."""
     scale: Literal[tuple(SCALES)] = "full"
     """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a
     narrow network, hours; full: the paper's settings."""
@@ -83,12 +85,12 @@ class Settings:
         known = ", ".join(DEFENSES)
         for name in self.defenses.split(","):
             need(name in DEFENSES, "defenses", name, f"is unknown; choose from {known}")
-        if self.target == STABILITY:
-            right = "stability is about linf only; leave --norm out"
+        if self.target in (STABILITY, ENTROPIC):
+            right = f"{self.target} is about linf only; leave --norm out"
             need(self.norm != "l2", "norm", self.norm, right)
-            right = "stability sets it itself; leave --alpha out"
+            right = f"{self.target} sets it itself; leave --alpha out"
             need(self.alpha is None, "alpha", self.alpha, right)
-            right = "stability has rows of its own; leave --defenses out"
+            right = f"{self.target} has rows of its own; leave --defenses out"
             need(self.defenses == ",".join(DEFENSES), "defenses", self.defenses, right)
         reports = self.plan and self.target == "report"
         need(not reports, "plan", "", "report runs nothing; leave --plan out")

@@ -15,7 +15,7 @@ def complete(node) -> bool:
         return isinstance(read(node.folder / "settings.json").get("command"), str)
     results = read(node.outputs[-1])
     if not node.attacks:
-        return isinstance(results.get("values"), dict)
+        return isinstance(results.get(node.key), dict)
     half_saved = node.outputs[0].with_name(f"{node.outputs[0].name}.parts").exists()
     return not half_saved and _evaluated(results, node.attacks)
 
@@ -54,6 +54,8 @@ def _unhashed(node, graph) -> list[Path]:
     if node.attacks:
         keys = dict(zip(("model_hash", "surrogate_hash"), node.needs))
         return [graph.product(each) for key, each in keys.items() if not results.get(key)]
+    if node.key != "values":  # names the hashes of all networks that it read
+        return []
     given = options(node.words)
     found = [] if results.get("model_hash") else [Path(given["--model"])]
     found += [] if results.get("adv_hash") else [Path(given["--adv"])]

@@ -27,8 +27,8 @@ NETWORK = ("best_model.pth", "last_model.pth")  # the outputs of train_standard.
 class Node:
     """A command that writes `outputs`, of which the nodes after it read the first.
 
-    purpose: in words, for the plan. needs: names of the nodes before it. attacks: those of an
-    evaluation, ``()`` for other nodes.
+    purpose: in words, for the plan. needs: the nodes before it. attacks: those of an evaluation,
+    ``()`` for other nodes. key: where the results file of a measurement has its results.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Node:
     needs: tuple[str, ...]
     outputs: tuple[Path, ...]
     attacks: tuple[str, ...] = ()
+    key: str = "values"
 
     @property
     def trains(self) -> bool:
@@ -91,6 +92,7 @@ class Graph:
         needs: Iterable[str],
         outputs: Iterable[str],
         attacks: Iterable[str] = (),
+        key: str = "values",
     ) -> str:
         """Add a node; `outputs` are file names in the folder of the node's run."""
         if name not in self.nodes:
@@ -98,7 +100,7 @@ class Graph:
             folder = folder.parent if folder.suffix == ".json" else folder
             words = [str(word) for word in words]
             paths = tuple(folder / output for output in outputs)
-            self.nodes[name] = Node(name, purpose, words, tuple(needs), paths, tuple(attacks))
+            self.nodes[name] = Node(name, purpose, words, tuple(needs), paths, tuple(attacks), key)
         return name
 
     def product(self, name: str) -> Path:
@@ -234,6 +236,12 @@ class Graph:
         purpose = f"{run}, {box} box: {', '.join(attacks)}"
         needs = (run, surrogate) if surrogate else (run,)
         return self._add(name, purpose, words, needs, [Path(name).name], attacks)
+
+    def measured(
+        self, name: str, purpose: str, words: list, needs: tuple, outputs: list, **more
+    ) -> str:
+        """Add any command, its outputs in the folder of its name; more: attacks, or a key."""
+        return self._add(name, purpose, words, needs, outputs, **more)
 
     def white(self, run: str) -> list[str]:
         """Add the white-box evaluations of a network under its norm's attacks."""

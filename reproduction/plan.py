@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from common.errors import InputError
-from reproduction import stability
+from reproduction import entropic, stability
 from reproduction.experiment import Experiment
 from reproduction.graph import Graph
 from reproduction.paper import FIGURES, NORMS, PAPER, RADAR, TABLES
@@ -22,7 +22,8 @@ def plan(
 
     Args:
         experiment: the data set, scale, seeds and folder.
-        target: "table1" ... "table6", "figure2", 4, 5 or 7, "all" of these, or "stability".
+        target: "table1" ... "table6", "figure2", 4, 5 or 7, "all" of these, "stability" or
+            "entropic".
         norms: the norms to run; InputError where the target has none of them.
         defenses: the rows of the tables to run; None: all.
     """
@@ -31,6 +32,9 @@ def plan(
     if target == STABILITY:
         for seed in seeds:
             stability.add(graph, seed)
+        return graph
+    if target == entropic.ENTROPIC:
+        entropic.add(graph)
         return graph
     if target == "all":
         tables, figures = list(TABLES), list(FIGURES) if "linf" in norms else []

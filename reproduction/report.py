@@ -14,7 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from common.files import write_text
-from reproduction import stability_table
+from reproduction import entropic_table, stability_table
+from reproduction.entropic import ENTROPIC
 from reproduction.experiment import recall
 from reproduction.figures import write_figures
 from reproduction.graph import Graph
@@ -66,6 +67,7 @@ def report(out: Path) -> Path | None:
         for name, node in sweep.nodes.items():
             if name not in graph.nodes or graph.state(name) != "finished":
                 graph.nodes[name] = node
+        entropic_table.write(plan(recall(path), ENTROPIC))
         sections.append(section(graph, tables, figures, stability_table.write(sweep)))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
