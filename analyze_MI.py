@@ -5,6 +5,7 @@
     python analyze_MI.py theorem1
     python analyze_MI.py vulnerability --model-dir runs/standard --output runs/rv
     python analyze_MI.py mixture --margin 1 --spread 1 --shift 0.5
+    python analyze_MI.py layers --natural runs/natural --adversarial runs/adv --control runs/ctl
 
 samples: natural and adversarial MI of each natural and adversarial test image, histograms, and ROC
 curves of telling the two apart. gaussians: each bound, with the optimal and with a trained critic,
@@ -12,7 +13,8 @@ against the known MI of correlated Gaussians. theorem1: the terms of the paper's
 Gaussians, in closed form. docs/analyze_MI.md explains each file. vulnerability: how much an
 adversary lowers the mutual information of images and representation (Zhu et al. 2020); two critics
 are trained for each network, so this takes a training's time. mixture: the same where it is known,
-on a Gaussian mixture. docs/worst_case_MI.md explains both.
+on a Gaussian mixture. docs/worst_case_MI.md explains both. layers: entropy and information of the
+hidden layers of several networks (docs/entropic_retraining.md).
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Union
 import tyro
 
 from utils.analysis.options.gaussians import Gaussians
+from utils.analysis.options.layers import Layers
 from utils.analysis.options.mixture import Mixture
 from utils.analysis.options.samples import Samples
 from utils.analysis.options.theorem1 import Theorem1
@@ -34,6 +37,7 @@ PARTS = {
     Theorem1: "utils.analysis.theorem1.measure",
     Vulnerability: "utils.analysis.vulnerability.measure",
     Mixture: "utils.analysis.mixture.measure",
+    Layers: "utils.analysis.layers.measure",
 }
 Part = Union[tuple(PARTS)]  # noqa: UP007
 

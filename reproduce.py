@@ -6,6 +6,7 @@
     ./reproduce.py table1 --scale full --seeds 3 --norm linf --plan    # commands for a cluster
     ./reproduce.py stability --scale sweep --seeds 3  # which settings of NAMID train
     ./reproduce.py zhu-table1 --scale tiny            # Zhu et al. 2020; also zhu-table3 ...
+    ./reproduce.py entropic --scale sweep --seeds 5   # entropic retraining, with controls
     ./reproduce.py report                             # one HTML page of all results in --out
 
 The script runs the commands of the stages, each once, in order. Stopped anywhere, the same command
@@ -38,7 +39,7 @@ from reproduction.experiment import Experiment, remember
 from reproduction.graph import Graph
 from reproduction.node import ROOT, interpreter
 from reproduction.paper import DEFENSES, FIGURES, NORMS, TABLES
-from reproduction.plan import STABILITY, plan
+from reproduction.plan import OTHERS, plan
 from reproduction.run import Stopped, run
 from reproduction.scales import SCALES
 from utils.scripts import run_script
@@ -50,9 +51,10 @@ from utils.settings.options import Dataset, Fraction, need
 class Settings:
     """Options of the reproduction."""
 
-    target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, *zhu.TARGETS, "report")]]
+    target: Positional[Literal[(*TABLES, *FIGURES, "all", *OTHERS, "report")]]
     """What to make: a table, a figure, all of them and the report; the sweep of docs/stability.md;
-    a table or figure of Zhu et al. (docs/worst_case_MI.md); the report of the results in --out."""
+    a table or figure of Zhu et al. (docs/worst_case_MI.md); the table of
+    docs/entropic_retraining.md; the report of the results in --out."""
     scale: Literal[tuple(SCALES)] = "full"
     """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a
     narrow network, hours; full: the paper's settings."""
@@ -86,7 +88,7 @@ class Settings:
         known = ", ".join(DEFENSES)
         for name in self.defenses.split(","):
             need(name in DEFENSES, "defenses", name, f"is unknown; choose from {known}")
-        if self.target in (STABILITY, *zhu.TARGETS):
+        if self.target in OTHERS:
             right = f"{self.target} is about linf only; leave --norm out"
             need(self.norm != "l2", "norm", self.norm, right)
             right = f"{self.target} sets it itself; leave --alpha out"

@@ -34,6 +34,7 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     # An encoder and a classifier on its codes, an MLP or a linear layer (Zhu et al. 2020).
     "baseline-h": ("models.encoder", "BaselineH", {"width": 64, "size": (32, 32)}),
     "baseline-h-linear": ("models.encoder", "LinearH", {"width": 64, "size": (32, 32)}),
+    "sperl-cnn": ("models.sperl_cnn", "SperlCNN", {"width": 32}),
 }
 OPTIONS = ("num_classes", "width", "size")
 ENCODER = "encoder"  # what the file of an encoder names as its architecture

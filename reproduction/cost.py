@@ -128,7 +128,7 @@ class Costs:
         if with_estimators:
             natural, defense = settings.warmup_epochs, "namid"
         else:
-            defense = settings.defense
+            defense = getattr(settings, "defense", "natural")  # train_entropic.py has none
             natural = epochs if defense == "natural" else 0
         adversarial = epochs - natural
         passes_of_a_step = steps + TRAIN * (1 if defense == "standard" else 2)

@@ -54,7 +54,7 @@ def _unhashed(node, graph) -> list[Path]:
     if node.attacks:
         keys = dict(zip(("model_hash", "surrogate_hash"), node.needs))
         return [graph.product(each) for key, each in keys.items() if not results.get(key)]
-    if node.key != "values":  # has the hash of its one model
+    if node.key != "values":  # has the hashes of the networks that it read
         return []
     given = options(node.words)
     found = [] if results.get("model_hash") else [Path(given["--model"])]

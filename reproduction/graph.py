@@ -211,6 +211,12 @@ class Graph:
         needs = (run, surrogate) if surrogate else (run,)
         return self._add(name, purpose, words, needs, [Path(name).name], attacks)
 
+    def command(
+        self, name: str, purpose: str, words: list, needs: tuple, outputs: list, **more
+    ) -> str:
+        """Add any command, its outputs in the folder of its name; more: attacks, or a key."""
+        return self._add(name, purpose, words, needs, outputs, **more)
+
     def white(self, run: str) -> list[str]:
         """Add the white-box evaluations of a network under its norm's attacks."""
         return self.evaluation(run, COLUMNS[Path(run).parent.name])

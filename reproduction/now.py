@@ -93,9 +93,10 @@ def _data_of(dataset: str, folder: Path, limit_train, limit_test, status) -> tup
 
 
 def inputs(node) -> dict[str, Path]:
-    """Return the model files that a training reads, by their names in settings.json."""
+    """Return the files that a training reads, by their names in settings.json."""
     given = options(node.words)
-    found = {"pre_target": "--pre-target", "init": "--init", "encoder": "--encoder"}
+    names = ("pre_target", "init", "encoder", "profile")
+    found = {name: f"--{name.replace('_', '-')}" for name in names}
     found = {name: Path(given[option]) for name, option in found.items() if option in given}
     if "--estimator-dir" in given:
         found |= estimator_files(Path(given["--estimator-dir"]))

@@ -1,15 +1,22 @@
 """The runs behind the tables and figures: which nodes each of them needs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from common.errors import InputError
-from reproduction import stability, zhu
+from reproduction import entropic, stability, zhu
 from reproduction.experiment import Experiment
 from reproduction.graph import Graph
 from reproduction.paper import FIGURES, NORMS, PAPER, RADAR, TABLES
 from utils.attacks.registry import COLUMNS
 
-STABILITY = "stability"  # the sweep of reproduction/stability.py, which no table of the paper needs
+STABILITY = "stability"  # the sweep of docs/stability.md
+# {target that NAMID's paper does not have: adds its runs of all seeds to a graph}
+OTHERS: dict[str, Callable[[Graph], None]] = {
+    STABILITY: stability.add,
+    **{name: partial(zhu.add, name) for name in zhu.TARGETS},
+    entropic.ENTROPIC: entropic.add,
+}
 
 
 def plan(
@@ -22,20 +29,14 @@ def plan(
 
     Args:
         experiment: the data set, scale, seeds and folder.
-        target: "table1" ... "table6", "figure2", 4, 5 or 7, "all" of these, "stability", or one of
-            `reproduction.zhu.TARGETS`.
+        target: "table1" ... "table6", "figure2", 4, 5 or 7, "all" of these, or one of OTHERS.
         norms: the norms to run; InputError where the target has none of them.
         defenses: the rows of the tables to run; None: all.
     """
     graph = Graph(experiment)
     seeds = range(1, experiment.seeds + 1)
-    if target == STABILITY:
-        for seed in seeds:
-            stability.add(graph, seed)
-        return graph
-    if target in zhu.TARGETS:
-        for seed in seeds:
-            zhu.add(graph, target, seed)
+    if target in OTHERS:
+        OTHERS[target](graph)
         return graph
     if target == "all":
         tables, figures = list(TABLES), list(FIGURES) if "linf" in norms else []

@@ -20,13 +20,15 @@ from utils.settings.values import fraction
 
 # Options of the trainings that are paths: they do not change what is trained.
 PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init", "--encoder")
-PATHS += ("--model", "--output")  # of measurements
+PATHS += ("--profile", "--model", "--output")  # the last two of measurements
 
 
 def reason(graph, node) -> str | None:
     """Return in words why a node's files are not what its command would make; None if they are."""
     if node.trains:
         return _of_training(graph, node)
+    if node.key == "quantities":
+        return _of_profile(graph, node)
     return _of_results(graph, node) if node.key == "values" else _of_measurement(graph, node)
 
 
@@ -83,6 +85,17 @@ def _of_training(graph, node) -> str | None:
         key = f"{name}_hash"
         if written.get(key) and (now := file_hash(path)) and written[key] != now:
             return f"made from another {path.name} (hash {written[key]} then, {now} now)"
+    return None
+
+
+def _of_profile(graph, node) -> str | None:
+    """Compare the networks of a profile, in the order of its command, with those of today."""
+    networks = read(node.outputs[-1]).get("networks", {})
+    entries = [each for of_role in networks.values() for each in of_role]
+    for entry, name in zip(entries, node.needs):
+        now = file_hash(graph.product(name))
+        if now and entry.get("hash") != now:
+            return f"made from another network of {name} (hash {entry.get('hash')}, {now} now)"
     return None
 
 

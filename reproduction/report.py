@@ -14,7 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from common.files import write_text
-from reproduction import stability_table, zhu, zhu_figures, zhu_tables
+from reproduction import entropic_table, stability_table, zhu, zhu_figures, zhu_tables
+from reproduction.entropic import ENTROPIC
 from reproduction.experiment import recall
 from reproduction.figures import write_figures
 from reproduction.graph import Graph
@@ -69,6 +70,7 @@ def report(out: Path) -> Path | None:
         others = zhu.everything(Graph(graph.experiment))
         figures += zhu_figures.write(others)
         grids = [each for each in [stability_table.write(sweep)] if each] + zhu_tables.write(others)
+        entropic_table.write(plan(recall(path), ENTROPIC))
         graph.nodes |= {name: node for name, node in others.nodes.items() if others.ran(name)}
         sections.append(section(graph, tables, figures, grids))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))

@@ -71,12 +71,13 @@ SETTINGS = {
 }
 
 
-def add(graph: Graph, seed: int) -> None:
-    """Add the runs of the sweep with one seed."""
-    for name in BASELINES:
-        graph.evaluation(baseline(graph, name, seed), ATTACKS)
-    for name in SETTINGS:
-        graph.evaluation(trained(graph, name, seed), ATTACKS)
+def add(graph: Graph) -> None:
+    """Add the runs of the sweep with all seeds of the experiment."""
+    for seed in range(1, graph.experiment.seeds + 1):
+        for name in BASELINES:
+            graph.evaluation(baseline(graph, name, seed), ATTACKS)
+        for name in SETTINGS:
+            graph.evaluation(trained(graph, name, seed), ATTACKS)
 
 
 def baseline(graph: Graph, name: str, seed: int) -> str:

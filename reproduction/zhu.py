@@ -81,7 +81,13 @@ def attacks(graph: Graph) -> tuple[str, ...]:
     return "none", f"pgd-{steps}", "pgd-40", "aa"
 
 
-def add(graph: Graph, target: str, seed: int) -> None:
+def add(target: str, graph: Graph) -> None:
+    """Add the runs of a target with all seeds of the experiment."""
+    for seed in range(1, graph.experiment.seeds + 1):
+        add_seed(target, graph, seed)
+
+
+def add_seed(target: str, graph: Graph, seed: int) -> None:
     """Add the runs of a target with one seed."""
     if target in TABLES:
         for row in ROWS.values():
@@ -103,9 +109,8 @@ def add(graph: Graph, target: str, seed: int) -> None:
 
 def everything(graph: Graph) -> Graph:
     """Add the runs of all targets with all seeds of the experiment, and return the graph."""
-    for seed in range(1, graph.experiment.seeds + 1):
-        for target in TARGETS:
-            add(graph, target, seed)
+    for target in TARGETS:
+        add(target, graph)
     return graph
 
 

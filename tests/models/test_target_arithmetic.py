@@ -151,3 +151,20 @@ def test_a_subsampled_convolution_is_the_strided_one():
     for side in (7, 8):
         x = torch.randn(3, 4, side, side, dtype=torch.float64)
         torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, stride=2))
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_sperl_cnn_by_hand(size):
+    net = build("sperl-cnn", width=8).double().eval()
+    x = images(size=size, dtype=torch.float64)
+    out = x
+    for pair in (net.conv1, net.conv2):
+        for i in (0, 2):
+            out = relu(conv(out, pair[i].weight, bias=pair[i].bias))
+        out = out.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
+    out = out.repeat_interleave(32 // size, 2).repeat_interleave(32 // size, 3).flatten(1)
+    for i in (0, 2, 4, 6, 8):
+        out = relu(out @ net.dense[i].weight.T + net.dense[i].bias)
+    assert [net.dense[i].out_features for i in (0, 2, 4, 6, 8)] == [128, 64, 32, 32, 21]
+    expected = out @ net.linear.weight.T + net.linear.bias
+    torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)

@@ -29,6 +29,9 @@ def seeded():
         ("wrn34-10", 46_160_474),
         ("vgg16", 14_728_266),
         ("vgg19", 20_040_522),
+        # by hand: convolutions 896 + 9,248 + 18,496 + 36,928, dense 2,097,664 + 131,328 + 32,896
+        # + 16,512 + 10,836, classes 850
+        ("sperl-cnn", 2_355_654),
     ],
 )
 def test_parameter_counts_are_the_published_ones(arch, count):
@@ -89,6 +92,7 @@ def test_vgg_names(arch):
         ("wrn34-10", (320, 16), (640, 8)),
         ("vgg16", (256, 8), (512, 4)),
         ("vgg19", (256, 8), (512, 4)),
+        ("sperl-cnn", (32, 32), (64, 16)),
     ],
 )
 def test_full_size_taps_on_32x32(arch, layer3, layer4):
@@ -146,6 +150,7 @@ TAPPED = {
     "wrn28-10": ("block2", "block3"),
     "vgg16": ("features.22", "features.32"),
     "vgg19": ("features.25", "features.38"),
+    "sperl-cnn": ("conv1", "conv2"),
 }
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from utils import distributed
 
 NORMS = ("linf", "l2")
+LOSSES = ("ce", "kl", "margin")
 # How far beyond the budget, relative and in pixel units, rounding may carry an image.
 TOLERANCE = 1e-5
 NOISE = 0.001  # standard deviation of the default start, x + 0.001 N(0,1), of the released code
@@ -127,6 +128,9 @@ def _loss(
         return name(logits)
     if name == "ce":
         return F.cross_entropy(at_least_float32(logits), y, reduction="sum")
+    if name == "margin":
+        others = logits.scatter(1, y[:, None], -torch.inf)
+        return (others.amax(1) - logits.gather(1, y[:, None])[:, 0]).sum()
     assert log_natural is not None  # given for "kl"
     log_adv = F.log_softmax(at_least_float32(logits), 1)
     return F.kl_div(log_adv, log_natural, reduction="sum", log_target=True)
@@ -153,7 +157,7 @@ def pgd(
         norm: "linf" or "l2".
         epsilon, step_size: in pixel units, where 1 is the whole range; default step epsilon/4.
         loss: "ce" (cross-entropy), "kl" (from the prediction for the natural image, as in TRADES),
-            or a function logits -> scalar.
+            "margin" (the largest other logit minus that of y), or a function logits -> scalar.
         start: the first perturbation, of the shape of x, projected before the first step; default
             0.001 N(0,1) drawn from `generator`.
         until_fooled: a sample stops at the first iterate that the model gets wrong, and costs
@@ -166,8 +170,9 @@ def pgd(
     """
     if norm not in NORMS:
         raise ValueError(f"norm {norm!r} is unknown; choose one of {', '.join(NORMS)}")
-    if loss not in ("ce", "kl") and not callable(loss):
-        raise ValueError(f"loss {loss!r} is unknown; choose ce, kl or a function of the logits")
+    if loss not in LOSSES and not callable(loss):
+        known = ", ".join(LOSSES)
+        raise ValueError(f"loss {loss!r} is unknown; choose {known} or a function of the logits")
     step_size = epsilon / 4 if step_size is None else step_size
     differentiate = partial(_gradient_and_logits, model, loss, x.dtype)
     move = partial(take_step, norm, epsilon, step_size)

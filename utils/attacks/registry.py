@@ -3,14 +3,14 @@
 
 A name is a family, for some families a number of steps, and for pgd a number of starts: ``fgsm``,
 ``pgd-40``, ``pgd-40x5``, ``fwa-fw-40``. The modules beside this one hold the attacks; this one
-holds what can be said of them without PyTorch, so that a command line is read, and a misspelt name
-refused, before PyTorch is imported.
+holds what is known of them without PyTorch, so that the command line is read before its import.
 
 ========  =========================================================================================
 none      the natural image
 fgsm      fast gradient (sign) method, Goodfellow et al. 2015
 bim       basic iterative method, Kurakin et al. 2017
-pgd       projected gradient descent, Madry et al. 2018; pgd-40x5: the best of 5 starts
+pgd       projected gradient descent, Madry et al. 2018; pgd-40x5: the best of 5 starts;
+          pgd-margin: on the margin of the logits instead of the cross-entropy
 mim       momentum iterative method, Dong et al. 2018
 tidim     translation-invariant momentum attack, Dong et al. 2019; diverse inputs, Xie et al. 2019
 deepfool  Moosavi-Dezfooli et al. 2016
@@ -40,15 +40,14 @@ if TYPE_CHECKING:
 class Family:
     """State what is known of the attacks of one family.
 
-    kind: "none"; "bounded" (stays in the ball of radius epsilon); "minimum-norm" (the smallest
-    perturbation it finds, whatever epsilon); "transport" (epsilon is the distance in pixels by
-    which a unit of mass may move on average); "spatial" (a smooth flow, without a budget).
+    kind: "none"; "bounded" (in the ball of radius epsilon); "minimum-norm" (the smallest
+    perturbation found); "transport" (epsilon: the distance in pixels that a unit of mass may move
+    on average); "spatial" (a smooth flow, without a budget).
     """
 
     function: str  # dotted path of model, x, y, settings -> x_adv
     kind: str
     norms: tuple[str, ...] = ("linf", "l2")  # those that it exists for
-    # The name.
     label: str = ""  # in tables and figures, {steps} filled in; the name where there is none
     steps: int | None = None  # where the name says none; None: the name takes no number
     tabled: bool = True  # the tables write the number of steps into the name, as in pgd-40
@@ -83,6 +82,8 @@ FAMILIES = {
                    tabled=False),
     "pgd": _ascent(f"{_HERE}.iterative.pgd", "bounded", label="PGD-{steps}", steps=40, starts=True,
                    random=True, benched=10),
+    "pgd-margin": _ascent(f"{_HERE}.margin.pgd_margin", "bounded", label="PGD-margin-{steps}",
+                          steps=100, starts=True, random=True),
     "mim": _ascent(f"{_HERE}.iterative.mim", "bounded", label="MIM", steps=40, tabled=False,
                    benched=10),
     "tidim": _ascent(f"{_HERE}.iterative.tidim", "bounded", label="TI-DIM", steps=40, tabled=False,
@@ -123,8 +124,7 @@ COLUMNS = {
     "l2": ["none", "pgd-40", "cw-20", "ddn-20"],
 }
 
-# The same columns as the released script runs them, at Linf 8/255 and L2 0.5: name -> the settings
-# that differ.
+# The same columns as the released script runs them (Linf 8/255, L2 0.5): {name: changed settings}.
 RELEASED = {
     "linf": {
         "none": {},

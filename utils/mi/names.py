@@ -1,4 +1,4 @@
-"""What the command line may ask of the MI estimators. Imports nothing: it is read before torch."""
+"""What may be asked of MI estimators and layers. Imports nothing: it is read before torch."""
 
 # Lower bounds on mutual information with one value per sample (utils.mi.bounds.per_sample).
 BOUNDS = ("dv", "dv-released", "nce", "fd")
@@ -7,6 +7,9 @@ BOUNDS = ("dv", "dv-released", "nce", "fd")
 # (utils.mi.batch_bound).
 FORMS = ("average", "location", "pooled")
 PAIRINGS = ("all", "others", "released")
+# What is measured of a layer (utils.mi.layers.QUANTITIES), and what can be trained: has a gradient.
+TRAINED_QUANTITIES = ("activation", "information", "unit")
+LAYER_QUANTITIES = (*TRAINED_QUANTITIES, "binned")
 
 # How the samples of an MI loss are selected (utils.mi.patterns.select).
 SELECTIONS = ("eq6", "released")

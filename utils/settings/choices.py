@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import data
 import models
-from utils.mi.names import BOUNDS, FORMS, PAIRINGS, SELECTIONS
+from utils.mi.names import (
+    BOUNDS,
+    FORMS,
+    LAYER_QUANTITIES,
+    PAIRINGS,
+    SELECTIONS,
+    TRAINED_QUANTITIES,
+)
 from utils.schedules import SCHEDULES
 from utils.settings import presets
 
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
     Representation = str
     Bound = str
     Selection = str
+    LayerQuantity = str
+    TrainedQuantity = str
     Preset = str
     Schedule = str
     Norm = str
@@ -31,6 +40,8 @@ else:
     Representation = Literal[models.REPRESENTATIONS]
     Bound = Literal[BOUNDS]
     Selection = Literal[SELECTIONS]
+    LayerQuantity = Literal[LAYER_QUANTITIES]
+    TrainedQuantity = Literal[TRAINED_QUANTITIES]
     Preset = Literal[tuple(presets.PRESETS)]
     Schedule = Literal[tuple(SCHEDULES)]
     Norm = Literal["linf", "l2"]

@@ -58,6 +58,7 @@ PRESETS: dict[str, dict[str | tuple[str, str], dict]] = {
     "strong": {  # changes the target networks; the estimators keep their defaults
         "train_standard": STRONG,
         "train_MIAT": STRONG,
+        "train_entropic": {name: STRONG[name] for name in ("weight_decay", "ema")},
     },
     "stable": {  # the paper's values except one, with which short runs of narrow networks collapse
         "train_MIAT": {"alpha": 0.1},  # the paper's is 5; docs/stability.md

@@ -20,6 +20,7 @@ NAMES = [
     "bim-4",
     "pgd-4",
     "pgd-4x3",
+    "pgd-margin-4",
     "mim-4",
     "tidim-4",
     "deepfool-5",

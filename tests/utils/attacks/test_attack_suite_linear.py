@@ -84,7 +84,8 @@ def many_sided(seed=0):
     return model, x
 
 
-ITERATED = ["fgsm", "bim", "pgd-20", "pgd-20x2", "mim-20", "apgd-ce", "apgd-t", "aa", "fab-t"]
+ITERATED = ["fgsm", "bim", "pgd-20", "pgd-20x2", "pgd-margin-20", "mim-20", "apgd-ce", "apgd-t"]
+ITERATED += ["aa", "fab-t"]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -28,6 +28,8 @@ def test_registry_is_read_without_torch():
         ("pgd-7", "pgd-7", 7, 1),
         (" PGD-40x5 ", "pgd-40x5", 40, 5),
         ("pgd-40x1", "pgd-40", 40, 1),
+        ("pgd-margin", "pgd-margin-100", 100, 1),
+        ("pgd-margin-20x3", "pgd-margin-20x3", 20, 3),
         ("tidim-40", "tidim", 40, 1),
         ("tidim-9", "tidim-9", 9, 1),
         ("bim", "bim", 10, 1),
