@@ -160,7 +160,7 @@ class Costs:
 
     def _measurement(self, node: Node, options: dict) -> float:
         """Return the seconds of the critics of a measurement, two for each network or unit."""
-        if node.key == "saliency":
+        if node.key in ("saliency", "quantities"):  # some forward passes, no training
             return 0.0
         found = self.settings(node)
         training = form = found
