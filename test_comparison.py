@@ -194,6 +194,8 @@ from utils.evaluation.images import (
     kept_folder,
     load_images,
     open_kept,
+    read_about,
+    read_adversarial,
     save_adversarial,
 )
 from utils.evaluation.networks import Network, load_network, load_surrogate
@@ -212,6 +214,7 @@ def evaluate(
     )
     surrogate = load_surrogate(settings.surrogate, settings.surrogate_arch, compute, dataset)
     network.prepare(compute, images, dataset.num_classes)
+    given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
     identity = Identity.of(settings, network, dataset, len(labels), threat, compute.precision)
     print_header(identity, threat, compute.device, output)
 
@@ -235,7 +238,7 @@ def evaluate(
 
     general = checks.of_network(evaluation)
     if settings.adv:
-        found, warned = rows.of_file(evaluation, settings.adv)
+        found, warned = rows.of_images(evaluation, given, read_about(settings.adv))
     else:
         found, warned = rows.of_attacks(evaluation, attacks)
     if settings.sweep:

@@ -149,7 +149,7 @@ def test_the_defenses_differ_as_the_paper_says(tmp_path):
         each.training.epochs == 100 and each.network.arch == "resnet18" for each in said.values()
     )
     for name in ("wmim", "namid_max"):
-        assert said[name].estimator_dir.name == "standard-estimators_max"
+        assert said[name].estimators.estimator_dir.name == "standard-estimators_max"
     assert settings_of(nodes["seed1/linf/namid/black.json"].words).surrogate.parent.name == "vgg19"
 
 

@@ -190,9 +190,9 @@ def test_each_setting_differs_from_the_papers_in_what_its_name_says(tmp_path):
         "ramp": ("alpha_ramp", 10),
     }.items():
         assert getattr(said[name], changed[0]) == changed[1] != getattr(paper, changed[0])
-        assert said[name].estimator_dir == paper.estimator_dir
+        assert said[name].estimators.estimator_dir == paper.estimators.estimator_dir
     for name, setting in stability.SETTINGS.items():
-        assert said[name].estimator_dir.name == "standard-estimators" + (
+        assert said[name].estimators.estimator_dir.name == "standard-estimators" + (
             f"-{setting.estimators}" if setting.estimators != "base" else ""
         )
         assert (said[name].init is not None) == setting.init and said[name].training.batch_size == (

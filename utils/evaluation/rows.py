@@ -1,11 +1,10 @@
 """Make the rows of an evaluation, and collect the warnings about each."""
 
-from pathlib import Path
+import numpy
 
 from utils.attacks import registry
 from utils.evaluation import checks
 from utils.evaluation.counting import Evaluation
-from utils.evaluation.images import read_about, read_adversarial
 
 # {name: row}, and {name: warnings about the row}
 Rows = tuple[dict[str, dict], dict[str, list[str]]]
@@ -19,12 +18,10 @@ def of_attacks(evaluation: Evaluation, attacks: dict[str, dict]) -> Rows:
     return rows, {name: checks.of_attack(evaluation, name, attacks[name]) for name in attacks}
 
 
-def of_file(evaluation: Evaluation, path: Path) -> Rows:
-    """Judge the images in a file of --save-adv, and look for what makes a row worthless.
+def of_images(evaluation: Evaluation, images: dict[str, numpy.ndarray], about: dict) -> Rows:
+    """Judge adversarial images made before, and look for what makes a row worthless.
 
-    Raises InputError where the file was made from other images.
+    images: {attack: images (N,3,H,W)}. about: what their file says of how they were made.
     """
-    images = read_adversarial(path, evaluation.images, evaluation.labels)
-    about = read_about(path)
     rows = {name: evaluation.given(name, x_adv) for name, x_adv in images.items()}
     return rows, {name: checks.of_given(evaluation, name, about) for name in rows}
