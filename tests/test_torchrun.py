@@ -137,10 +137,10 @@ def test_what_is_wrong_is_said_once(tmp_path):
             ROOT / "train_standard.py",
             *SMALL,
             "--batch-size",
-            3,
+            2,
             "--model-dir",
             tmp_path,
-            count=4,
+            count=3,
         ),
         cwd=ROOT,
         env=ENVIRONMENT,
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_said_once(tmp_path):
     )
     assert (
         ended.returncode != 0
-        and ended.stderr.count("--batch-size 3: 4 processes share a batch") == 1
+        and ended.stderr.count("--batch-size 2: 3 processes share a batch") == 1
     )
 
 

@@ -1,6 +1,7 @@
 """Counting under attack: both ways of a minimum norm, the worst case, kills and resumed runs, sweeps."""
 
 import shutil
+import sys
 from unittest import mock
 
 import numpy as np
@@ -122,81 +123,82 @@ def test_stopped_in_the_middle_goes_on_to_the_same_result(chain, tmp_path):
         )
 
 
-def test_autoattack_goes_on_with_the_part_it_was_stopped_in(chain, tmp_path):
+LINEAR = """
+import numpy, torch
+def network():
+    images = torch.from_numpy(numpy.load("{folder}/train_images.npy")).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(numpy.load("{folder}/train_labels.npy"))
+    x = images.flatten(1).double() / 255
+    scores = x.T @ torch.nn.functional.one_hot(labels).double()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(x.shape[1], 4))
+    net[1].weight.data = 10 * torch.linalg.solve(x.T @ x + 10 * torch.eye(x.shape[1]), scores).T.float()
+    net[1].bias.data.zero_()
+    return net
+"""
+
+
+@pytest.fixture
+def linear(tmp_path, monkeypatch):
+    """A folder with the digits 0 to 3 and `linear.py`, whose network() is linear, by ridge regression. AutoAttack then has
+    one target class for three of ten classes, and short passes."""
+    folder = tmp_path / "linear"
+    folder.mkdir()
+    digits = data.load("digits")
+    for split in ("train", "test"):
+        labels, images = getattr(digits, f"{split}_labels"), getattr(digits, f"{split}_images")
+        np.save(folder / f"{split}_labels.npy", labels[labels < 4].numpy())
+        np.save(folder / f"{split}_images.npy", images[labels < 4].permute(0, 2, 3, 1).numpy())
+    (folder / "linear.py").write_text(LINEAR.format(folder=folder))
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    sys.modules.pop("linear", None)
+
+
+def test_autoattack_goes_on_with_the_part_it_was_stopped_in(linear, tmp_path):
     """Part by part, as an evaluation runs it, AutoAttack makes the very images that it makes in one call; and after a kill in
     its third part the first two are not run again."""
-    words = "--attacks aa --limit-test 10 --batch-size 10 --epsilon 0.04".split()
+    out, epsilon = tmp_path / "out", 0.06
+    command = f"test_comparison.py --factory linear:network --dataset arrays --data-dir {linear} --attacks aa"
+    words = f"{command} --limit-test 10 --batch-size 10 --epsilon {epsilon}".split()
     true_attack, run = registry.attack, []
+
+    def quick(name, *arguments, **settings):
+        queries = {"queries": 100} if name in ("aa", "square") else {}
+        return true_attack(name, *arguments, **settings, **queries)
 
     def stopping(name, *arguments, **settings):
         run.append(name)
         if len(run) in (3, 6):  # fab-t of the first command, and what the third begins with
             raise KeyboardInterrupt
-        return true_attack(name, *arguments, **settings)
+        return quick(name, *arguments, **settings)
 
     with mock.patch.object(registry, "attack", stopping):
-        stopped = run_script(
-            "test_comparison.py",
-            "--model-dir",
-            chain / "standard",
-            "--output",
-            tmp_path / "a.json",
-            *words,
-        )
+        stopped = run_script(*words, "--output", out / "a.json")
         assert stopped.status == 130 and run == ["apgd-ce", "apgd-t", "fab-t"]
-        (tmp_path / "copy").mkdir()
-        shutil.copy(tmp_path / ".a.json.unfinished.npz", tmp_path / "copy/.b.json.unfinished.npz")
-        succeed(
-            "test_comparison.py",
-            "--model-dir",
-            chain / "standard",
-            "--output",
-            tmp_path / "a.json",
-            *words,
-        )
+        (out / "copy").mkdir()
+        shutil.copy(out / ".a.json.unfinished.npz", out / "copy/.b.json.unfinished.npz")
+        succeed(*words, "--output", out / "a.json")
         assert run[3:] == ["fab-t", "square"]
-        run_script(
-            "test_comparison.py",
-            "--model-dir",
-            chain / "standard",
-            "--output",
-            tmp_path / "copy/b.json",
-            "--restart",
-            *words,
-        )
-        assert run[5:] == ["apgd-ce"] and not list(
-            (tmp_path / "copy").iterdir()
-        )  # from the beginning
-    shutil.rmtree(tmp_path / "copy")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json"]
+        run_script(*words, "--output", out / "copy/b.json", "--restart")
+        assert run[5:] == ["apgd-ce"] and not list((out / "copy").iterdir())  # from the beginning
+    shutil.rmtree(out / "copy")
+    assert sorted(path.name for path in out.iterdir()) == ["a.json"]
 
-    succeed(
-        "test_comparison.py",
-        "--model-dir",
-        chain / "standard",
-        "--output",
-        tmp_path / "b.json",
-        "--save-adv",
-        tmp_path / "b.npz",
-        *words,
-    )
-    one, other = (results(tmp_path / name)["attacks"]["aa"] for name in ("a.json", "b.json"))
+    with mock.patch.object(registry, "attack", quick):
+        succeed(*words, "--output", out / "b.json", "--save-adv", out / "b.npz")
+    one, other = (results(out / name)["attacks"]["aa"] for name in ("a.json", "b.json"))
     told = ("seconds", "made")
     assert {k: v for k, v in one.items() if k not in told} == {
         k: v for k, v in other.items() if k not in told
     }
-    # In the memory layout of the script: in another one convolutions round otherwise on some processors.
-    model, digits = (
-        CPU.prepare(models.load(chain / "standard/best_model.pth")),
-        data.load("digits", limit_test=10),
-    )
-    x, y = (
-        (digits.test_images.float() / 255).contiguous(memory_format=torch.channels_last),
-        digits.test_labels,
-    )
+    # In the memory layout of the script: in another one sums round otherwise on some processors.
+    model = CPU.prepare(sys.modules["linear"].network())
+    digits = data.load("arrays", linear, limit_test=10)
+    x = (digits.test_images.float() / 255).contiguous(memory_format=torch.channels_last)
+    y = digits.test_labels
     right = model(x).argmax(1) == y
-    whole = registry.attack("aa", model, x[right], y[right], "linf", 0.04, seed=mix(1, 0) % 2**31)
-    x_adv = torch.from_numpy(np.load(tmp_path / "b.npz")["aa"])
+    whole = quick("aa", model, x[right], y[right], "linf", epsilon, seed=mix(1, 0) % 2**31)
+    x_adv = torch.from_numpy(np.load(out / "b.npz")["aa"])
     assert torch.equal(x_adv[right], whole) and 0 < other["correct"] < right.sum()
     assert (
         sum(other["parts"].values()) == right.sum() - other["correct"]
