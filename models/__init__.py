@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from models.targets import Target
 
-# name: (module, class, arguments). `build` can change "width", the channels of the first stage.
+BOTTLENECK = {"width": 512, "layers": 3, "bottleneck": 256, "noise": "learned", "decoder": "linear"}
+# name: (module, class, arguments). `build` can change those that the class lists as OPTIONS:
+# "width", the channels of the first stage, and whatever else a class offers.
 ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     "resnet18": ("models.resnet", "ResNet", {"depths": (2, 2, 2, 2), "width": 64}),
     "resnet34": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64}),
@@ -31,8 +33,18 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     "wrn34-10": ("models.wideresnet", "WideResNet", {"depth": 34, "width": 160}),
     "vgg16": ("models.vgg", "VGG", {"depths": (2, 2, 3, 3, 3), "width": 64}),
     "vgg19": ("models.vgg", "VGG", {"depths": (2, 2, 4, 4, 4), "width": 64}),
+    "vib-mlp": (
+        "models.bottleneck",
+        "Bottleneck",
+        BOTTLENECK | {"side": 28, "convolutions": False},
+    ),
+    "vib-cnn": (
+        "models.bottleneck",
+        "Bottleneck",
+        BOTTLENECK | {"side": 32, "convolutions": True},
+    ),
+    "allcnn": ("models.allcnn", "AllCNN", {"width": 96}),
 }
-OPTIONS = ("num_classes", "width")
 # Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.
 REPRESENTATIONS = ("logits", "layer3", "layer4")
 # {name in commands and files of earlier commits: the name of today}
@@ -43,24 +55,27 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     """Build a freshly initialised target network: images in [0, 1], (N,3,H,W), to logits
     (N,num_classes).
 
-    `arch` is a key of ARCHITECTURES. The one further option is ``width``, the channels of the first
-    stage (None: the architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4,
-    ... times as many.
+    `arch` is a key of ARCHITECTURES. ``width`` is the channels of the first stage (None: the
+    architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4, ... times as many.
+    Further options are those that the architecture's class lists; None is the architecture's own.
 
     The network has the attributes ``arch``, ``options`` (enough to build it again), ``about`` ({}:
     not trained yet) and ``tap_channels``; `models.targets.Target` documents them. Raises InputError
     on an unknown name or an impossible value.
     """
     network_class, arguments = _class_of(arch)
-    unknown = [option for option in options if option not in OPTIONS]
+    known = ("num_classes", *network_class.OPTIONS)
+    unknown = [option for option in options if option not in known]
     if unknown:
-        raise InputError(f"{arch} has no option {unknown[0]!r}; choose from: {', '.join(OPTIONS)}")
-    width = options.get("width")
-    sizes = {"num_classes": num_classes, "width": arguments["width"] if width is None else width}
-    for option, least in (("num_classes", 2), ("width", 1)):
-        if type(sizes[option]) is not int or sizes[option] < least:
+        raise InputError(f"{arch} has no option {unknown[0]!r}; choose from: {', '.join(known)}")
+    given = {option: value for option, value in options.items() if value is not None}
+    own = {option: arguments[option] for option in network_class.OPTIONS}
+    sizes = {"num_classes": num_classes} | own | given
+    for option, value in sizes.items():
+        least = 2 if option == "num_classes" else 1
+        if not isinstance(own.get(option), str) and (type(value) is not int or value < least):
             raise InputError(
-                f"{option} of {arch} is {sizes[option]!r}; choose a whole number from {least} up"
+                f"{option} of {arch} is {value!r}; choose a whole number from {least} up"
             )
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}

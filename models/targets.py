@@ -9,14 +9,16 @@ class Target(nn.Module):
     """Map images in [0, 1], (N,3,H,W), to logits (N,num_classes): the base of the target networks
     h.
 
-    Global average pooling precedes the classifier, so any H and W from 16 up work. A subclass
-    defines `maps`. `models.build` adds ``arch``, ``options`` and ``about``.
+    In most, global average pooling precedes the classifier, so any H and W from 16 up work. A
+    subclass defines `maps`. `models.build` adds ``arch``, ``options`` and ``about``.
 
     Attributes:
         tap_channels: {"logits": num_classes, "layer3": C3, "layer4": C4}, the channels of each
             output of `forward`.
     """
 
+    # The arguments that `models.build` can change, besides num_classes.
+    OPTIONS: ClassVar[tuple[str, ...]] = ("width",)
     # The state dict entry whose first dimension is an option's value, for files without options.
     SIZES: ClassVar[dict[str, str]] = {}
 
