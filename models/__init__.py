@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from models.targets import Target
 
-BOTTLENECK = {"width": 512, "layers": 3, "bottleneck": 256, "noise": "learned", "decoder": "linear"}
+BOTTLENECK = {
+    **{"width": 512, "layers": 3, "narrow": 3, "bottleneck": 256},
+    **{"noise": "learned", "decoder": "linear"},
+}
 # name: (module, class, arguments). `build` can change those that the class lists as OPTIONS:
 # "width", the channels of the first stage, and whatever else a class offers.
 ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
@@ -64,19 +67,15 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     on an unknown name or an impossible value.
     """
     network_class, arguments = _class_of(arch)
-    known = ("num_classes", *network_class.OPTIONS)
+    known = {"num_classes": 2} | network_class.OPTIONS
     unknown = [option for option in options if option not in known]
     if unknown:
         raise InputError(f"{arch} has no option {unknown[0]!r}; choose from: {', '.join(known)}")
     given = {option: value for option, value in options.items() if value is not None}
     own = {option: arguments[option] for option in network_class.OPTIONS}
     sizes = {"num_classes": num_classes} | own | given
-    for option, value in sizes.items():
-        least = 2 if option == "num_classes" else 1
-        if not isinstance(own.get(option), str) and (type(value) is not int or value < least):
-            raise InputError(
-                f"{option} of {arch} is {value!r}; choose a whole number from {least} up"
-            )
+    for option, allowed in known.items():
+        _check_option(arch, option, sizes[option], allowed)
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}
     return net
@@ -150,6 +149,17 @@ def save(model: Target, path: str | Path, **about) -> None:
         {"arch": model.arch, "options": dict(model.options), "state_dict": state, "about": about},
         path,
     )
+
+
+def _check_option(arch: str, option: str, value, allowed: int | tuple[str, ...]) -> None:
+    """Raise InputError unless a value is one of the choices, or a whole number from a least one."""
+    if isinstance(allowed, tuple):
+        valid, right = value in allowed, f"choose one of: {', '.join(allowed)}"
+    else:
+        valid = type(value) is int and value >= allowed
+        right = f"choose a whole number from {allowed} up"
+    if not valid:
+        raise InputError(f"{option} of {arch} is {value!r}; {right}")
 
 
 def _class_of(arch: str) -> tuple[type[Target], dict]:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import InputError
 from models.predictors import Bank
 from models.targets import Target
 
@@ -29,14 +28,14 @@ DECODERS = ("linear", "mlp")
 
 
 class Bottleneck(Target):
-    """A classifier with `layers` hidden layers of `width` units, as many of width/2, and K =
+    """A classifier with `layers` hidden layers of `width` units, `narrow` of width/2, and K =
     `bottleneck` units.
 
-    Taps: stage3, the output of the last layer of `width` units, or of the convolutions where there
-    are any; stage4, that of the last hidden layer; the former as (N,width,1,1).
+    Taps: stage3, the output of the last layer of `width` units, (N,width,1,1), or of the
+    convolutions where there are any; stage4, that of the last hidden layer.
 
     Args:
-        width, num_classes, layers, bottleneck: sizes.
+        width, num_classes, layers, narrow, bottleneck: sizes.
         side: of the images that the network sees: others are cropped to it, or padded with black,
             around the centre.
         noise: of t: "learned" (sigma(x)), "unit" (sigma = 1) or "none" (t = mu).
@@ -50,32 +49,33 @@ class Bottleneck(Target):
             with noise "unit" alone.
     """
 
-    OPTIONS: ClassVar = ("width", "layers", "bottleneck", "side", "noise", "decoder")
+    OPTIONS: ClassVar = {
+        **{"width": 1, "layers": 1, "narrow": 0, "bottleneck": 1, "side": 1},
+        **{"noise": NOISES, "decoder": DECODERS},
+    }
 
     def __init__(  # noqa: PLR0913
         self,
         width: int,
         num_classes: int,
         layers: int,
+        narrow: int,
         bottleneck: int,
         side: int,
         noise: str,
         decoder: str,
         convolutions: bool,
     ):
-        for option, value, choices in (("noise", noise, NOISES), ("decoder", decoder, DECODERS)):
-            if value not in choices:
-                raise InputError(f"{option} is {value!r}; choose from: {', '.join(choices)}")
-        half = max(1, width // 2)
-        super().__init__(num_classes, stage3=64 if convolutions else width, stage4=half)
+        last = max(1, width // 2) if narrow else width
+        super().__init__(num_classes, stage3=64 if convolutions else width, stage4=last)
         self.side, self.noise, self.predictor = side, noise, Bank()
         self.features, inputs = None, side * side
         if convolutions:
             self.features = nn.Sequential(*_halving(3, 32), *_halving(32, 64))
             inputs = 64 * (side // 4) ** 2
         self.wide = _hidden(inputs, width, layers)
-        self.narrow = _hidden(width, half, layers)
-        self.code = nn.Linear(half, 2 * bottleneck if noise == "learned" else bottleneck)
+        self.narrow = _hidden(width, last, narrow)
+        self.code = nn.Linear(last, 2 * bottleneck if noise == "learned" else bottleneck)
         hidden = [nn.Linear(bottleneck, DECODER_WIDTH), nn.ReLU()] if decoder == "mlp" else []
         self.decoder = nn.Sequential(
             *hidden, nn.Linear(DECODER_WIDTH if hidden else bottleneck, num_classes)

@@ -17,8 +17,9 @@ class Target(nn.Module):
             output of `forward`.
     """
 
-    # The arguments that `models.build` can change, besides num_classes.
-    OPTIONS: ClassVar[tuple[str, ...]] = ("width",)
+    # The arguments that `models.build` can change, besides num_classes, with the least number or
+    # the choices of each.
+    OPTIONS: ClassVar[dict[str, int | tuple[str, ...]]] = {"width": 1}
     # The state dict entry whose first dimension is an option's value, for files without options.
     SIZES: ClassVar[dict[str, str]] = {}
 

@@ -53,6 +53,10 @@ def plot_curves(rows: list[dict], path: Path, title: str) -> None:
             "accuracy on held-out images (%)",
             {"natural_accuracy": "natural", "robust_accuracy": "under PGD"},
         ),
+        (
+            "information on held-out images (bits)",
+            {"rate_bits": "rate E R", "label_bits": "lower bound of I(Y;T)"},
+        ),
         ("MI over W, fooled (nats)", {f"{name}_W": text for name, text in MI_NAMES.items()}),
         ("MI over R, robust (nats)", {f"{name}_R": text for name, text in MI_NAMES.items()}),
     ]

@@ -37,6 +37,8 @@ def test_layers_are_those_of_the_paper():
     sizes = [(layer.in_features, layer.out_features) for layer in linear]
     assert sizes == [(784, 512), (512, 512), (512, 512), (512, 256), (256, 256), (256, 256), (256, 512), (256, 10)]  # fmt: skip
     assert all(not layer.bias.any() for layer in linear)
+    published = models.build("vib-mlp", width=1024, layers=2, narrow=0)  # 784-1024-1024-512
+    assert published.code.in_features == 1024 and not len(published.narrow)
     bound = math.sqrt(6 / (784 + 512))  # Xavier's uniform
     assert 0.99 * bound < linear[0].weight.abs().max() <= bound
 
@@ -163,8 +165,8 @@ def test_allcnn_has_the_published_number_of_weights():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"noise": "much"}, "noise is 'much'; choose from: learned, unit, none"),
-        ({"decoder": "cnn"}, "decoder is 'cnn'; choose from: linear, mlp"),
+        ({"noise": "much"}, "noise of vib-mlp is 'much'; choose one of: learned, unit, none"),
+        ({"decoder": "cnn"}, "decoder of vib-mlp is 'cnn'; choose one of: linear, mlp"),
         ({"bottleneck": 0}, "bottleneck of vib-mlp is 0; choose a whole number from 1 up"),
         ({"depth": 1}, "vib-mlp has no option 'depth'; choose from: num_classes, width, layers"),
     ],

@@ -38,7 +38,7 @@ def vib(
     return ce(logits, y) + beta * rate(at_least_float32(mu), at_least_float32(sigma)).mean()
 
 
-def ceb(  # noqa: PLR0913
+def ceb(
     logits: torch.Tensor,
     y: torch.Tensor,
     t: torch.Tensor,
