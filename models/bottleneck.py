@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.predictors import Bank
+from models.predictors import Bank, Predictor
 from models.targets import Target
 
 SMALLEST_SIGMA = 1e-6
@@ -121,12 +121,28 @@ class Bottleneck(Target):
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """Run one forward pass; the logits are those of `predictor`."""
+        return self.classified(x, self.predictor)
+
+    def classified(self, x: Tensor, predictor: Predictor) -> dict[str, Tensor]:
+        """Run one forward pass with the logits of another predictor."""
         n, short = len(x), -len(x) % ROWS
-        if self.predictor.deterministic and short > 0:
+        if predictor.deterministic and short > 0:
             x = torch.cat([x, x.new_zeros(short, *x.shape[1:])])
         stage3, hidden = self.hidden(self.seen(x))
-        logits = self.predictor(self.decoder, *self.gaussian(hidden))
+        logits = predictor(self.decoder, *self.gaussian(hidden))
         return {"stage3": stage3[:n], "stage4": hidden[:n, :, None, None], "logits": logits[:n]}
+
+
+class Predicted(nn.Module):
+    """A bottleneck network with a predictor of its own: images (N,3,H,W) -> logits (N,C)."""
+
+    def __init__(self, net: Bottleneck, predictor: Predictor):
+        super().__init__()
+        self.net, self.predictor = net, predictor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images in [0,1]."""
+        return self.net.classified(x, self.predictor)["logits"]
 
 
 def _hidden(inputs: int, width: int, layers: int) -> nn.Sequential:

@@ -30,19 +30,33 @@ def log_mean_probability(decoder: Callable, mu, sigma, noise) -> torch.Tensor:
     return log_p.logsumexp(0) - math.log(len(noise))
 
 
-class Mean:
+class Predictor:
+    """Make logits (N,C) of a decoder and of mu and sigma (N,K)."""
+
+    name: str
+    deterministic = True
+
+    def __call__(self, decoder: Callable, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Return the logits, or log-probabilities."""
+        raise NotImplementedError
+
+    def restart(self, seed: int) -> None:
+        """Draw new noise from `seed` on, where a predictor draws any."""
+
+
+class Mean(Predictor):
     """Classify by the decoder's logits at mu, which for a linear decoder are the mean logits."""
 
-    name, deterministic = "mean", True
+    name = "mean"
 
     def __call__(self, decoder: Callable, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return decoder(mu)
 
 
-class Bank:
+class Bank(Predictor):
     """Classify by the mean probability over `samples` draws of the noise that `seed` fixes."""
 
-    name, deterministic = "bank", True
+    name = "bank"
 
     def __init__(self, samples: int = SAMPLES, seed: int = 0):
         self.samples, self.seed = samples, seed
@@ -61,7 +75,7 @@ class Bank:
         return self._noise[key]
 
 
-class Fresh:
+class Fresh(Predictor):
     """Classify by the mean probability over `samples` new draws of the noise of each image."""
 
     name, deterministic = "fresh", False
