@@ -92,6 +92,8 @@ class Settings(StageSettings):
     """Draws of the noise for each image and step (released code of VIB: 1)."""
     ema: float = 0.999
     """Decay of the averaged weights (released code of VIB: 0.999); 0: off."""
+    keep_every: int = 0
+    """Also keep the model of every so many epochs, as epoch1_model.pth, ...; 0: none."""
     half: Literal["both", "first", "second"] = "both"
     """Train on every image, or on every other one from the first or from the second on."""
     data: Data = group(Data, dataset="mnist", augment=False)
@@ -111,6 +113,7 @@ class Settings(StageSettings):
         for option in ("samples", "attack_samples"):
             need(getattr(self, option) > 0, option, getattr(self, option), "give 1 or more draws")
         need(0 <= self.ema < 1, "ema", self.ema, "give a decay from 0 (off) to below 1")
+        need(self.keep_every >= 0, "keep_every", self.keep_every, "give 0 or more epochs")
         for option in ("momentum", "weight_decay"):
             value = getattr(self.training, option)
             unused = value == getattr(Training, option)
@@ -135,6 +138,7 @@ import torch
 
 import models
 from data import DATASETS
+from utils import distributed
 from utils.attacks.projected_gradient import pgd
 from utils.distributed import gather
 from utils.scripts import run_script
@@ -270,6 +274,8 @@ def train(stage: Stage, settings: Settings) -> None:
                     loss = loss + weight * part
                 loop.step(loss, {})
             loop.end_of_epoch(evaluate(kept, epoch, stage, settings))
+            if settings.keep_every and (epoch + 1) % settings.keep_every == 0:
+                keep(f"epoch{epoch + 1}")
     print(f"done: {stage.folder.path}/best_model.pth and last_model.pth, metrics.csv, curves.png")
 
 
@@ -285,7 +291,9 @@ def evaluate(net: torch.nn.Module, epoch: int, stage: Stage, settings: Settings)
 
 
 def save(net: torch.nn.Module, which: str, stage: Stage, settings: Settings) -> None:
-    """Write the best or the last model with what is known of its training."""
+    """Write the best or last model, or an epoch's, with what is known of its training."""
+    if not distributed.first():
+        return
     about = {"dataset": settings.data.dataset, "objective": settings.objective}
     about |= {"beta": settings.beta, "adversarial": settings.adversarial} | stage.split
     if settings.adversarial != "none":

@@ -52,6 +52,33 @@ def brackets(mu: torch.Tensor, sigma: torch.Tensor, t: torch.Tensor) -> tuple[fl
     return lower / n, upper / n
 
 
+@torch.no_grad()
+def label_brackets(
+    mu: torch.Tensor, sigma: torch.Tensor, t: torch.Tensor, y: torch.Tensor
+) -> tuple[float, float]:
+    """Compute a lower and an upper bracket of I(Y;T), in nats, from N encoders.
+
+    p(t) and p(t|y) are the mixtures of all encoders and of those of the label, which include t's
+    own encoder where they are to be large and leave it out where they are to be small. Arguments as
+    in `brackets`; y: labels (N,), of which each occurs twice or more.
+    """
+    mu, sigma, t = mu.double(), sigma.double(), t.double()
+    n, lower, upper = len(t), 0.0, 0.0
+    rows = max(1, ENTRIES // mu.numel())
+    for first in range(0, n, rows):
+        some = t[first : first + rows]
+        scores = log_density(some[:, None], mu, sigma)
+        own = torch.arange(first, first + len(some), device=t.device)[:, None]
+        others = scores.scatter(1, own, -torch.inf)
+        same = y[first : first + len(some), None] == y
+        count = same.sum(1).double()
+        for_label = scores.masked_fill(~same, -torch.inf).logsumexp(1) - count.log()
+        rest = others.masked_fill(~same, -torch.inf).logsumexp(1) - (count - 1).log()
+        lower += (rest - scores.logsumexp(1) + math.log(n)).sum().item()
+        upper += (for_label - others.logsumexp(1) + math.log(n - 1)).sum().item()
+    return lower / n, upper / n
+
+
 def label_information(labels: torch.Tensor, cross_entropy: float, classes: int) -> float:
     """Compute the lower bound H(Y) - CE of I(Y;T), in nats, with H(Y) that of the labels (N,)."""
     share = torch.bincount(labels, minlength=classes).double() / len(labels)

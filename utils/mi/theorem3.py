@@ -14,22 +14,34 @@ other factors' sigma_min^-(K-1), and its maximum over z leaves z = 0 out.
 import math
 
 
-def printed(dim: int, sigma_min: float, slope_mu: float, slope_sigma: float) -> float:
-    """Compute the printed constant,
+def log_printed(dim: int, sigma_min: float, slope_mu: float, slope_sigma: float) -> float:
+    """Compute the logarithm of the printed constant,
 
     K (2 pi)^(-(K-1)/2) sigma_min^-2 (2 e^-1.5 L_sigma + e^-0.5 L_mu).
     """
     slopes = 2 * math.exp(-1.5) * slope_sigma + math.exp(-0.5) * slope_mu
-    return dim * (2 * math.pi) ** (-(dim - 1) / 2) * sigma_min**-2 * slopes
+    factors = math.log(dim) - (dim - 1) / 2 * math.log(2 * math.pi)
+    return factors - 2 * math.log(sigma_min) + math.log(slopes)
 
 
-def corrected(dim: int, sigma_min: float, slope_mu: float, slope_sigma: float) -> float:
-    """Compute the constant that holds,
+def log_corrected(dim: int, sigma_min: float, slope_mu: float, slope_sigma: float) -> float:
+    """Compute the logarithm of the constant that holds,
 
     K (2 pi)^(-K/2) sigma_min^-(K+1) (L_sigma + e^-0.5 L_mu).
     """
     slopes = slope_sigma + math.exp(-0.5) * slope_mu
-    return dim * (2 * math.pi) ** (-dim / 2) * sigma_min ** -(dim + 1) * slopes
+    factors = math.log(dim) - dim / 2 * math.log(2 * math.pi)
+    return factors - (dim + 1) * math.log(sigma_min) + math.log(slopes)
+
+
+def printed(dim: int, sigma_min: float, slope_mu: float, slope_sigma: float) -> float:
+    """Compute the printed constant; it overflows for K of a hundred or more."""
+    return math.exp(log_printed(dim, sigma_min, slope_mu, slope_sigma))
+
+
+def corrected(dim: int, sigma_min: float, slope_mu: float, slope_sigma: float) -> float:
+    """Compute the constant that holds; it overflows for K of a hundred or more."""
+    return math.exp(log_corrected(dim, sigma_min, slope_mu, slope_sigma))
 
 
 def moving_mean_slope(dim: int, sigma: float) -> float:

@@ -59,6 +59,20 @@ def test_brackets_enclose_the_known_information(information):
     assert (lower, upper) == pytest.approx(published, abs=0.1)
 
 
+def test_brackets_of_the_information_about_labels():
+    # y is +1 or -1, t = 2 y + noise: I(Y;T) = h(T) - h(N(0,1)), by quadrature.
+    grid = torch.linspace(-10, 10, 4001, dtype=torch.float64)
+    p = sum(Normal(c, 1.0).log_prob(grid).exp() for c in (2.0, -2.0)) / 2
+    exact = torch.trapezoid(torch.special.entr(p), grid).item() - Normal(0.0, 1.0).entropy().item()
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 2
+    mu = (4.0 * y - 2)[:, None]
+    t = mu + torch.randn(300, 1, generator=generator)
+    lower, upper = bottleneck.label_brackets(mu, torch.ones_like(mu), t, y)
+    assert lower - 0.05 < exact < upper + 0.05
+    assert upper - lower < 0.05  # every encoder of a label is the same
+
+
 def test_information_about_labels():
     labels = torch.tensor([0, 0, 1, 1])
     assert bottleneck.label_information(labels, 0.25, 10) == pytest.approx(math.log(2) - 0.25)
