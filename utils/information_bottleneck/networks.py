@@ -123,7 +123,10 @@ def accuracies(trained: Trained, dataset: DataSet, limit: int, how: Attacked) ->
 
 
 def plane(trained: Trained, dataset: DataSet, limit: int, how: Attacked) -> dict:
-    """Measure rate, brackets of I(X;T) and I(Y;T), and the rate of adversarial images, in bits."""
+    """Measure rate, brackets of I(X;T) and I(Y;T), and the rate of adversarial images, in bits.
+
+    The brackets are cut to what is known besides: 0, the rate, and the entropy of the labels.
+    """
     net = need_bottleneck(trained, "plane")
     images, labels = dataset.test_images[:limit], dataset.test_labels[:limit]
     mu, sigma = encode(net, images, BATCH, how.compute)
@@ -136,12 +139,13 @@ def plane(trained: Trained, dataset: DataSet, limit: int, how: Attacked) -> dict
     with frozen(net), torch.no_grad():
         codes = [net.encode(x) for x in adversarial(trained, images, labels, how)]
     rate_adv = torch.cat([bottleneck.rate(*code) for code in codes]).mean().item()
+    rate = bottleneck.rate(mu, sigma).mean().item()
     return {
         **trained.about,
         **information(net, mu, sigma, labels, generator),
-        "input_bits_lower": lower / BIT,
-        "input_bits_upper": upper / BIT,
-        "label_bits_lower": label_lower / BIT,
+        "input_bits_lower": max(lower, 0.0) / BIT,
+        "input_bits_upper": min(upper, rate) / BIT,
+        "label_bits_lower": max(label_lower, 0.0) / BIT,
         "label_bits_upper": min(label_upper, entropy) / BIT,
         "rate_bits_adversarial": rate_adv / BIT,
         **accuracies(trained, dataset, limit, how),
