@@ -131,7 +131,7 @@ class Settings(StageSettings):
 if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
-from collections.abc import Callable
+import math
 from functools import partial
 
 import torch
@@ -139,15 +139,15 @@ import torch
 import models
 from data import DATASETS
 from utils import distributed
-from utils.attacks.projected_gradient import pgd
 from utils.distributed import gather
+from utils.schedules import ramp
 from utils.scripts import run_script
 from utils.training.averaging import Average
-from utils.training.bottleneck_losses import ce, ceb, ceb_weight, vib
-from utils.training.held_out import examples, held_out
+from utils.training.bottleneck_losses import ce, ceb, vib
+from utils.training.held_out import held_out, held_out_examples
 from utils.training.information import encode, information
 from utils.training.loop import Loop
-from utils.training.noisy import Noisy, Passed, draw, spread
+from utils.training.noisy import Noisy, attack, draw, weighted
 from utils.training.stages import Stage, check_classes, need_files, open_stage
 
 NOISE = {"vib": "learned", "ceb": "unit", "ce": "none"}
@@ -177,47 +177,6 @@ def build(options: Network, objective: str, dataset) -> torch.nn.Module:
     return net
 
 
-def attack(  # noqa: PLR0913
-    net, x, y, generator, *, kind: str, samples: int, budget: Attack, beta: float
-) -> torch.Tensor:
-    """Maximise E_eps CE + beta R over the ball around x (N,3,H,W), at draws fixed by `generator`.
-
-    kind: "fgsm", "bim" or "pgd". beta: 0 for the cross-entropy alone.
-    """
-    noisy = Noisy(net, draw(net, x, samples, generator))
-
-    def loss(passed: Passed):
-        if beta == 0:
-            return len(y) * ce(passed.logits, y)
-        return len(y) * vib(passed.logits, y, passed.mu, passed.sigma, beta)
-
-    steps, step_size = budget.num_steps, budget.step_size
-    if kind == "fgsm":
-        steps, step_size = 1, budget.epsilon
-    start = None if kind == "pgd" else torch.zeros_like(x)
-    ball = (budget.norm, budget.epsilon, steps, step_size)
-    return pgd(noisy, x, y, *ball, loss, start=start, generator=generator)
-
-
-def weighted(x, y, crafted: Callable | None, weight: float, fraction: float) -> list[tuple]:
-    """Split the loss of a batch into parts: [(weight of the part, its images, their labels)].
-
-    A `fraction` of the images is attacked, with (1-a) L(x,y) + a L(x',y), a = `weight`; the others
-    have L(x,y). crafted: (x, y) -> x'; None: no image is attacked.
-    """
-    if crafted is None:
-        return [(1.0, x, y)]
-    chosen = spread(x, fraction)
-    share = gather(chosen.double()).mean().item()
-    x_adv = crafted(x[chosen], y[chosen])
-    parts = [
-        (1 - share, x[~chosen], y[~chosen]),
-        (share * (1 - weight), x[chosen], y[chosen]),
-        (share * weight, x_adv, y[chosen]),
-    ]
-    return [part for part in parts if part[0] > 0]
-
-
 def train(stage: Stage, settings: Settings) -> None:
     """Train the network, and keep the best and the last model."""
     compute, objective = stage.compute, settings.objective
@@ -232,47 +191,35 @@ def train(stage: Stage, settings: Settings) -> None:
         nets["average"] = Average(net, settings.ema, optimizer)
         kept = nets["average"].module
 
-    craft = partial(
-        attack,
-        kind=settings.adversarial,
-        samples=settings.attack_samples,
-        budget=settings.attack,
-        beta=settings.beta if settings.attack_objective == "full" else 0.0,
-    )
-    share = (settings.adversarial_weight, settings.adversarial_fraction)
+    craft = None
+    if settings.adversarial != "none":
+        beta_adv = settings.beta if settings.attack_objective == "full" else 0.0
+        how = {"kind": settings.adversarial, "samples": settings.attack_samples}
+        craft = partial(attack, net, budget=settings.attack.budget, beta=beta_adv, **how)
+    a, fraction = settings.adversarial_weight, settings.adversarial_fraction
+    ramp_epochs = settings.rho_ramp * settings.training.epochs
     keep = partial(save, kept, stage=stage, settings=settings)
     with Loop(stage, nets, optimizer, settings.training, keep, objective) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
-                generator = loop.generator
-                crafted = partial(craft, net, generator=generator)
-                loss = 0.0
                 with compute.autocast():
-                    parts = weighted(
-                        x, y, crafted if settings.adversarial != "none" else None, *share
-                    )
-                for weight, images, labels in parts:
-                    noise = draw(net, images, settings.samples, generator)
+                    parts = weighted(x, y, craft, a, fraction, loop.generator)
+                loss = 0.0
+                for share, images, labels in parts:
+                    noise = draw(net, images, settings.samples, loop.generator)
                     with compute.autocast():
-                        passed = Noisy(net, noise)(images).gathered()
+                        logits, t, mu, sigma = Noisy(net, noise)(images).gathered()
                     labels = gather(labels)
                     if objective == "vib":  # E_eps CE + beta R
-                        part = vib(passed.logits, labels, passed.mu, passed.sigma, settings.beta)
-                    elif objective == "ceb":  # E_eps CE + weight ln[p(t|x) / b(t|y)]
+                        part = vib(logits, labels, mu, sigma, settings.beta)
+                    elif objective == "ceb":  # E_eps CE + e^-rho ln[p(t|x) / b(t|y)]
                         done = epoch + loop.index / len(stage.batches)
-                        ramp = (settings.rho, settings.rho_ramp, done, settings.training.epochs)
-                        part = ceb(
-                            passed.logits,
-                            labels,
-                            passed.t,
-                            passed.mu,
-                            net.class_means,
-                            ceb_weight(*ramp),
-                        )
+                        weight = ramp(math.exp(-settings.rho), done, ramp_epochs)
+                        part = ceb(logits, labels, t, mu, net.class_means, weight)
                     else:
-                        part = ce(passed.logits, labels)
-                    loss = loss + weight * part
-                loop.step(loss, {})
+                        part = ce(logits, labels)
+                    loss = loss + share * part
+                loop.step(loss)
             loop.end_of_epoch(evaluate(kept, epoch, stage, settings))
             if settings.keep_every and (epoch + 1) % settings.keep_every == 0:
                 keep(f"epoch{epoch + 1}")
@@ -282,7 +229,7 @@ def train(stage: Stage, settings: Settings) -> None:
 def evaluate(net: torch.nn.Module, epoch: int, stage: Stage, settings: Settings) -> dict:
     """Measure accuracies on held-out images, also under PGD, and the bounds of information."""
     images, labels, compute = stage.holdout_images, stage.holdout_labels, stage.compute
-    found = held_out(examples(net, images, labels, settings, compute))
+    found = held_out(held_out_examples(net, stage, settings.attack, settings.training))
     if found and settings.objective != "ce":
         code = encode(net, images, settings.training.batch_size, compute)
         generator = compute.generator(settings.training.seed, epoch)

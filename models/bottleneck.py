@@ -31,8 +31,8 @@ class Bottleneck(Target):
     """A classifier with `layers` hidden layers of `width` units, `narrow` of width/2, and K =
     `bottleneck` units.
 
-    Taps: stage3, the output of the last layer of `width` units, (N,width,1,1), or of the
-    convolutions where there are any; stage4, that of the last hidden layer.
+    Taps: layer3, the output of the last layer of `width` units, (N,width,1,1), or of the
+    convolutions where there are any; layer4, that of the last hidden layer.
 
     Args:
         width, num_classes, layers, narrow, bottleneck: sizes.
@@ -67,7 +67,7 @@ class Bottleneck(Target):
         convolutions: bool,
     ):
         last = max(1, width // 2) if narrow else width
-        super().__init__(num_classes, stage3=64 if convolutions else width, stage4=last)
+        super().__init__(num_classes, layer3=64 if convolutions else width, layer4=last)
         self.side, self.noise, self.predictor = side, noise, Bank()
         self.features, inputs = None, side * side
         if convolutions:
@@ -86,6 +86,7 @@ class Bottleneck(Target):
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(layer.weight)
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
     def seen(self, x: Tensor) -> Tensor:
@@ -128,9 +129,9 @@ class Bottleneck(Target):
         n, short = len(x), -len(x) % ROWS
         if predictor.deterministic and short > 0:
             x = torch.cat([x, x.new_zeros(short, *x.shape[1:])])
-        stage3, hidden = self.hidden(self.seen(x))
+        layer3, hidden = self.hidden(self.seen(x))
         logits = predictor(self.decoder, *self.gaussian(hidden))
-        return {"stage3": stage3[:n], "stage4": hidden[:n, :, None, None], "logits": logits[:n]}
+        return {"layer3": layer3[:n], "layer4": hidden[:n, :, None, None], "logits": logits[:n]}
 
 
 class Predicted(nn.Module):

@@ -81,8 +81,8 @@ class Fresh(Predictor):
     name, deterministic = "fresh", False
 
     def __init__(self, samples: int = SAMPLES, seed: int = 0):
-        self.samples = samples
-        self.restart(seed)
+        self.samples, self.seed = samples, seed
+        self.generator: torch.Generator | None = None
 
     def restart(self, seed: int) -> None:
         """Draw from `seed` on."""

@@ -14,12 +14,10 @@ import torch.multiprocessing
 from conftest import ROOT, run_script, same_bits, succeed, tensors
 
 import models
-import train_VIB
 from utils import distributed
 from utils.distributed import gather
-from utils.settings.options import Attack
 from utils.training.bottleneck_losses import ce, vib
-from utils.training.noisy import Noisy, draw, spread
+from utils.training.noisy import Noisy, attack, draw, spread, weighted
 
 SMALL = "--dataset digits --limit-train 300 --holdout 60 --epsilon 0.15 --eval-steps 2".split()
 SMALL += "--width 16 --layers 1 --bottleneck 8 --batch-size 32 --lr 3e-3 --num-steps 2".split()
@@ -100,7 +98,7 @@ def test_the_parts_are_the_mean_of_each_image_s_mixture(weight, fraction):
     def value(x):
         return x.square().sum((1, 2, 3))
 
-    parts = train_VIB.weighted(x, y, lambda x, y: x + 1, weight, fraction)
+    parts = weighted(x, y, lambda x, y, _: x + 1, weight, fraction, None)
     found = sum(share * value(images).mean() for share, images, _ in parts)
     a = weight * spread(x, fraction)
     assert found == pytest.approx(((1 - a) * value(x) + a * value(x + 1)).mean().item())
@@ -110,8 +108,8 @@ def test_attacks_see_their_draws_and_reach_the_ball():
     torch.manual_seed(0)
     net = models.build("vib-mlp", width=16, layers=1, bottleneck=8, side=16)
     x, y = torch.rand(6, 3, 16, 16), torch.arange(6)
-    budget = Attack(norm="linf", epsilon=0.1, step_size=0.05, num_steps=3)
-    attack = partial(train_VIB.attack, net, x, y, samples=2, budget=budget, beta=0.0)
+    budget = ("linf", 0.1, 3, 0.05)
+    made = partial(attack, net, x, y, samples=2, budget=budget, beta=0.0)
 
     def seeded():
         return torch.Generator().manual_seed(3)
@@ -120,9 +118,9 @@ def test_attacks_see_their_draws_and_reach_the_ball():
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(ce(noisy(leaf).logits, y), leaf)
     by_hand = (x + 0.1 * gradient.sign()).clamp(0, 1)
-    assert torch.allclose(attack(seeded(), kind="fgsm"), by_hand)
+    assert torch.allclose(made(seeded(), kind="fgsm"), by_hand)
     for kind in ("bim", "pgd"):
-        x_adv = attack(seeded(), kind=kind)
+        x_adv = made(seeded(), kind=kind)
         assert (x_adv - x).abs().max() <= 0.1 + 1e-6
         assert ce(noisy(x_adv).logits, y) > ce(noisy(x).logits, y)
 
@@ -135,11 +133,11 @@ def measured() -> dict[str, torch.Tensor]:
     rank, count = distributed.rank(), distributed.count()
     part = slice(rank * 7 // count, (rank + 1) * 7 // count)
     generator = torch.Generator().manual_seed(1)
-    budget = Attack(norm="linf", epsilon=0.1, step_size=0.05, num_steps=2)
+    budget = ("linf", 0.1, 2, 0.05)
     how = {"kind": "pgd", "samples": 2, "budget": budget, "beta": 0.1}
-    crafted = partial(train_VIB.attack, net, generator=generator, **how)
+    craft = partial(attack, net, **how)
     loss = 0.0
-    for weight, images, labels in train_VIB.weighted(x[part], y[part], crafted, 0.4, 0.5):
+    for weight, images, labels in weighted(x[part], y[part], craft, 0.4, 0.5, generator):
         passed = Noisy(net, draw(net, images, 3, generator))(images).gathered()
         loss = loss + weight * vib(passed.logits, gather(labels), passed.mu, passed.sigma, 0.01)
     loss.backward()

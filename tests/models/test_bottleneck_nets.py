@@ -145,7 +145,7 @@ def test_the_way_through_a_file(tmp_path, options):
 def test_taps_belong_to_the_same_pass(arch):
     options = {"width": 8} if arch == "allcnn" else SMALL
     built, x = models.build(arch, **options).eval(), images(3)
-    for tap in ("stage3", "stage4"):
+    for tap in ("layer3", "layer4"):
         logits, tapped = built(x, tap=tap)
         assert torch.equal(logits, built(x))
         assert tapped.shape[:2] == (3, built.tap_channels[tap]) and tapped.dim() == 4

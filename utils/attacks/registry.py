@@ -106,8 +106,7 @@ FAMILIES = {
                  parts=("apgd-ce", "apgd-t", "fab-t", "square")),
     "aa-rand": Family(f"{_HERE}.auto.aa_rand", "bounded", label="AA-rand", random=True,
                       takes_draws=True, passes=4000),
-    "grey": Family(f"{_HERE}.grey.grey", "bounded", ("linf",), label="Grey", black_box=True,
-                   passes=0),
+    "grey": Family(f"{_HERE}.grey.grey", "bounded", ("linf",), label="Grey", black_box=True),
     "apgd-ce": Family(f"{_HERE}.auto.apgd_ce", "bounded", label="APGD-CE", random=True, passes=100,
                       benched=0),
     "apgd-t": Family(f"{_HERE}.auto.apgd_t", "bounded", label="APGD-T", random=True, passes=900),
@@ -123,7 +122,7 @@ CHANGED = tuple(name for name, family in FAMILIES.items() if family.changed)
 
 # Keywords of the attacks' functions that are not settings of a row.
 UNSAID = {"model", "x", "y", "seed", "generator", "index", "until_fooled", "rounded", "settings"}
-UNSAID |= {"by_loss", "draws"}  # follow from whether the network is random
+UNSAID |= {"by_loss", "draws"}  # of random networks
 
 # The columns of the paper's Tables 1 to 6.
 COLUMNS = {
@@ -209,14 +208,6 @@ def parse(name: str, norm: str | None = None) -> Spec:
     label = family.label.format(steps=steps) + (f"x{restarts}" if restarts > 1 else "")
     facts = vars(family) | {"steps": steps, "label": label if family.label else spelt}
     return Spec(**facts, name=spelt, family=form["family"], restarts=restarts)
-
-
-def benched() -> list[str]:
-    """List the attacks that benchmarks/attacks.py times unless others are named."""
-    timed = {
-        name: family.benched for name, family in FAMILIES.items() if family.benched is not None
-    }
-    return [f"{name}-{steps}" if steps else name for name, steps in timed.items()]
 
 
 def kind_of(name: str) -> str | None:

@@ -64,9 +64,8 @@ def predictors(
         return None
     name = name or "bank"
     if name == "fresh":
-        judged, attacked = Fresh(samples), Fresh(attack_samples)
+        judged = Predicted(net, Fresh(samples))
+        attacked = Predicted(net, Fresh(attack_samples))
     else:
-        judged = attacked = Mean() if name == "mean" else Bank(samples)
-    one = Predicted(net, judged)
-    other = one if attacked is judged else Predicted(net, attacked)
-    return Predictors(name, one, other, Predicted(net, Fresh(1)))
+        judged = attacked = Predicted(net, Mean() if name == "mean" else Bank(samples))
+    return Predictors(name, judged, attacked, Predicted(net, Fresh(1)))

@@ -237,7 +237,7 @@ def entropy(trained: Trained, dataset: DataSet, limit: int, width: float, how: A
     features, row = {}, dict(trained.about)
     with frozen(trained.net), torch.no_grad():
         for name, batches in sets.items():
-            taps = [trained.net(x, tap="stage4")[1].mean((2, 3)).cpu() for x in batches]
+            taps = [trained.net(x, tap="layer4")[1].mean((2, 3)).cpu() for x in batches]
             features[name] = torch.cat(taps).double().numpy()
     for name, values in features.items():
         found = feature_entropies(values, features["natural"], width)

@@ -13,8 +13,6 @@ with t = mu + sigma eps, R = KL(p(t|x) || N(0,I)) and b(t|y) = N(V_y, I). Argume
     class_means         V, (C,K)
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 
@@ -59,13 +57,3 @@ def residual_information(
     """
     t, mu = at_least_float32(t), at_least_float32(mu)
     return 0.5 * ((t - backward_mean).square() - (t - mu).square()).sum(-1)
-
-
-def ceb_weight(rho: float, ramp: float, epoch: float, epochs: int) -> float:
-    """Compute the weight of CEB, which rises linearly from 0 to e^-rho over the first epochs.
-
-    ramp: the share of the epochs in which it rises. epoch: counted from 0, with the fraction of the
-    present one.
-    """
-    full = math.exp(-rho)
-    return full * min(1.0, epoch / (ramp * epochs)) if ramp > 0 else full

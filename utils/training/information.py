@@ -5,6 +5,7 @@ import math
 import torch
 
 from data.batches import in_order
+from models.bottleneck import Bottleneck
 from utils.attacks.projected_gradient import frozen
 from utils.devices import Compute
 from utils.mi import bottleneck
@@ -15,7 +16,7 @@ BIT = math.log(2)  # nats
 
 @torch.no_grad()
 def encode(
-    net: torch.nn.Module, images: torch.Tensor, batch_size: int, compute: Compute
+    net: Bottleneck, images: torch.Tensor, batch_size: int, compute: Compute
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode images, uint8 (N,3,H,W), in float32: mu and sigma of p(t|x), each (N,K)."""
     labels = torch.zeros(len(images), dtype=torch.int64)
@@ -27,7 +28,7 @@ def encode(
 
 @torch.no_grad()
 def information(
-    net: torch.nn.Module,
+    net: Bottleneck,
     mu: torch.Tensor,
     sigma: torch.Tensor,
     labels: torch.Tensor,

@@ -1,12 +1,10 @@
 """The losses of bottleneck classifiers against torch.distributions, and means over many draws."""
 
-import math
-
 import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from utils.training.bottleneck_losses import ce, ceb, ceb_weight, residual_information, vib
+from utils.training.bottleneck_losses import ce, ceb, residual_information, vib
 
 N, C, K, S = 4, 3, 5, 2
 
@@ -61,9 +59,3 @@ def test_gradients(values):
     assert torch.autograd.gradcheck(
         lambda logits, mu, means: ceb(logits, y, mu + eps, mu, means, 0.1), (logits, mu, means)
     )
-
-
-def test_the_weight_of_ceb_rises_linearly():
-    assert ceb_weight(2, 0.5, 0, 10) == 0
-    assert ceb_weight(2, 0.5, 2.5, 10) == pytest.approx(math.exp(-2) / 2)
-    assert ceb_weight(2, 0.5, 7, 10) == ceb_weight(2, 0, 0, 10) == math.exp(-2)
