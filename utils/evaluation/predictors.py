@@ -34,6 +34,15 @@ class Predictors:
         """Return whether the judged classifier draws at each query."""
         return not self.judged.predictor.deterministic
 
+    @property
+    def facts(self) -> dict:
+        """Return what a results file says of them: draws of the judged and the attacked one."""
+        draws = {
+            "samples": getattr(self.judged.predictor, "samples", None),
+            "attack_samples": getattr(self.attacked.predictor, "samples", None),
+        }
+        return {"predictor": self.name} | draws
+
     def restart(self, seed: int) -> None:
         """Draw from `seed` on, so that a batch has the same draws whenever it is evaluated."""
         for number, each in enumerate((self.judged, self.attacked, self.single)):

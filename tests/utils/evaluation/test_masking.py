@@ -50,9 +50,9 @@ def test_more_than_the_grey_image_leaves_is_no_robustness(
 
 
 def test_accuracy_that_does_not_fall_with_the_budget():
-    falling = [(0.1, row(60)), (0.2, row(40)), (0.3, row(40.5))]
+    falling = [row(60, epsilon=0.1), row(40, epsilon=0.2), row(40.5, epsilon=0.3)]
     assert masking.of_sweep("fgsm", falling) == []
-    (text,) = masking.of_sweep("fgsm", [*falling, (0.4, row(55))])
+    (text,) = masking.of_sweep("fgsm", [*falling, row(55, epsilon=0.4)])
     assert "fgsm leaves 55.0 % at 0.4 and 40.5 % at 0.3" in text
 
 
