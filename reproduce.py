@@ -32,6 +32,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from common.errors import InputError
+from reproduction import bottleneck
 from reproduction.experiment import Experiment, remember
 from reproduction.graph import ROOT, Graph, interpreter
 from reproduction.paper import DEFENSES, FIGURES, NORMS, TABLES
@@ -47,9 +48,11 @@ from utils.settings.options import Dataset, Fraction, need
 class Settings:
     """Options of the reproduction."""
 
-    target: Positional[Literal[(*TABLES, *FIGURES, "all", STABILITY, "report")]]
+    target: Positional[
+        Literal[(*TABLES, *FIGURES, "all", STABILITY, *bottleneck.TARGETS, "report")]
+    ]
     """What to make: a table, a figure, all of them and the report; the sweep of docs/stability.md;
-    the report of the results in --out."""
+    a table or figure of docs/information_bottleneck.md; the report of the results in --out."""
     scale: Literal[tuple(SCALES)] = "full"
     """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a
     narrow network, hours; full: the paper's settings."""
@@ -158,8 +161,14 @@ def duration(seconds: float) -> str:
 
 def write(graph: Graph | None, settings: Settings) -> None:
     """Write the tables, figures and report of all experiments, and print where they are."""
-    from reproduction.report import report  # here: it imports torch, which --help does without
+    # here: they import torch, which --help does without
+    from reproduction import bottleneck_tables
+    from reproduction.report import report
 
+    if graph and settings.target in bottleneck.TARGETS:
+        for each in bottleneck_tables.finish(graph, settings.target):
+            print(f"written: {each}")
+        return
     path = report(settings.out)
     if path is None:
         raise InputError(
@@ -179,7 +188,9 @@ def main(settings: Settings) -> None:
         return
     experiment = Experiment(
         out=settings.out,
-        dataset=settings.dataset or SCALES[settings.scale].dataset,
+        dataset=settings.dataset
+        or bottleneck.dataset(settings.target, settings.scale)
+        or SCALES[settings.scale].dataset,
         scale=settings.scale,
         seeds=settings.seeds,
         data_dir=settings.data_dir,

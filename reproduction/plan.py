@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from common.errors import InputError
-from reproduction import stability
+from reproduction import bottleneck, stability
 from reproduction.experiment import Experiment
 from reproduction.graph import Graph
 from reproduction.paper import FIGURES, NORMS, PAPER, RADAR, TABLES
@@ -28,6 +28,10 @@ def plan(
     """
     graph = Graph(experiment)
     seeds = range(1, experiment.seeds + 1)
+    if target in bottleneck.TARGETS:
+        for seed in seeds:
+            bottleneck.add(graph, target, seed)
+        return graph
     if target == STABILITY:
         for seed in seeds:
             stability.add(graph, seed)

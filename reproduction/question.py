@@ -24,6 +24,8 @@ PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init
 
 def reason(graph, node) -> str | None:
     """Return in words why a node's files are not what its command would make; None if they are."""
+    if node.analyzes:
+        return None  # compared by date (finished.by_date)
     return _of_training(graph, node) if node.trains else _of_results(graph, node)
 
 
@@ -91,7 +93,8 @@ def _of_evaluation(graph, node) -> dict:
     # Imported by name: this folder imports no script, but the defaults are written only there.
     script = importlib.import_module("test_comparison").Settings
     given, training = options(node.words), options(graph.nodes[node.needs[0]].words)
-    norm = training["--norm"]
+    ball = training | given  # the runs of the information bottleneck name their own budget
+    norm = ball["--norm"]
     limit = given.get("--limit-test")
     hashes = {"model_hash": file_hash(graph.product(node.needs[0]))}
     if "--surrogate" in given:
@@ -103,7 +106,7 @@ def _of_evaluation(graph, node) -> dict:
         "dataset": graph.experiment.dataset,
         "split": script.split,
         "norm": norm,
-        "epsilon": _budget(training),
+        "epsilon": _budget(ball),
         "step_size": script.step_size,
         "released_settings": False,
         "rounded": script.round_uint8,
