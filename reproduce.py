@@ -34,7 +34,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from common.errors import InputError
-from reproduction import zhu
+from reproduction import bottleneck, zhu
 from reproduction.experiment import Experiment, remember
 from reproduction.graph import Graph
 from reproduction.node import ROOT, interpreter
@@ -53,7 +53,7 @@ class Settings:
 
     target: Positional[Literal[(*TABLES, *FIGURES, "all", *OTHERS, "report")]]
     """What to make: a table, a figure, all of them and the report; the sweep of docs/stability.md;
-    a table or figure of Zhu et al. (docs/worst_case_MI.md); the table of
+    a table or figure of docs/worst_case_MI.md or docs/information_bottleneck.md; the table of
     docs/entropic_retraining.md; the report of the results in --out."""
     scale: Literal[tuple(SCALES)] = "full"
     """tiny: digits, minutes; sweep: digits, half a minute a network; small: a CIFAR-10 subset and a
@@ -163,8 +163,14 @@ def duration(seconds: float) -> str:
 
 def write(graph: Graph | None, settings: Settings) -> None:
     """Write the tables, figures and report of all experiments, and print where they are."""
-    from reproduction.report import report  # here: it imports torch, which --help does without
+    # here: they import torch, which --help does without
+    from reproduction import bottleneck_tables
+    from reproduction.report import report
 
+    if graph and settings.target in bottleneck.TARGETS:
+        for each in bottleneck_tables.finish(graph, settings.target):
+            print(f"written: {each}")
+        return
     path = report(settings.out)
     if path is None:
         raise InputError(
@@ -181,6 +187,8 @@ def write(graph: Graph | None, settings: Settings) -> None:
 def own_dataset(target: str, scale: str) -> str:
     """Return the data set of a target: its table's, or the scale's where that is digits."""
     chosen = SCALES[scale].dataset
+    if target in bottleneck.TARGETS:
+        return bottleneck.dataset(target, scale)
     return chosen if chosen == "digits" else zhu.TABLES.get(target, chosen)
 
 

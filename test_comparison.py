@@ -46,6 +46,14 @@ class Settings:
     """The architecture of --surrogate, for a file that does not say it."""
     adv: Path | None = None
     """Test on the adversarial images in this file of --save-adv, instead of attacks."""
+    predictor: Literal["bank", "mean", "fresh"] | None = None
+    """What a network with a bottleneck is evaluated as: bank (the same noise, from a seed, for all
+    images; the default), mean (no noise), or fresh (new noise at each query, attacked by averaging
+    over draws)."""
+    samples: int = 12
+    """Draws of bank and fresh."""
+    attack_samples: int = 20
+    """Draws of fresh that each step of an attack averages over."""
     save_adv: Path | None = None
     """Write the adversarial images to this .npz file."""
     round_uint8: bool = False
@@ -126,6 +134,11 @@ class Settings:
             self.limit_test,
             "give 1 or more images",
         )
+        for option in ("samples", "attack_samples"):
+            need(getattr(self, option) > 0, option, getattr(self, option), "give 1 or more draws")
+        alone = self.predictor == "fresh" and "aa" in self.attacks.split(",")
+        right = "it goes by single judgements, which fresh makes at random; give aa-rand"
+        need(not alone, "attacks", "aa", right)
         need(self.batch_size > 0, "batch_size", self.batch_size, "give 1 or more images")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
 
@@ -199,6 +212,7 @@ from utils.evaluation.images import (
     save_adversarial,
 )
 from utils.evaluation.networks import Network, load_network, load_surrogate
+from utils.evaluation.predictors import predictors
 from utils.evaluation.report import draw_gallery, print_files, print_header, print_results, sweep
 from utils.evaluation.results import Results, sole_writer, start_over
 from utils.evaluation.threat import ThreatModel, check_budgets, check_sweep, threat_model
@@ -215,7 +229,11 @@ def evaluate(
     surrogate = load_surrogate(settings.surrogate, settings.surrogate_arch, compute, dataset)
     network.prepare(compute, images, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
-    identity = Identity.of(settings, network, dataset, len(labels), threat, compute.precision)
+    stochastic = predictors(
+        network.model, settings.predictor, settings.samples, settings.attack_samples
+    )
+    n = len(labels)
+    identity = Identity.of(settings, network, dataset, n, threat, compute.precision, stochastic)
     print_header(identity, threat, compute.device, output)
 
     attacks = settings.chosen_attacks(threat.norm)
@@ -231,6 +249,7 @@ def evaluate(
         settings.seed,
         results,
         settings.round_uint8,
+        predictors=stochastic,
     )
     evaluation.keep = open_kept(
         settings.save_adv, results.question, results.content.get("saved"), attacks

@@ -73,6 +73,11 @@ class Batches:
         self.share = share
         self.generator = torch.Generator()
 
+    def keep(self, index: slice) -> None:
+        """Keep the images of a slice alone."""
+        self.images, self.labels = self.images[index], self.labels[index]
+        self.batch_size = min(self.batch_size, len(self.images))
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         full, rest = divmod(len(self.images), self.batch_size)

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
     from models.targets import Target
 
-# name: (module, class, arguments). `build` can change "width", the channels of the first stage.
+BOTTLENECK = {
+    **{"width": 512, "layers": 3, "narrow": 3, "bottleneck": 256},
+    **{"noise": "learned", "decoder": "linear"},
+}
+# name: (module, class, arguments). `build` can change those that the class lists as OPTIONS:
+# "width", the channels of the first stage, and whatever else a class offers.
 ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     "resnet18": ("models.resnet", "ResNet", {"depths": (2, 2, 2, 2), "width": 64}),
     "resnet34": ("models.resnet", "ResNet", {"depths": (3, 4, 6, 3), "width": 64}),
@@ -35,8 +40,18 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     "baseline-h": ("models.encoder", "BaselineH", {"width": 64, "size": (32, 32)}),
     "baseline-h-linear": ("models.encoder", "LinearH", {"width": 64, "size": (32, 32)}),
     "sperl-cnn": ("models.sperl_cnn", "SperlCNN", {"width": 32}),
+    "vib-mlp": (
+        "models.bottleneck",
+        "Bottleneck",
+        BOTTLENECK | {"side": 28, "convolutions": False},
+    ),
+    "vib-cnn": (
+        "models.bottleneck",
+        "Bottleneck",
+        BOTTLENECK | {"side": 32, "convolutions": True},
+    ),
+    "allcnn": ("models.allcnn", "AllCNN", {"width": 96}),
 }
-OPTIONS = ("num_classes", "width", "size")
 ENCODER = "encoder"  # what the file of an encoder names as its architecture
 LOCAL_CONVS = (2, 3)  # how many convolutions a local network can have (models.mi.LocalNet)
 # Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.
@@ -49,32 +64,29 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     """Build a freshly initialised target network: images in [0, 1], (N,3,H,W), to logits
     (N,num_classes).
 
-    `arch` is a key of ARCHITECTURES. Further options: ``width``, the channels of the first stage
-    (None: the architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4, ...
-    times as many. ``size``, height and width of the images (None: 32 and 32), which the networks
-    without global pooling need; the others take any size and leave it out of account.
+    `arch` is a key of ARCHITECTURES. ``width`` is the channels of the first stage (None: the
+    architecture's own, 64 or, for WideResNets, 160); the later stages have 2, 4, ... times as many.
+    ``size``, height and width of the images (None: 32 and 32), is needed by baseline-h; networks
+    that take any size leave it out of account. Further options are those that the architecture's
+    class lists; None is the architecture's own.
 
     The network has the attributes ``arch``, ``options`` (enough to build it again), ``about`` ({}:
     not trained yet) and ``tap_channels``; `models.targets.Target` documents them. Raises InputError
     on an unknown name or an impossible value.
     """
     network_class, arguments = _class_of(arch)
-    unknown = [option for option in options if option not in OPTIONS]
+    own = {option: arguments[option] for option in network_class.OPTIONS}
+    known = {"num_classes": 2, "size": 8} | network_class.OPTIONS
+    unknown = [option for option in options if option not in known]
     if unknown:
-        raise InputError(f"{arch} has no option {unknown[0]!r}; choose from: {', '.join(OPTIONS)}")
-    width = options.get("width")
-    sizes = {"num_classes": num_classes, "width": arguments["width"] if width is None else width}
-    for option, least in (("num_classes", 2), ("width", 1)):
-        if type(sizes[option]) is not int or sizes[option] < least:
-            raise InputError(
-                f"{option} of {arch} is {sizes[option]!r}; choose a whole number from {least} up"
-            )
-    if "size" in arguments:
-        sizes["size"] = list(options.get("size") or arguments["size"])
-        if len(sizes["size"]) != 2 or any(type(n) is not int or n < 8 for n in sizes["size"]):
-            raise InputError(
-                f"size of {arch} is {sizes['size']}; choose two whole numbers from 8 up"
-            )
+        raise InputError(f"{arch} has no option {unknown[0]!r}; choose from: {', '.join(known)}")
+    given = {name: value for name, value in options.items() if value is not None and name in own}
+    sizes = {"num_classes": num_classes} | own | given
+    for option, allowed in known.items():
+        if option in sizes:
+            _check_option(arch, option, sizes[option], allowed)
+    if "size" in sizes:
+        sizes["size"] = list(sizes["size"])
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}
     return net
@@ -146,6 +158,23 @@ def save(model: Target, path: str | Path, **about) -> None:
         {"arch": model.arch, "options": dict(model.options), "state_dict": state, "about": about},
         path,
     )
+
+
+def _check_option(arch: str, option: str, value, allowed: int | tuple[str, ...]) -> None:
+    """Raise InputError unless a value is one of the choices, or a whole number from a least one.
+
+    The option "size" has two numbers.
+    """
+    if option == "size" and isinstance(allowed, int):
+        valid = len(value) == 2 and all(type(n) is int and n >= allowed for n in value)
+        value, right = list(value), f"choose two whole numbers from {allowed} up"
+    elif isinstance(allowed, tuple):
+        valid, right = value in allowed, f"choose one of: {', '.join(allowed)}"
+    else:
+        valid = type(value) is int and value >= allowed
+        right = f"choose a whole number from {allowed} up"
+    if not valid:
+        raise InputError(f"{option} of {arch} is {value!r}; {right}")
 
 
 def _class_of(arch: str) -> tuple[type[Target], dict]:

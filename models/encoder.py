@@ -83,6 +83,8 @@ class BaselineH(Target):
         "num_classes": "classifier.3.weight",
     }
 
+    OPTIONS: ClassVar = {"width": 1, "size": 8}
+
     def __init__(self, width: int, size: tuple[int, int], num_classes: int):
         super().__init__(num_classes, layer3=2 * width, layer4=4 * width)
         self.tap_channels["code"] = CODES

@@ -9,15 +9,18 @@ class Target(nn.Module):
     """Map images in [0, 1], (N,3,H,W), to logits (N,num_classes): the base of the target networks
     h.
 
-    Global average pooling precedes the classifier, so any H and W from 16 up work; a network of
-    `models.encoder` takes images of one size. A subclass defines `maps`. `models.build` adds
-    ``arch``, ``options`` and ``about``.
+    In most, global average pooling precedes the classifier, so any H and W from 16 up work; a
+    network of `models.encoder` takes images of one size. A subclass defines `maps`. `models.build`
+    adds ``arch``, ``options`` and ``about``.
 
     Attributes:
         tap_channels: {"logits": num_classes, "layer3": C3, "layer4": C4}, the channels of each
             output of `forward`.
     """
 
+    # The arguments that `models.build` can change, besides num_classes, with the least number or
+    # the choices of each.
+    OPTIONS: ClassVar[dict[str, int | tuple[str, ...]]] = {"width": 1}
     # The state dict entry whose first dimension is an option's value, for files without options.
     SIZES: ClassVar[dict[str, str]] = {}
 

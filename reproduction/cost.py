@@ -116,6 +116,12 @@ class Costs:
         held_out = min(settings.data.holdout, images // 5)
         images -= held_out
         held_out_passes = held_out * settings.attack.eval_steps
+        if hasattr(settings, "adversarial"):  # the information bottleneck
+            per_image = TRAIN
+            if settings.adversarial != "none":
+                per_image += TRAIN + (1 if settings.adversarial == "fgsm" else steps)
+            count = epochs * (images * per_image + held_out_passes)
+            return count * self.pass_seconds(settings.network, batch)
         if not hasattr(settings, "network") and not hasattr(settings, "estimation"):
             return images * epochs * self._of_representation(node, settings, batch)
         if hasattr(settings, "estimation"):
@@ -180,6 +186,11 @@ class Costs:
         if node.key != "values":
             return self._measurement(node, options)
         images = min(int(options.get("--limit-test", self.test_size)), self.test_size)
+        if node.analyzes:
+            attacks = node.words[node.words.index("--attacks") + 1 : node.words.index("--epsilon")]
+            per_image = sum(passes(attack) + 3 * FORWARD for attack in attacks)
+            nets = [self.settings(self.graph.nodes[each]).network for each in node.needs]
+            return images * sum(per_image * self.pass_seconds(net, 64) for net in nets)
         crafted_on = node.needs[1 if "--surrogate" in options else 0]
         source = self.network_of(self.graph.nodes[crafted_on])
         per_image = FORWARD + sum(STANDING * passes(attack) for attack in node.attacks)

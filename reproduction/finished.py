@@ -11,6 +11,8 @@ def complete(node) -> bool:
     """Return whether all files of a node exist and are complete."""
     if not all(path.is_file() for path in node.outputs):
         return False
+    if node.analyzes:
+        return True
     if node.trains:
         return isinstance(read(node.folder / "settings.json").get("command"), str)
     results = read(node.outputs[-1])
@@ -50,6 +52,8 @@ def _unhashed(node, graph) -> list[Path]:
     if node.trains:
         written = read(node.folder / "settings.json")
         return [path for name, path in inputs(node).items() if not written.get(f"{name}_hash")]
+    if node.analyzes:
+        return [graph.product(each) for each in node.needs]
     results = read(node.outputs[-1])
     if node.attacks:
         keys = dict(zip(("model_hash", "surrogate_hash"), node.needs))

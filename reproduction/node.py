@@ -31,6 +31,11 @@ class Node:
         return self.words[0].startswith("train_")
 
     @property
+    def analyzes(self) -> bool:
+        """Return whether the command is analyze_IB.py, which leaves a CSV file and a plot."""
+        return self.words[0] == "analyze_IB.py"
+
+    @property
     def folder(self) -> Path:
         """Return the folder of the outputs."""
         return self.outputs[0].parent

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from common.errors import InputError
-from reproduction import entropic, stability, zhu
+from reproduction import bottleneck, entropic, stability, zhu
 from reproduction.experiment import Experiment
 from reproduction.graph import Graph
 from reproduction.paper import FIGURES, NORMS, PAPER, RADAR, TABLES
@@ -15,6 +15,7 @@ STABILITY = "stability"  # the sweep of docs/stability.md
 OTHERS: dict[str, Callable[[Graph], None]] = {
     STABILITY: stability.add,
     **{name: partial(zhu.add, name) for name in zhu.TARGETS},
+    **{name: partial(bottleneck.add, name) for name in bottleneck.TARGETS},
     entropic.ENTROPIC: entropic.add,
 }
 

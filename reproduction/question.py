@@ -25,6 +25,8 @@ PATHS += ("--profile", "--model", "--output")  # the last two of measurements
 
 def reason(graph, node) -> str | None:
     """Return in words why a node's files are not what its command would make; None if they are."""
+    if node.analyzes:
+        return None  # compared by date (finished.by_date)
     if node.trains:
         return _of_training(graph, node)
     if node.key == "quantities":
@@ -134,7 +136,8 @@ def _of_evaluation(graph, node) -> dict:
     # Imported by name: this folder imports no script, but the defaults are written only there.
     script = importlib.import_module("test_comparison").Settings
     given, training = options(node.words), options(graph.nodes[node.needs[0]].words)
-    norm = training["--norm"]
+    ball = training | given  # the runs of the information bottleneck name their own budget
+    norm = ball["--norm"]
     limit = given.get("--limit-test")
     product = graph.nodes[node.needs[0]].outputs[1 if given.get("--which") == "last" else 0]
     hashes = {"model_hash": file_hash(product)}
@@ -147,7 +150,7 @@ def _of_evaluation(graph, node) -> dict:
         "dataset": graph.experiment.dataset,
         "split": script.split,
         "norm": norm,
-        "epsilon": _budget(training),
+        "epsilon": _budget(ball),
         "step_size": script.step_size,
         "released_settings": False,
         "rounded": script.round_uint8,

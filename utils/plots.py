@@ -57,6 +57,10 @@ def plot_curves(rows: list[dict], path: Path, title: str) -> None:
             "J on held-out images (nats)",
             {"J1": "natural images", "J2": "images attacked for low MI"},
         ),
+        (
+            "information on held-out images (bits)",
+            {"rate_bits": "rate E R", "label_bits": "lower bound of I(Y;T)"},
+        ),
         ("MI over W, fooled (nats)", {f"{name}_W": text for name, text in MI_NAMES.items()}),
         ("MI over R, robust (nats)", {f"{name}_R": text for name, text in MI_NAMES.items()}),
     ]

@@ -26,7 +26,12 @@ def cyclic(epoch: float, training) -> float:
     return min(t / 0.4, (1 - t) / 0.6)
 
 
-SCHEDULES = {"steps": steps, "cosine": cosine, "cyclic": cyclic}
+def exponential(epoch: float, training) -> float:
+    """Multiply by lr_factor every two epochs (the released code of the variational bottleneck)."""
+    return training.lr_factor ** (epoch // 2)
+
+
+SCHEDULES = {"steps": steps, "cosine": cosine, "cyclic": cyclic, "exponential": exponential}
 
 
 def learning_rate(training, epoch: int, index: int, steps_per_epoch: int) -> float:

@@ -23,6 +23,12 @@ def test_steps_fall_at_the_milestones_alone():
     assert rates("steps") == [0.2 * 0.1 ** ((epoch >= 8) + (epoch >= 9)) for epoch, _ in EVERY]
 
 
+def test_exponential_falls_every_two_epochs():
+    training = Training(epochs=EPOCHS, lr=1e-4, schedule="exponential", lr_factor=0.97)
+    found = [learning_rate(training, epoch, 3, STEPS) for epoch in range(EPOCHS)]
+    assert found == [1e-4 * 0.97**k for k in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)]
+
+
 def test_cosine_falls_from_lr_to_nothing():
     found = rates("cosine")
     assert found == pytest.approx(

@@ -28,6 +28,15 @@ def apgd_t(model, x, y, norm, epsilon, seed=0) -> torch.Tensor:
     return _run(["apgd-t"], model, x, y, norm, epsilon, seed)
 
 
+def aa_rand(model, x, y, norm, epsilon, seed=0, draws=20) -> torch.Tensor:
+    """Attack a random network by the version for such: APGD on the cross-entropy and on the DLR
+    loss, each gradient the mean over `draws` passes.
+
+    It returns an image as soon as one pass errs on it; whoever judges it draws again.
+    """
+    return _run(["apgd-ce", "apgd-dlr"], model, x, y, norm, epsilon, seed, draws=draws)
+
+
 def fab_t(model, x, y, norm, epsilon) -> torch.Tensor:
     """Attack by the targeted fast adaptive boundary attack (Croce and Hein 2020b), 100 steps for
     each of the 9 likeliest other classes.
@@ -42,8 +51,10 @@ def square(model, x, y, norm, epsilon, seed=0, queries=5000) -> torch.Tensor:
     return _run(["square"], model, x, y, norm, epsilon, seed, queries)
 
 
-def _run(parts, model, x, y, norm, epsilon, seed, queries=5000) -> torch.Tensor:
+def _run(parts, model, x, y, norm, epsilon, seed, queries=5000, draws=1) -> torch.Tensor:
     """Run the parts one after another, each on the samples that are still robust.
+
+    draws: passes that APGD averages a gradient over.
 
     Raises InputError where the network has too few classes: the targeted DLR loss divides by a
     difference among the four largest logits.
@@ -51,8 +62,8 @@ def _run(parts, model, x, y, norm, epsilon, seed, queries=5000) -> torch.Tensor:
     predict = in_float32(model, x)
     with torch.no_grad():
         classes = predict(x[:1].float()).shape[1]
-    if "apgd-t" in parts and classes < 4:
-        name = "aa" if len(parts) > 1 else "apgd-t"
+    if not {"apgd-t", "apgd-dlr"}.isdisjoint(parts) and classes < 4:
+        name = {"apgd-t": "apgd-t", "apgd-dlr": "aa-rand"}.get(parts[-1], "aa")
         raise InputError(
             f"--attacks: {name} needs at least 4 classes and this network has {classes}; "
             "choose apgd-ce, fab-t or square"
@@ -62,6 +73,6 @@ def _run(parts, model, x, y, norm, epsilon, seed, queries=5000) -> torch.Tensor:
         suite = AutoAttack(predict, norm=norm, eps=epsilon, seed=seed, device=x.device)
         suite.attacks_to_run = parts
         suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
-        suite.square.n_queries = queries
+        suite.square.n_queries, suite.apgd.eot_iter = queries, draws
         found = suite.run_standard_evaluation(x.float().contiguous(), y, batch_size=len(x))
         return found[0].to(x.dtype)

@@ -33,6 +33,7 @@ def pgd(
     seed=0,
     generator=None,
     rounded=False,
+    by_loss=False,
     **settings,
 ) -> torch.Tensor:
     """Attack by utils.attacks.pgd from `restarts` starts: its default start, then, for the samples
@@ -40,7 +41,9 @@ def pgd(
 
     Returns of each sample a point on which the network errs, or else the one of highest
     cross-entropy. All is drawn from `generator`, or from one with `seed`. rounded: whether the
-    network errs is seen on the image rounded to 256 levels.
+    network errs is seen on the image rounded to 256 levels. by_loss: all samples start again, and
+    the highest cross-entropy alone chooses, since of ten judgements of a random network one is
+    wrong by luck.
     """
     if generator is None:
         generator = torch.Generator(x.device).manual_seed(seed)
@@ -53,7 +56,8 @@ def pgd(
 
     def judged(found, index):
         seen = projected_gradient.to_levels(x[index], found, norm, epsilon) if rounded else found
-        return _loss_and_robust(model, seen, y[index])
+        loss, standing = _loss_and_robust(model, seen, y[index])
+        return loss, standing | by_loss
 
     loss, robust = judged(x_adv, slice(None))
     for _ in range(restarts - 1):

@@ -18,6 +18,8 @@ cw, ddn   Carlini and Wagner 2017; decoupled direction and norm, Rony et al. 201
 sta       spatially transformed adversarial examples, Xiao et al. 2018
 fwa       Wasserstein attack by projected gradients, Wu et al. 2020; fwa-fw: by Frank-Wolfe
 aa        standard AutoAttack, Croce and Hein 2020: apgd-ce, apgd-t, fab-t, square
+aa-rand   its version for random networks: apgd-ce and apgd-dlr, gradients averaged over 20 draws
+grey      each pixel moved towards 1/2: from Linf 1/2 on no classifier can keep more than one class
 ========  =========================================================================================
 """
 
@@ -60,6 +62,7 @@ class Family:
     # What its function takes.
     takes_step_size: bool = False  # step_size in pixel units, which test_comparison's option sets
     takes_index: bool = False  # index: the samples' places in the data set, which fix its draws
+    takes_draws: bool = False  # draws: passes of a random network that it averages over
     leaves: bool = False  # until_fooled: a sample may leave once it is fooled
     # What its evaluation is judged by.
     climbs: bool = False  # the loss rises step by step, so that more steps show if it has converged
@@ -102,6 +105,9 @@ FAMILIES = {
     "fwa-fw": _transport(f"{_HERE}.wasserstein.frank_wolfe", "transport", label="FWA-FW-{steps}"),
     "aa": Family(f"{_HERE}.auto.aa", "bounded", label="AA", random=True, passes=2000, queries=6000,
                  parts=("apgd-ce", "apgd-t", "fab-t", "square")),
+    "aa-rand": Family(f"{_HERE}.auto.aa_rand", "bounded", label="AA-rand", random=True,
+                      takes_draws=True, passes=4000),
+    "grey": Family(f"{_HERE}.grey.grey", "bounded", ("linf",), label="Grey", black_box=True),
     "apgd-ce": Family(f"{_HERE}.auto.apgd_ce", "bounded", label="APGD-CE", random=True, passes=100,
                       benched=0),
     "apgd-t": Family(f"{_HERE}.auto.apgd_t", "bounded", label="APGD-T", random=True, passes=900),
@@ -117,6 +123,7 @@ CHANGED = tuple(name for name, family in FAMILIES.items() if family.changed)
 
 # Keywords of the attacks' functions that are not settings of a row.
 UNSAID = {"model", "x", "y", "seed", "generator", "index", "until_fooled", "rounded", "settings"}
+UNSAID |= {"by_loss", "draws"}  # of random networks
 
 # The columns of the paper's Tables 1 to 6.
 COLUMNS = {
@@ -201,14 +208,6 @@ def parse(name: str, norm: str | None = None) -> Spec:
     label = family.label.format(steps=steps) + (f"x{restarts}" if restarts > 1 else "")
     facts = vars(family) | {"steps": steps, "label": label if family.label else spelt}
     return Spec(**facts, name=spelt, family=form["family"], restarts=restarts)
-
-
-def benched() -> list[str]:
-    """List the attacks that benchmarks/attacks.py times unless others are named."""
-    timed = {
-        name: family.benched for name, family in FAMILIES.items() if family.benched is not None
-    }
-    return [f"{name}-{steps}" if steps else name for name, steps in timed.items()]
 
 
 def kind_of(name: str) -> str | None:

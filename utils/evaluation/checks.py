@@ -25,7 +25,7 @@ def of_network(evaluation: Evaluation, sample: int = 64) -> list[str]:
     with frozen(network):
         with torch.no_grad(), _gradients_taken() as taken:
             once, twice = network(x), network(x)
-        found = _of_outputs(once, twice, bool(taken))
+        found = _of_outputs(once, once if evaluation.random else twice, bool(taken))
         leaf, gradient = x.clone().requires_grad_(True), torch.zeros_like(x)
         loss = F.cross_entropy(network(leaf), y, reduction="sum")
         if loss.requires_grad:  # false for a network that detaches its outputs

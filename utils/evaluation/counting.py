@@ -19,42 +19,18 @@ from tqdm import tqdm
 from common.errors import InputError
 from data.batches import in_order
 from utils.attacks import registry
-from utils.attacks.projected_gradient import TOLERANCE, at_least_float32, l2_norm, to_levels
+from utils.attacks.projected_gradient import TOLERANCE, l2_norm, to_levels
 from utils.attacks.registry import Spec
 from utils.devices import Compute, mix
 from utils.evaluation.autoattack import BatchFile, craft_in_parts, unfinished
+from utils.evaluation.counted import Counted
 from utils.evaluation.images import all_kept, as_images, keep_images
+from utils.evaluation.predictors import Predictors
 from utils.evaluation.results import SWEPT, Results, add_columns, empty_row, letters, other_settings
 from utils.evaluation.threat import ThreatModel
 
 UNSEEN = ("transport", "spatial")  # kinds of attacks whose budgets cannot be read off an image
 BOTH_WAYS = ("minimum-norm", "spatial")  # kinds that are counted within the budget and at any norm
-
-
-class Counted(torch.nn.Module):
-    """A network that counts the images that pass through it, forwards and backwards.
-
-    It runs in the precision of `compute`; its logits are float32 at least.
-    """
-
-    def __init__(self, network: torch.nn.Module, compute: Compute):
-        """Start both counters at 0."""
-        super().__init__()
-        self.network, self.compute = network, compute
-        self.forwards = self.backwards = 0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits (N, classes) of images (N,3,H,W) in [0,1], and count the images."""
-        self.forwards += len(x)
-        with self.compute.autocast():
-            logits = at_least_float32(self.network(x))
-        if logits.requires_grad:
-            logits.register_hook(self._count)
-        return logits
-
-    def _count(self, gradient: torch.Tensor) -> None:
-        """Count the images of a backward pass."""
-        self.backwards += len(gradient)
 
 
 @dataclass(frozen=True)
@@ -86,6 +62,7 @@ class Evaluation:
         results: the rows, and the file they are kept in.
         rounded: round adversarial images to 256 levels before they are judged.
         keep: a folder for the adversarial images, a file per attack and batch.
+        predictors: the classifiers that a network with a bottleneck is judged and attacked as.
     """
 
     model: torch.nn.Module
@@ -99,17 +76,27 @@ class Evaluation:
     results: Results = field(default_factory=Results)
     rounded: bool = False
     keep: Path | None = None
+    predictors: Predictors | None = None
 
     def __post_init__(self):
         """Wrap both networks to count passes; `attacked` is the one that images are crafted on."""
+        source = self.source
+        if self.predictors:
+            self.model = self.predictors.judged
+            source = source or (self.predictors.attacked if self.random else None)
         self.model = self.attacked = Counted(self.model, self.compute).eval()
-        if self.source is not None:
-            self.attacked = Counted(self.source, self.compute).eval()
+        if source is not None:
+            self.attacked = Counted(source, self.compute).eval()
 
     @property
     def black_box(self) -> bool:
         """Return whether images are crafted on a surrogate."""
-        return self.attacked is not self.model
+        return self.source is not None
+
+    @property
+    def random(self) -> bool:
+        """Return whether the network that is judged draws at each query."""
+        return self.predictors is not None and self.predictors.random
 
     def run(self, spec: Spec, epsilon: float | None = None, **options) -> dict:
         """Make or resume the row of an attack; another `epsilon` than the evaluation's has its own.
@@ -152,7 +139,8 @@ class Evaluation:
         name = spec.name if epsilon is None else f"{spec.name}{SWEPT}{epsilon:.6g}"
         epsilon = self.threat.epsilon if epsilon is None else epsilon
         keep = self.keep if epsilon == self.threat.epsilon else None
-        early = spec.leaves and not self.black_box and not keep and not self.rounded
+        whole = self.black_box or self.random or self.rounded
+        early = spec.leaves and not whole and not keep
         return Task(name, spec, epsilon, options, keep, early)
 
     def _row(self, task: Task) -> dict:
@@ -204,6 +192,8 @@ class Evaluation:
 
         Returns what the batch adds to each column of the row.
         """
+        if self.predictors:
+            self.predictors.restart(mix(self.seed, number) % 2**31)
         right = self._right(x, y)
         x_adv, chosen = x.clone(), right.nonzero()[:, 0]
         self.attacked.forwards = self.attacked.backwards = 0
@@ -233,6 +223,10 @@ class Evaluation:
         options = dict(task.options)
         if self.rounded and task.spec.restarts > 1:
             options["rounded"] = True
+        if self.random and task.spec.restarts > 1:
+            options["by_loss"] = True
+        if self.random and task.spec.takes_draws:
+            options["draws"] = 1  # `attacked` averages over its draws itself
         if task.spec.takes_index:
             options["index"] = first + chosen.cpu()
         if task.spec.random:
@@ -281,6 +275,7 @@ class Evaluation:
             "outcomes": letters(right, fooled, within),
             "norms": [round(size, 6) for size in norms[fooled].tolist()],
             "perturbed": int((x_adv != x).flatten(1).any(1).sum()),
+            **({"fresh_right": self.predictors.right(x_adv, y)} if self.predictors else {}),
         }
 
     def given(self, name: str, x_adv: numpy.ndarray) -> dict:

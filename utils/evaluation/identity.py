@@ -12,6 +12,7 @@ from common.files import file_hash
 from data.sets import DataSet
 from utils import provenance
 from utils.evaluation.networks import Network
+from utils.evaluation.predictors import Predictors
 from utils.evaluation.threat import ThreatModel
 
 
@@ -20,7 +21,8 @@ class Identity:
     """What has to agree for an evaluation to resume, and the paths of its networks, which need not.
 
     rules: 2 and 3 where --step-size or rounding is asked for, whose meaning changed since older
-    files were written; None otherwise.
+    files were written; None otherwise. predictor, samples, attack_samples: how a network with a
+    bottleneck is judged and attacked; None for another.
     """
 
     model: str = field(compare=False)
@@ -43,6 +45,9 @@ class Identity:
     seed: int
     batch_size: int
     precision: str
+    predictor: str | None = None
+    samples: int | None = None
+    attack_samples: int | None = None
 
     @classmethod
     def of(
@@ -53,6 +58,7 @@ class Identity:
         n: int,
         threat: ThreatModel,
         precision: str,
+        predictors: Predictors | None = None,
     ) -> "Identity":
         """Collect what fixes the evaluation of a network on `n` images of a data set.
 
@@ -82,6 +88,7 @@ class Identity:
             seed=settings.seed,
             batch_size=settings.batch_size,
             precision=precision,
+            **(predictors.facts if predictors else {}),
         )
 
 

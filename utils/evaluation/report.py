@@ -7,6 +7,7 @@ import torch
 from common.files import write_csv
 from utils.attacks import registry
 from utils.attacks.projected_gradient import frozen
+from utils.evaluation import masking
 from utils.evaluation.counting import Evaluation
 from utils.evaluation.identity import Identity
 from utils.evaluation.results import SWEPT, Results
@@ -35,6 +36,7 @@ def _passes(row: dict) -> str:
 # Column of the printed table: the key without which a row's cell is empty, and how it is written.
 COLUMNS = {
     "accuracy %": ("accuracy", lambda row: f"{row['accuracy']:.2f}"),
+    "fresh %": ("accuracy_fresh", lambda row: f"{row['accuracy_fresh']:.2f}"),
     "95 %": ("interval", lambda row: _interval(row["interval"])),
     "at any norm": ("accuracy_any_norm", _any_norm),
     "median norm": ("median_norm", lambda row: f"{row['median_norm']:.3f}"),
@@ -54,6 +56,7 @@ def print_header(
     how = f"{device.type}, {identity.precision}"
     how += f"; crafted on {identity.surrogate}" if identity.surrogate else ""
     how += "; rounded to 256 levels" if identity.rounded else ""
+    how += f"; predictor {identity.predictor}" if identity.predictor else ""
     print(f"{identity.model}: {images}; {threat}; {how}; seed {identity.seed}", flush=True)
     if output is None:
         print("no results file is written: give --output FILE to keep the rows and to resume")
@@ -100,13 +103,16 @@ def sweep(
             continue
         for budget in budgets:
             row = evaluation.run(registry.parse(name), epsilon=budget, **options)
-            warned[f"{name}{SWEPT}{budget:.6g}"] = []
+            warned[f"{name}{SWEPT}{budget:.6g}"] = masking.of_row(evaluation, name, row, budget)
             points.append(_point(name, budget, row))
         curves[name] = [
             (each["epsilon"], each["accuracy"]) for each in points if each["attack"] == name
         ]
+        swept = [each for each in points if each["attack"] == name]
+        last = f"{name}{SWEPT}{budget:.6g}"
+        warned[last] += masking.of_sweep(name, swept)
         if row["accuracy"] > 0:
-            warned[f"{name}{SWEPT}{budget:.6g}"].append(
+            warned[last].append(
                 f"{name}: {row['accuracy']:.1f} % are robust at {evaluation.threat.norm} "
                 f"{budget:.4g}; "
                 "for a large budget none should be: sweep further, and suspect the attack where it "

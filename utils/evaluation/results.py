@@ -23,6 +23,7 @@ from common.locks import locked
 from utils.evaluation import stored
 from utils.evaluation.autoattack import unfinished
 from utils.evaluation.identity import NOT_COMPARED, Identity, Metadata
+from utils.evaluation.predictors import FRESH_DRAWS
 from utils.evaluation.stored import MADE
 
 SWEPT = " at "  # in the name of a row of --sweep, as in "pgd-40 at 0.1"
@@ -58,7 +59,7 @@ def add_columns(row: dict, found: dict, first: bool = True) -> None:
             parts = row.setdefault("parts", {})
             parts[part] = parts.get(part, 0) + fooled
     for column, value in found.items():
-        row[column] += value
+        row[column] = row[column] + value if column in row else value
 
 
 def other_settings(before: dict, now: dict) -> str:
@@ -158,6 +159,8 @@ class Results:
             }
             median = float(numpy.median(row["norms"])) if row["norms"] else None
             row |= anywhere | {"median_norm": median}
+        if "fresh_right" in row:
+            row["accuracy_fresh"] = 100 * row["fresh_right"] / (FRESH_DRAWS * n)
         self.rows[name] = row
         self.write()
 

@@ -3,7 +3,7 @@
 import numpy
 
 from utils.attacks import registry
-from utils.evaluation import checks
+from utils.evaluation import checks, masking
 from utils.evaluation.counting import Evaluation
 
 # {name: row}, and {name: warnings about the row}
@@ -15,7 +15,13 @@ def of_attacks(evaluation: Evaluation, attacks: dict[str, dict]) -> Rows:
     rows = {
         name: evaluation.run(registry.parse(name), **options) for name, options in attacks.items()
     }
-    return rows, {name: checks.of_attack(evaluation, name, attacks[name]) for name in attacks}
+    epsilon = evaluation.threat.epsilon
+    warned = {
+        name: checks.of_attack(evaluation, name, attacks[name])
+        + masking.of_row(evaluation, name, row, epsilon)
+        for name, row in rows.items()
+    }
+    return rows, warned
 
 
 def of_images(evaluation: Evaluation, images: dict[str, numpy.ndarray], about: dict) -> Rows:

@@ -141,7 +141,8 @@ class Training:
     lr: float = 0.1
     """The largest learning rate (paper: 0.1; stage 2, as released: 0.01)."""
     schedule: Schedule = "steps"
-    """How the learning rate changes. steps: it falls at --lr-milestones (paper); cosine: half a
+    """How the learning rate changes. steps: it falls at --lr-milestones (paper); exponential: by
+    --lr-factor every two epochs (the released code of the variational bottleneck); cosine: half a
     cosine from lr to 0; cyclic: linear from 0 to lr over the first 40 % of the run, then linear to
     0 (Wong et al. 2020, Fast Is Better than Free).
     """
@@ -152,7 +153,7 @@ class Training:
     """
     lr_factor: float = 0.1
     """For --schedule steps: the factor at each milestone (paper: 0.1; stage 2 by Eq. 4 alone, as
-    released: 0.5).
+    released: 0.5); for exponential: every two epochs.
     """
     momentum: float = 0.9
     """Momentum of SGD (paper: 0.9). Stage 2 trains with Adam and refuses another value."""

@@ -54,6 +54,9 @@ PRESETS: dict[str, dict[str | tuple[str, str], dict]] = {
         ("train_MI_estimator_only_max", "l2"): {"step_size": 0.05},
         "train_MIAT": RELEASED_MIAT,
         ("train_MIAT", "l2"): {"step_size": 0.025},  # 40 steps
+        # The network of the variational bottleneck's authors, 784-1024-1024-512; what else they set
+        # is the default.
+        "train_VIB": {"width": 1024, "layers": 2, "narrow": 0},
     },
     "strong": {  # changes the target networks; the estimators keep their defaults
         "train_standard": STRONG,

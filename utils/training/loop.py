@@ -249,6 +249,8 @@ SHOWN = [
     ("J2", "J2 {:7.3f}"),
     ("natural_accuracy", "natural {:5.1f}%"),
     ("robust_accuracy", "robust {:5.1f}%"),
+    ("rate_bits", "E R {:7.1f} bits"),
+    ("label_bits", "I(Y;T) >= {:5.2f} bits"),
     ("natural_mi_of_natural_W", "MI over W: E_n(x;h(x)) {:8.3f}"),
     ("natural_mi_of_adversarial_W", "E_n(x;h(x~)) {:8.3f}"),
     ("adversarial_mi_of_natural_W", "E_a(n;h(x)) {:8.3f}"),

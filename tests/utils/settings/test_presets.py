@@ -7,20 +7,18 @@ import train_MI_estimator
 import train_MI_estimator_only_max
 import train_MIAT
 import train_standard
+import train_VIB
 from utils.settings import presets
 from utils.settings.command_line import flat, origin, parse
 
 SCRIPTS = {
     script.__name__: script
     for script in (
-        train_standard,
-        train_MI_estimator,
-        train_MI_estimator_only_max,
-        train_MIAT,
-        train_entropic,
+        *(train_standard, train_MI_estimator, train_MI_estimator_only_max, train_MIAT),
+        *(train_entropic, train_VIB),
     )
 }
-NAMID = [name for name in SCRIPTS if name != "train_entropic"]  # the paper's stages
+NAMID = SCRIPTS.keys() - {"train_entropic", "train_VIB"}  # the paper's stages
 CASES = [(name, key) for name, stages in presets.PRESETS.items() for key in stages]
 
 
