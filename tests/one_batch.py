@@ -14,6 +14,8 @@ COMPUTE = Compute(torch.device("cpu"), "fp32")
 
 def stage_1(x, y, target, settings, generator=None, compute=COMPUTE) -> torch.Tensor:
     """Compute the loss of train_standard.py."""
+    if settings.defense == "natural":
+        return train_standard.natural_loss(x, y, target, compute.autocast)
     name = "ce" if settings.defense == "standard" else settings.defense
     defense, budget = LOSSES[name], settings.attack.budget
     with compute.autocast():

@@ -1,12 +1,9 @@
 """Targets against hand-written arithmetic: blocks, whole networks, a subsampled convolution."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
+from conftest import forked
 from target_parts import VGG_CONVOLUTIONS, images, shaken
 
 from models import build
@@ -129,21 +126,19 @@ def test_vgg_by_hand(size):
     torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)
 
 
-NARROW = """
-import torch, models
-net = models.build("resnet18", width={width}).to(memory_format=torch.channels_last)
-for _ in range(10):
-    net(torch.rand(16, 3, 16, 16).contiguous(memory_format=torch.channels_last)).square().sum().backward()
-"""
+def narrow(width):
+    net = build("resnet18", width=width).to(memory_format=torch.channels_last)
+    for _ in range(10):
+        x = torch.rand(16, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        net(x).square().sum().backward()
 
 
 @pytest.mark.parametrize("width", [2, 4, 7])
 def test_a_narrow_network_in_channels_last_survives_its_backward_pass(width):
     """In a process of its own, which a strided 1x1 convolution of so few channels kills on some processors."""
-    ended = subprocess.run(
-        [sys.executable, "-c", NARROW.format(width=width)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
+    process = forked(narrow, width)
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_a_subsampled_convolution_is_the_strided_one():
