@@ -4,7 +4,7 @@ r"""Train a classifier with a Gaussian bottleneck, with and without adversarial 
     python train_VIB.py --dataset mnist --adversarial fgsm --epsilon 0.3 --model-dir runs/vib_fgsm
     python train_VIB.py --dataset mnist --objective ce --model-dir runs/ce
     python train_VIB.py --dataset digits --width 128 --layers 2 --bottleneck 32 --lr 1e-3 \
-        --epochs 40 --epsilon 0.15 --model-dir runs/vib_try
+        --epochs 3 --epsilon 0.15 --model-dir runs/vib_try
 
 The variational information bottleneck minimises E_eps CE(t) + beta KL(p(t|x) || N(0,I)) (Alemi et
 al. 2017); with --adversarial, the same on adversarial images as well. A stochastic network can look
