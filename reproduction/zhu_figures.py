@@ -11,14 +11,13 @@ from reproduction import warned
 from reproduction.figure_parts import save
 from reproduction.graph import Graph
 from reproduction.warned import Warned
-from reproduction.zhu import PAPER, TRAININGS
+from reproduction.zhu import IMAGES, PAPER, TRAININGS
 from reproduction.zhu_tables import caption
 from utils.mi.caps import fano_cap, printed_cap
 from utils.plots import COLOURS, plt
 
 MARKS = {"natural": "o", "robust-2": "^", "robust": "s"}
 CLASSES = 10
-MAPS = 6  # images in the picture of saliency maps
 
 
 def results(graph: Graph, file: str) -> dict[tuple[str, str], dict[int, dict]]:
@@ -157,11 +156,11 @@ def saliency(graph: Graph):
     if not shown:
         return None
     figure, axes = plt.subplots(
-        1 + len(shown), MAPS, figsize=(1.5 * MAPS, 1.7 * (1 + len(shown))), layout="constrained"
+        1 + len(shown), IMAGES, figsize=(1.5 * IMAGES, 1.7 * (1 + len(shown))), layout="constrained"
     )
     for row, (run, path) in enumerate(shown):
         with numpy.load(path) as content:
-            images, maps = content["images"][:MAPS], content["maps"][:MAPS]
+            images, maps = content["images"][:IMAGES], content["maps"][:IMAGES]
         for column, (image, gradient) in enumerate(zip(images, maps)):
             axes[0][column].imshow(image.transpose(1, 2, 0))
             size = numpy.abs(gradient).max(0)
