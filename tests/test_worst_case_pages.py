@@ -8,6 +8,8 @@ import shlex
 import pytest
 from conftest import ROOT, succeed
 
+from utils.evaluation.results import wilson
+
 PAGE = (ROOT / "docs/worst_case_MI.md").read_text()
 SCRIPTS = ("train_worst_case_MI.py", "train_classifier.py")
 # Shortens a command, where it does not have the option.
@@ -71,3 +73,20 @@ def test_the_mixtures_table_is_that_of_its_files(shift):
         row = f"| {shift} | {name} | {truth[name]:.3f} | {mean:.3f} | {sd:.3f} | {error:+.3f} |"
         assert row in page
         assert abs(error) <= 0.011 < 0.03
+
+
+def test_the_digits_table_is_that_of_its_outcomes():
+    folder = ROOT / "results/worst-case-digits"
+    page = (folder / "README.md").read_text()
+    outcomes = json.loads((folder / "outcomes.json").read_text())
+    last = {name: rows for name, rows in outcomes.items() if not name.endswith("-best")}
+    for name, rows in last.items():
+        cells = []
+        for attack in ("none", "pgd-10", "pgd-40", "aa"):
+            if attack not in rows:
+                cells.append("not run")
+                continue
+            right, n = rows[attack]["outcomes"].count("r"), rows[attack]["n"]
+            low, high = wilson(right, n)
+            cells.append(f"{100 * right / n:.1f} ({low:.1f}-{high:.1f})")
+        assert f" | {' | '.join(cells)} |" in page, name
