@@ -106,7 +106,7 @@ def train(stage: Stage, settings: Settings) -> None:
     """Train the classifier, and keep the best and the last target."""
     compute, robust = stage.compute, settings.defense == "robust"
 
-    target = compute.prepare(target_on(stage, settings))
+    target = compute.compiled(compute.prepare(target_on(stage, settings)))
     nets = {"classifier": target.classifier.train()}
     optimizer = torch.optim.Adam(target.classifier.parameters(), settings.training.lr, fused=True)
 

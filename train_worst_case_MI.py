@@ -102,6 +102,8 @@ def train(stage: Stage, settings: Settings) -> None:
     nets = {"encoder": encoder, "critic": critic}
     for net in nets.values():
         compute.prepare(net).train()
+    for net in (encoder, critic.local_net, critic.global_net):
+        compute.compiled(net)
     weights = [weight for net in nets.values() for weight in net.parameters()]
     optimizer = torch.optim.Adam(weights, settings.training.lr, fused=True)
 

@@ -15,7 +15,7 @@ import train_MI_estimator
 import train_MIAT
 import train_standard
 from benchmarks import measure, naive
-from benchmarks.representation import Representation
+from benchmarks.encoder import EncoderBench
 from benchmarks.sizes import CLASSES, EPOCH, INDEX, LOADER_BATCHES, SEED, Sizes, Variant, made_up
 from data.batches import Batches, to_float
 from models.mi import GlobalNet, LocalNet
@@ -234,7 +234,7 @@ class Workbench:
 
     def worst_case(self) -> measure.Run:
         """Take a step of train_worst_case_MI.py."""
-        return Representation(self.sizes, self.compute, self.channels_last).step(self.x)
+        return EncoderBench(self.sizes, self.compute, self.channels_last).step(self.x)
 
     def part(self, name: str) -> measure.Run:
         """Return the function to time of a part by its name in benchmarks.PARTS."""

@@ -138,8 +138,8 @@ def load(path: str | Path, arch: str | None = None, device: str | torch.device =
 
 
 def save(model: Target, path: str | Path, **about) -> None:
-    """Write a target network so that `load` can rebuild it, with `about`, plain facts about its
-    training.
+    """Write a target network so that `load` can rebuild it, or an encoder for
+    `models.encoder.load_encoder`, with `about`, plain facts about its training.
 
     The tensors are written as CPU tensors, and a killed process leaves either the old file or the
     new one. Raises ValueError where a fact is not made of None, bool, int, float, str, list, tuple

@@ -16,6 +16,7 @@ PAPER = json.loads((Path(__file__).parent / "zhu.json").read_text())
 TABLES = {name: table["dataset"] for name, table in PAPER["tables"].items()}
 FIGURES = ("zhu-figure1", "zhu-figure2", "zhu-figure3", "zhu-saliency")
 TARGETS = (*TABLES, *FIGURES)
+IMAGES = 6  # in the picture of saliency maps
 CLASSIFIERS = {"mlp": "baseline-h", "linear": "baseline-h-linear"}
 
 # What the paper trains and attacks with, for every script, where the data set is one of its own.
@@ -176,6 +177,6 @@ def units(graph: Graph, run: str) -> str:
 def saliency(graph: Graph, run: str) -> str:
     """Add saliency maps of a network."""
     file = graph.nodes[run].folder / "saliency.json"
-    words = ["-m", "reproduction.zhu_saliency", "--output", file]
+    words = ["-m", "reproduction.zhu_saliency", "--limit-test", IMAGES, "--output", file]
     files = ("saliency.npz",)
     return graph.measurement(run, "saliency.json", "saliency maps", words, "saliency", files)

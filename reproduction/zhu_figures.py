@@ -2,20 +2,22 @@
 
 import json
 import statistics
+from collections.abc import Iterator
 
 import numpy
 
 from common.files import write_csv, write_text
+from reproduction import warned
 from reproduction.figure_parts import save
 from reproduction.graph import Graph
-from reproduction.zhu import PAPER, TRAININGS
+from reproduction.warned import Warned
+from reproduction.zhu import IMAGES, PAPER, TRAININGS
 from reproduction.zhu_tables import caption
 from utils.mi.caps import fano_cap, printed_cap
 from utils.plots import COLOURS, plt
 
 MARKS = {"natural": "o", "robust-2": "^", "robust": "s"}
 CLASSES = 10
-MAPS = 6  # images in the picture of saliency maps
 
 
 def results(graph: Graph, file: str) -> dict[tuple[str, str], dict[int, dict]]:
@@ -154,11 +156,11 @@ def saliency(graph: Graph):
     if not shown:
         return None
     figure, axes = plt.subplots(
-        1 + len(shown), MAPS, figsize=(1.5 * MAPS, 1.7 * (1 + len(shown))), layout="constrained"
+        1 + len(shown), IMAGES, figsize=(1.5 * IMAGES, 1.7 * (1 + len(shown))), layout="constrained"
     )
     for row, (run, path) in enumerate(shown):
         with numpy.load(path) as content:
-            images, maps = content["images"][:MAPS], content["maps"][:MAPS]
+            images, maps = content["images"][:IMAGES], content["maps"][:IMAGES]
         for column, (image, gradient) in enumerate(zip(images, maps)):
             axes[0][column].imshow(image.transpose(1, 2, 0))
             size = numpy.abs(gradient).max(0)
@@ -181,6 +183,14 @@ DRAW = {
 }
 
 
+def warnings_of(contents: dict[str, dict]) -> Iterator[Warned]:
+    """Yield the warnings of results files, {node: content}."""
+    for name, content in contents.items():
+        seed, _, run = name.rpartition("/")[0].partition("/")
+        for text in content.get("warnings", ()):
+            yield Warned(text, run, int(seed.removeprefix("seed")))
+
+
 def write(graph: Graph) -> list[dict]:
     """Draw every figure that has a value; return the contents of the .json files."""
     folder, written = graph.experiment.root / "figures", []
@@ -193,15 +203,17 @@ def write(graph: Graph) -> list[dict]:
         save(figure, folder, name)
         write_csv(folder / f"{name}.csv", lines)
         sources = list(dict.fromkeys(sources_of(graph, file)))
-        files = [graph.nodes[each].outputs[-1] for each in sources if each.endswith(f"/{file}")]
-        contents = [json.loads(path.read_text()) for path in files]
-        warnings = {text for each in contents for text in each.get("warnings", ())}
-        images = sorted({each["n"] for each in contents})
+        measured = [each for each in sources if each.endswith(f"/{file}")]
+        contents = {
+            each: json.loads(graph.nodes[each].outputs[-1].read_text()) for each in measured
+        }
+        images = sorted({content["n"] for content in contents.values()})
+        below = [note.line() for note in warned.notes(list(warnings_of(contents)))]
         text = caption(graph, what, sources, images)
-        text += f" Warnings: {'; '.join(sorted(warnings))}." if warnings else ""
+        text += f" Warnings: {'; '.join(below)}." if below else ""
         number = f"Figure {name[-1]}" if name[-1].isdigit() else "Figures 4 to 6"
         content = {"name": name, "title": f"Zhu et al., {number}: {title}", "caption": text}
-        content |= {"sources": sources, "warnings": sorted(warnings)}
+        content |= {"sources": sources, "warnings": below}
         write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
         written.append(content)
     return written

@@ -159,7 +159,7 @@ def test_figures_from_known_values(tmp_path):
     line = (folder / "zhu-figure1.csv").read_text().splitlines()[1]
     assert line.startswith("baseline-h,natural,1,1.5,0.5,1,0.1,0.8,10,51.8,45,")
     assert "printed_RV" in (folder / "zhu-figure1.csv").read_text().splitlines()[0]
-    assert "Warnings: a doubt." in found["zhu-figure2"]["caption"]
+    assert "Warnings: [a] a doubt (1 network, 1 seed)." in found["zhu-figure2"]["caption"]
     assert all((folder / f"{name}.png").stat().st_size > 5000 for name in found)
 
 

@@ -11,7 +11,6 @@ from torch import nn
 from common.files import make_folder, write_text
 from utils import devices
 from utils.analysis.options.mixture import MixtureTraining
-from utils.mi.batch_bound import batch_bound
 from utils.mi.fitting import mean_and_sd
 from utils.mi.mixture import closed_form, dual_norm, worst_shift
 from utils.plots import table
@@ -22,18 +21,27 @@ REPORTED = 200  # batches drawn afresh on which a trained critic is judged
 
 
 class MixtureCritic(nn.Module):
-    """Compute J of points x (N,2) and labels z = +-1 (N,) by a network T(x, z): 3-64-64-1."""
+    """Compute J of points x (N,2) and labels z = +-1 (N,) by a network T(x, z): 3-64-64-1.
+
+    J is `utils.mi.batch_bound` over all pairs. As z has two values, the N x N pairs have 2 N
+    scores, each of which counts as often as its label occurs.
+    """
 
     def __init__(self):
         super().__init__()
         layers = [nn.Linear(3, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()]
         self.net = nn.Sequential(*layers, nn.Linear(HIDDEN, 1))
 
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """Score each point against both labels: T(x, -1) and T(x, 1), (N,2)."""
+        labels = [x.new_full((len(x), 1), label) for label in (-1.0, 1.0)]
+        return torch.cat([self.net(torch.cat([x, label], 1)) for label in labels], 1)
+
     def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        # z has two values, so two passes score all N x N pairs.
-        scores = [self.net(torch.cat([x, x.new_full((len(x), 1), v)], 1)) for v in (-1.0, 1.0)]
-        of_label = torch.stack([z < 0, z > 0], 1).to(x).unsqueeze(2)  # (N, 2, 1)
-        return batch_bound(torch.cat(scores, 1).unsqueeze(2), of_label)
+        scores, of_label = self.scores(x), torch.stack([z < 0, z > 0], 1).to(x)
+        positives = (scores * of_label).sum(1)
+        weighted = scores + of_label.mean(0).log()  # -inf for a label that does not occur
+        return positives.mean() - weighted.logsumexp((0, 1)) + math.log(len(x))
 
 
 def draw(n: int, margin: float, spread: float, offset: torch.Tensor, generator) -> tuple:
@@ -52,7 +60,7 @@ def estimate(
         torch.manual_seed(seed)
         critic = MixtureCritic()
     generator = torch.Generator().manual_seed(devices.mix(seed, 0))
-    optimizer = torch.optim.Adam(critic.parameters(), LEARNING_RATE)
+    optimizer = torch.optim.Adam(critic.parameters(), LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         loss = -critic(*draw(batch_size, margin, spread, offset, generator))

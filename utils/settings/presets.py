@@ -40,6 +40,13 @@ RELEASED_MIAT = RELEASED_TARGET | {
     "lr_milestones": (76 / 102, 91 / 102),  # before the 75th and the 90th of the 100
 }
 
+# The code released with Zhu et al. 2020; its other values are the defaults.
+RELEASED_WORST_CASE = {
+    "pairs": "released",  # a mask by 0 inside exp
+    "epochs": 500,  # its README; the paper says 300
+    "holdout": 0,  # all images train
+}
+
 # A key (stage, norm) adds to the stage's values under that norm. The released L2 steps are
 # 2 epsilon/steps, here with the released epsilon, 0.5.
 PRESETS: dict[str, dict[str | tuple[str, str], dict]] = {
@@ -53,6 +60,8 @@ PRESETS: dict[str, dict[str | tuple[str, str], dict]] = {
         ("train_MI_estimator", "l2"): {"step_size": 0.05},  # 20 steps
         ("train_MI_estimator_only_max", "l2"): {"step_size": 0.05},
         "train_MIAT": RELEASED_MIAT,
+        "train_worst_case_MI": RELEASED_WORST_CASE,
+        "train_classifier": {"holdout": 0},
         ("train_MIAT", "l2"): {"step_size": 0.025},  # 40 steps
         # The network of the variational bottleneck's authors, 784-1024-1024-512; what else they set
         # is the default.

@@ -2,12 +2,14 @@
 
 import pytest
 
+import train_classifier
 import train_entropic
 import train_MI_estimator
 import train_MI_estimator_only_max
 import train_MIAT
 import train_standard
 import train_VIB
+import train_worst_case_MI
 from utils.settings import presets
 from utils.settings.command_line import flat, origin, parse
 
@@ -16,9 +18,11 @@ SCRIPTS = {
     for script in (
         *(train_standard, train_MI_estimator, train_MI_estimator_only_max, train_MIAT),
         *(train_entropic, train_VIB),
+        *(train_worst_case_MI, train_classifier),
     )
 }
-NAMID = SCRIPTS.keys() - {"train_entropic", "train_VIB"}  # the paper's stages
+OTHERS = {"train_entropic", "train_VIB", "train_worst_case_MI", "train_classifier"}
+NAMID = SCRIPTS.keys() - OTHERS  # the paper's stages
 CASES = [(name, key) for name, stages in presets.PRESETS.items() for key in stages]
 
 

@@ -12,7 +12,7 @@ from utils.mi.critic import build_critic
 from utils.settings.command_line import check
 
 
-class Representation:
+class EncoderBench:
     """The networks of one variant, with the settings and the optimizer of the script's defaults."""
 
     def __init__(self, sizes: Sizes, compute: Compute, channels_last: bool):
