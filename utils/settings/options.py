@@ -189,10 +189,12 @@ class Training:
 
     def check_adam(self, script: str) -> None:
         """Refuse options of SGD where a script trains with Adam."""
-        for option in ("optimizer", "momentum", "weight_decay"):
+        for option in ("momentum", "weight_decay"):
             value = getattr(self, option)
             unused = value == getattr(Training, option)
-            need(unused, option, value, f"{script} trains with Adam alone; leave it out")
+            need(unused, option, value, f"applies to SGD; {script} trains with Adam, leave it out")
+        right = f"{script} trains with Adam anyhow; leave it out"
+        need(self.optimizer == "sgd", "optimizer", self.optimizer, right)
 
 
 @dataclass
