@@ -152,7 +152,7 @@ def swept(graph: Graph, run: str) -> None:
     directory = graph.experiment.data_dir
     words += ["--data-dir", directory] if directory else []
     words += ["--output", graph.experiment.root / place]
-    files, purpose = ["sweep.json", "sweep-sweep.csv"], f"{run}: {SWEPT} at {len(SWEEP)} budgets"
+    files, purpose = ["sweep-sweep.csv", "sweep.json"], f"{run}: {SWEPT} at {len(SWEEP)} budgets"
     graph.command(place, purpose, words, (run,), files, attacks=(SWEPT,))
 
 
