@@ -14,4 +14,5 @@ PARTS = {
     "naive-stage2": "naive stage-2 step",
     "evaluation": "evaluation, a batch",
     "worst-case": "worst-case MI step",
+    "entropic": "entropic step",
 }

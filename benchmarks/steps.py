@@ -14,7 +14,7 @@ import models
 import train_MI_estimator
 import train_MIAT
 import train_standard
-from benchmarks import measure, naive
+from benchmarks import measure, naive, retraining
 from benchmarks.encoder import EncoderBench
 from benchmarks.sizes import CLASSES, EPOCH, INDEX, LOADER_BATCHES, SEED, Sizes, Variant, made_up
 from data.batches import Batches, to_float
@@ -236,6 +236,10 @@ class Workbench:
         """Take a step of train_worst_case_MI.py."""
         return EncoderBench(self.sizes, self.compute, self.channels_last).step(self.x)
 
+    def entropic(self) -> measure.Run:
+        """Take a step of train_entropic.py."""
+        return retraining.step(self.target, self.x, self.y, self.sgd, self.compute)
+
     def part(self, name: str) -> measure.Run:
         """Return the function to time of a part by its name in benchmarks.PARTS."""
         parts = {
@@ -248,6 +252,7 @@ class Workbench:
             "naive-namid": self.naive_namid,
             "naive-stage2": self.naive_stage2,
             "worst-case": self.worst_case,
+            "entropic": self.entropic,
         }
         return parts[name]()
 

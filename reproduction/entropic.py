@@ -10,8 +10,9 @@ OUT/digits-sweep/entropic/layers-5/profile.json      the profile of five seeds
 
 from dataclasses import dataclass
 
-from reproduction.experiment import budget
-from reproduction.graph import NETWORK, Graph, Reads
+from reproduction import experiment
+from reproduction.graph import NETWORK, Graph
+from reproduction.node import Reads
 
 ENTROPIC = "entropic"
 FULL, BRIEF = ("none", "pgd-40", "pgd-margin-100x5", "aa"), ("none", "pgd-40")
@@ -19,6 +20,10 @@ SWEEP = ("0", "0.25", "0.5", "1", "2", "4")  # budgets of the sweep, in units of
 SWEPT = "pgd-margin-40"
 SEEDS_OF_SIGNS = 3  # with fewer, an interval of Student's says nothing, and SIGNS is used
 SIGNS = "-1,-1,-1,-1,1"  # of the dense layers of sperl-cnn; see SEEDS_OF_SIGNS
+
+# Under the budget of the other tables, 0.12, adversarial training of sperl-cnn reached 13 % under
+# PGD on held-out digits in 12 epochs, and entropic retraining 0 to 1 %.
+EPSILON = {"digits": 0.05}
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,12 @@ class Size:
     further: int
 
 
+ADAM = "--arch sperl-cnn --optimizer adam --lr 1e-3 --weight-decay 0"
 SIZES = {
-    "tiny": Size("--arch sperl-cnn --width 8 --batch-size 50 --lr 0.01", 6, 2),
-    "sweep": Size("--arch sperl-cnn --width 16 --batch-size 64 --lr 0.01", 12, 12),
-    "small": Size("--arch sperl-cnn --batch-size 128 --lr 0.01", 20, 20),
-    "full": Size("--arch sperl-cnn --batch-size 128 --lr 0.01", 60, 40),
+    "tiny": Size(f"{ADAM} --width 8 --batch-size 50", 6, 2),
+    "sweep": Size(f"{ADAM} --width 16 --batch-size 64", 8, 8),
+    "small": Size(f"{ADAM} --batch-size 128", 20, 20),
+    "full": Size(f"{ADAM} --batch-size 128", 60, 40),
 }
 
 
@@ -69,6 +75,18 @@ def run_of(row: str) -> str:
     return f"seed{{seed}}/{ENTROPIC}/{row}"
 
 
+def budget(graph: Graph) -> str:
+    """Return the option of the table's own budget, or nothing."""
+    own = EPSILON.get(graph.experiment.dataset)
+    return f"--epsilon {own} " if own else ""
+
+
+def radius(graph: Graph) -> float:
+    """Return the budget of the table, in pixel units."""
+    own = EPSILON.get(graph.experiment.dataset)
+    return own or experiment.budget(graph.experiment, "linf")
+
+
 def add(graph: Graph) -> None:
     """Add the runs of all seeds."""
     seeds = range(1, graph.experiment.seeds + 1)
@@ -92,7 +110,7 @@ def trained(graph: Graph, name: str, seed: int) -> None:
     if name != "natural":
         natural = run_of("natural").format(seed=seed)
         epochs, reads = size.further, Reads((natural,), ("--init", graph.product(natural)))
-    command = f"train_standard.py {size.network} --epochs {epochs} {options}"
+    command = f"train_standard.py {budget(graph)}{size.network} --epochs {epochs} {options}"
     place, purpose = run_of(name).format(seed=seed), f"{label}, seed {seed}"
     graph.train(place, purpose, command, "linf", seed, NETWORK, reads)
 
@@ -106,7 +124,9 @@ def retrained(graph: Graph, name: str, seed: int, signs: str) -> None:
         needs, options = [*needs, signs], [*options, "--profile", graph.product(signs)]
     elif row.profile:
         options.append(f"--signs={SIGNS}")
-    command = f"train_entropic.py {size.network} --epochs {size.further} {row.options}"
+    command = (
+        f"train_entropic.py {budget(graph)}{size.network} --epochs {size.further} {row.options}"
+    )
     reads, place = Reads(tuple(needs), tuple(options)), run_of(name).format(seed=seed)
     graph.train(place, f"{row.label}, seed {seed}", command, "linf", seed, NETWORK, reads)
 
@@ -124,7 +144,7 @@ def evaluated(graph: Graph, name: str, seed: int) -> None:
 
 def swept(graph: Graph, run: str) -> None:
     """Add the accuracy of a network at several budgets, 0 among them."""
-    epsilon = budget(graph.experiment, "linf")
+    epsilon = radius(graph)
     budgets = ",".join(f"{float(factor) * epsilon:.6g}" for factor in SWEEP)
     place = f"{run}/sweep.json"
     words = ["test_comparison.py", "--model-dir", graph.nodes[run].folder, "--attacks", SWEPT]
@@ -132,7 +152,7 @@ def swept(graph: Graph, run: str) -> None:
     directory = graph.experiment.data_dir
     words += ["--data-dir", directory] if directory else []
     words += ["--output", graph.experiment.root / place]
-    files, purpose = ["sweep.json", "sweep-sweep.csv"], f"{run}: {SWEPT} at {len(SWEEP)} budgets"
+    files, purpose = ["sweep-sweep.csv", "sweep.json"], f"{run}: {SWEPT} at {len(SWEEP)} budgets"
     graph.command(place, purpose, words, (run,), files, attacks=(SWEPT,))
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from common.files import write_csv, write_text
 from reproduction import intervals, warned
 from reproduction.cells import Cell, cell, paired
-from reproduction.entropic import ENTROPIC, LAMS, ROWS, TRAININGS, run_of
+from reproduction.entropic import ENTROPIC, LAMS, ROWS, TRAININGS, radius, run_of
 from reproduction.graph import Graph
 from reproduction.now import options, read
 from reproduction.table_files import markdown_lines, notes_below
@@ -217,7 +217,7 @@ def write(graph: Graph) -> dict | None:
         "name": ENTROPIC,
         "title": "Entropic retraining, with controls",
         "header": HEADER,
-        "caption": caption(graph, WHAT, sources, images, ["linf"]),
+        "caption": caption(graph, WHAT, sources, images, ["linf"], radius(graph)),
         "rows": [_texts(graph, name, row, below) for name, row in cells.items()],
         "claims": [asdict(each) for each in found],
         "notes": [note.line() for note in below],

@@ -70,7 +70,9 @@ def report(out: Path) -> Path | None:
         others = zhu.everything(Graph(graph.experiment))
         figures += zhu_figures.write(others)
         grids = [each for each in [stability_table.write(sweep)] if each] + zhu_tables.write(others)
-        entropic_table.write(plan(recall(path), ENTROPIC))
+        retrained = plan(recall(path), ENTROPIC)
+        grids += [each for each in [entropic_table.write(retrained)] if each]
+        others.nodes |= retrained.nodes
         graph.nodes |= {name: node for name, node in others.nodes.items() if others.ran(name)}
         sections.append(section(graph, tables, figures, grids))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))

@@ -71,7 +71,12 @@ def half(graph: Graph, box: str, norm: str) -> Half:
 
 
 def caption(
-    graph: Graph, what: str, sources: list[str], images: list[int], norms: list[str]
+    graph: Graph,
+    what: str,
+    sources: list[str],
+    images: list[int],
+    norms: list[str],
+    epsilon: float | None = None,
 ) -> str:
     """Write what a reader must know beside the numbers.
 
@@ -83,11 +88,13 @@ def caption(
         sources: the nodes behind the numbers.
         images: the numbers of test images.
         norms: "linf", "l2" or both.
+        epsilon: the table's own budget; None: the experiment's.
     """
     experiment, known = graph.experiment, facts(graph, sources)
     scale = SCALES[experiment.scale]
     alpha = scale.alpha if experiment.alpha is None else experiment.alpha
-    budgets = listed([f"{NORMS[norm]} {budget(experiment, norm):.4g}" for norm in norms])
+    radii = {norm: budget(experiment, norm) if epsilon is None else epsilon for norm in norms}
+    budgets = listed([f"{NORMS[norm]} {radius:.4g}" for norm, radius in radii.items()])
     settings = [
         f"{experiment.dataset}, scale {experiment.scale}",
         f"n = {listed(images)} test images",

@@ -41,7 +41,8 @@ def tapped(model: nn.Module, x: torch.Tensor) -> Pass:
     Maps (N,C,H,W) are averaged over H and W, tokens (N,T,d) over T. The gradient reaches the
     network. No hook stays behind, and the network's mode is the caller's. A network that
     torch.compile compiled must run eagerly. Raises InputError where the network has no hidden
-    layer of a kind in NONLINEARITIES.
+    layer of a kind in NONLINEARITIES, or one that has not a row for each image (a network that
+    predicts from several draws).
     """
     found = Pass()
     with _names(model) as running, _Taps(found, running):
@@ -51,6 +52,12 @@ def tapped(model: nn.Module, x: torch.Tensor) -> Pass:
             f"the network {type(model).__name__}: no hidden layer was seen; its nonlinearities "
             f"must be functions or modules of PyTorch: {', '.join(NONLINEARITIES)}"
         )
+    for name, a in found.layers.items():
+        if len(a) != len(x):
+            raise InputError(
+                f"the network {type(model).__name__}: its layer {name} has {len(a)} rows for "
+                f"{len(x)} images; give a network without draws"
+            )
     return found
 
 

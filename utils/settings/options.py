@@ -155,6 +155,10 @@ class Training:
     """For --schedule steps: the factor at each milestone (paper: 0.1; stage 2 by Eq. 4 alone, as
     released: 0.5); for exponential: every two epochs.
     """
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """What trains the targets (paper: SGD); Adam (Kingma and Ba 2015) is for networks without batch
+    norm, whose first steps on adversarial images are too long with SGD. Stage 2 has its own.
+    """
     momentum: float = 0.9
     """Momentum of SGD (paper: 0.9). Stage 2 trains with Adam and refuses another value."""
     weight_decay: float = 2e-4
@@ -189,6 +193,8 @@ class Training:
             value = getattr(self, option)
             unused = value == getattr(Training, option)
             need(unused, option, value, f"applies to SGD; {script} trains with Adam, leave it out")
+        right = f"{script} trains with Adam anyhow; leave it out"
+        need(self.optimizer == "sgd", "optimizer", self.optimizer, right)
 
 
 @dataclass

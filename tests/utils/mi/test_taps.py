@@ -30,16 +30,25 @@ def hooks_of(model):
 # convolutions and dense hidden layers, each followed by a nonlinearity
 COUNTS = {"resnet18": 17, "resnet34": 33, "resnet50": 49, "wrn28-10": 25, "wrn34-10": 31}
 COUNTS |= {"vgg16": 13, "vgg19": 16, "sperl-cnn": 9}
+COUNTS |= {"baseline-h": 5, "baseline-h-linear": 4, "allcnn": 8}
+DRAWS = ["vib-mlp", "vib-cnn"]  # predict from several draws of a code
 
 
-@pytest.mark.parametrize("arch", models.ARCHITECTURES)
+@pytest.mark.parametrize("arch", [name for name in models.ARCHITECTURES if name not in DRAWS])
 def test_every_hidden_layer_of_every_architecture(arch):
     net = models.build(arch, width=2).eval()
-    found = tapped(net, images())
+    found = tapped(net, images(size=32))
     assert len(found.layers) == COUNTS[arch]
     assert all(a.shape[0] == 3 and a.ndim == 2 and (a >= 0).all() for a in found.layers.values())
-    assert torch.equal(found.output, net(images()))
+    assert torch.equal(found.output, net(images(size=32)))
     assert not hooks_of(net)
+
+
+@pytest.mark.parametrize("arch", DRAWS)
+def test_a_network_that_predicts_from_draws_is_refused(arch):
+    net = models.build(arch, width=2).eval()
+    with pytest.raises(InputError, match="rows for 3 images; give a network without draws"):
+        tapped(net, images(size=32))
 
 
 def test_the_layers_of_a_resnet_are_its_relus():
