@@ -135,6 +135,7 @@ def test_the_first_batch_takes_every_variant_and_the_others_one():
         "at": 5,
         "namid": 5,
         "stage2": 4,
+        "worst-case": 4,
         "evaluation": 2,
         "naive-namid": 2,
         "naive-stage2": 2,
