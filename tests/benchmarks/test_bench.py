@@ -130,11 +130,12 @@ def test_the_first_batch_takes_every_variant_and_the_others_one():
     #               precisions x layouts, the compiled one of "auto" beside
     assert parts == {
         "loader": 4,
+        "worst-case": 4,
+        "entropic": 4,
         "pgd": 5,
         "at": 5,
         "namid": 5,
         "stage2": 4,
-        "worst-case": 4,
         "evaluation": 2,
         "naive-namid": 2,
         "naive-stage2": 2,
@@ -144,7 +145,7 @@ def test_the_first_batch_takes_every_variant_and_the_others_one():
     assert [part for _, part in other] == [part for part in PARTS if "naive" not in part]
     assert (
         sum(variant.compile for variant, _ in bench.plan(replace(settings, compile="on"))[0][1])
-        == 5 * 4 + 2
+        == 6 * 4 + 2
     )
     assert not any(
         variant.compile for variant, _ in bench.plan(replace(settings, compile="off"))[0][1]
