@@ -131,6 +131,7 @@ def test_the_first_batch_takes_every_variant_and_the_others_one():
     assert parts == {
         "loader": 4,
         "worst-case": 4,
+        "entropic": 4,
         "pgd": 5,
         "at": 5,
         "namid": 5,
@@ -144,7 +145,7 @@ def test_the_first_batch_takes_every_variant_and_the_others_one():
     assert [part for _, part in other] == [part for part in PARTS if "naive" not in part]
     assert (
         sum(variant.compile for variant, _ in bench.plan(replace(settings, compile="on"))[0][1])
-        == 5 * 4 + 2
+        == 6 * 4 + 2
     )
     assert not any(
         variant.compile for variant, _ in bench.plan(replace(settings, compile="off"))[0][1]
@@ -155,7 +156,7 @@ TINY = "--device cpu --runs 2 --warmup 0 --width 4 --size 16 --batch-size 8 --n-
 
 
 def test_the_bench_runs_and_its_files_hold_what_it_shows(tmp_path, monkeypatch):
-    """FLOPs are counted for one part and taken for all; test_benchmarks.py counts the others, at full size."""
+    """FLOPs are counted for one part and taken for all; test_steps.py counts the others, at full size."""
 
     def count_one(sizes, parts):
         return dict.fromkeys(parts, count_flops(sizes, ["pgd"])["pgd"])
