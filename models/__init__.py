@@ -76,7 +76,7 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     """
     network_class, arguments = _class_of(arch)
     own = {option: arguments[option] for option in network_class.OPTIONS}
-    known = {"num_classes": 2, "size": 8} | network_class.OPTIONS
+    known = {"num_classes": 2} | network_class.OPTIONS | {"size": 8}
     unknown = [option for option in options if option not in known]
     if unknown:
         raise InputError(f"{arch} has no option {unknown[0]!r}; choose from: {', '.join(known)}")

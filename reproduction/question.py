@@ -159,6 +159,8 @@ def _of_evaluation(graph, node) -> dict:
         "batch_size": int(given.get("--batch-size", script.batch_size)),
         "precision": given.get("--precision", script.precision),
     }
+    if graph.nodes[node.needs[0]].words[0] != "train_VIB.py":  # the others are not stochastic
+        identity |= dict.fromkeys(("predictor", "samples", "attack_samples"))
     identity |= {name: known for name, known in hashes.items() if known}
     found = data_of(graph.experiment, training.get("--limit-train"), limit)
     identity |= {"data_fingerprint": found[0]} if found else {}

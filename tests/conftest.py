@@ -122,10 +122,12 @@ def run_script(
         contextlib.redirect_stderr(err),
         mock.patch.object(Figure, "savefig", draw_once(script, Figure.savefig)),
         mock.patch.object(sys, "argv", [script, *words]),
-        mock.patch("utils.attacks.projected_gradient.pgd", stopping_pgd)
-        if stop_at
-        else contextlib.nullcontext(),
+        contextlib.ExitStack() as stack,
     ):
+        # utils.training.noisy, which attacks for train_VIB.py, took its pgd when it was imported.
+        for module in ("utils.attacks.projected_gradient", "utils.training.noisy"):
+            if stop_at:
+                stack.enter_context(mock.patch(f"{module}.pgd", stopping_pgd))
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
         except SystemExit as end:

@@ -183,7 +183,7 @@ def test_mistakes_are_named(chain, tmp_path):
         "--output",
         tmp_path / "o",
     ]
-    assert "{samples, gaussians, theorem1}" in refused()
+    assert "{samples, gaussians, theorem1, vulnerability, mixture, layers}" in refused()
     assert "--model-dir or --model" in refused("samples")
     assert "--model-dir or --model" in refused(*whole, "--model", "a.pth")
     assert "--batch-size 1" in refused(*whole, "--batch-size", 1)

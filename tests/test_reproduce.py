@@ -271,7 +271,7 @@ def test_the_documented_commands_are_read():
         for line in text.splitlines()
         if line.strip().startswith("./reproduce.py ")
     ]
-    assert len(commands) == 10
+    assert len(commands) == 13
     for words in commands:
         assert parse(reproduce.Settings, "", words).target == words[0]
 

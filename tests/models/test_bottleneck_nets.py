@@ -168,7 +168,10 @@ def test_allcnn_has_the_published_number_of_weights():
         ({"noise": "much"}, "noise of vib-mlp is 'much'; choose one of: learned, unit, none"),
         ({"decoder": "cnn"}, "decoder of vib-mlp is 'cnn'; choose one of: linear, mlp"),
         ({"bottleneck": 0}, "bottleneck of vib-mlp is 0; choose a whole number from 1 up"),
-        ({"depth": 1}, "vib-mlp has no option 'depth'; choose from: num_classes, size, width, layers"),
+        (
+            {"depth": 1},
+            "vib-mlp has no option 'depth'; choose from: num_classes, width, layers",
+        ),
     ],
 )
 def test_a_wrong_option_is_refused(options, message):
