@@ -24,6 +24,10 @@ from tqdm import tqdm
 # Where the suite is run in the background, SIGINT is ignored, and would be by every script that is stopped with it here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The first backward pass starts autograd's threads for the devices there are. After a FakeTensorMode, which pretends that
+# there is one, it would start one without CUDA, too, and autograd would not run in `forked`.
+torch.ones(1, requires_grad=True).sum().backward()
+
 ROOT = Path(__file__).parent.parent
 DATA = "--dataset digits --limit-train 300 --holdout 60 --epsilon 0.15 --eval-steps 2".split()
 SMALL = [*DATA, *"--width 8 --batch-size 64 --lr 0.05 --num-steps 2".split()]
@@ -51,40 +55,39 @@ DRAWN = {}  # {kind of figure: the file}
 
 
 def forked(work: Callable, *arguments) -> multiprocessing.Process:
-    """Start work(*arguments) in a copy of this process, which need not import PyTorch again: three seconds."""
+    """Start work(*arguments) in a copy of this process, which need not import PyTorch again: three seconds.
 
-    def child():
-        torch.set_num_threads(1)  # OpenMP's threads are not copied
-        tqdm.set_lock(
-            threading.RLock()
-        )  # the other lock is shared, and a killed process would keep it
-        work(*arguments)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
+    With CUDA, autograd refuses to run in a copy, and a new process imports everything: `work` is a function of a module.
+    """
+    method = "spawn" if torch.cuda.is_available() else "fork"
+    process = multiprocessing.get_context(method).Process(target=_alone, args=(work, arguments))
     process.start()
     return process
+
+
+def _alone(work: Callable, arguments: tuple) -> None:
+    torch.set_num_threads(1)  # OpenMP's threads are not copied
+    tqdm.set_lock(threading.RLock())  # the other lock is shared, and a killed process would keep it
+    work(*arguments)
 
 
 def in_processes(count: int, work: Callable, *arguments) -> None:
     """Run work(rank, *arguments) in several processes, with the variables that torchrun sets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def child(rank):
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        work(rank, *arguments)
-
-    processes = [forked(child, rank) for rank in range(count)]
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    processes = [
+        forked(_one_of_several, rank, place | {"WORLD_SIZE": str(count)}, work, arguments)
+        for rank in range(count)
+    ]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * count
+
+
+def _one_of_several(rank: int, place: dict, work: Callable, arguments: tuple) -> None:
+    os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    work(rank, *arguments)
 
 
 def launch(words, lock, log, threads):

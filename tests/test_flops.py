@@ -1,5 +1,6 @@
 """What a training step costs, counted by PyTorch's own FLOP counter on tensors without data."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import one_batch
@@ -44,15 +45,46 @@ def count(step) -> int:
     return counter.get_total_flops()
 
 
-def adversarial_training(networks) -> int:
-    """Count a step of train_standard.py, once for each batch size."""
+def standard_step(networks, steps: int) -> torch.Tensor:
+    settings = parse(train_standard.Settings, "", ["--num-steps", str(steps)])
+    return one_batch.stage_1(networks.x, networks.y, networks.target, settings)
+
+
+def step_of_attack(networks) -> int:
+    """Count a step of PGD, once for each batch size."""
     batch = len(networks.x)
     if batch not in networks.counted:
-        settings = parse(train_standard.Settings, "", [])
-        networks.counted[batch] = count(
-            lambda: one_batch.stage_1(networks.x, networks.y, networks.target, settings)
-        )
+        one, two = (count(lambda n=n: standard_step(networks, n)) for n in (1, 2))
+        networks.counted[batch] = two - one
     return networks.counted[batch]
+
+
+def with_all_steps(step, steps: int, networks) -> int:
+    """Count step(1), whose attack takes one step, and add the other steps of the attack."""
+    return count(lambda: step(1)) + (steps - 1) * step_of_attack(networks)
+
+
+def adversarial_training(networks) -> int:
+    """Count a step of train_standard.py."""
+    return with_all_steps(partial(standard_step, networks), 10, networks)
+
+
+def namid_step(networks, without, steps: int) -> torch.Tensor:
+    words = ["--without", str(without), "--num-steps", str(steps)]
+    settings = parse(train_MIAT.Settings, "", words)
+    nets = {"natural": networks.natural_mi, "adversarial": networks.adversarial_mi}
+    for estimator in nets.values():
+        estimator.eval().requires_grad_(False)
+    return one_batch.stage_3(networks.x, networks.y, networks.target, nets, settings).loss
+
+
+def test_steps_of_the_attack_cost_the_same_each(networks):
+    """Both steps with the ten that are their default, counted to the end."""
+    for script in (train_standard, train_MIAT):
+        assert parse(script.Settings, "", []).attack.num_steps == 10
+    assert count(lambda: standard_step(networks, 10)) == adversarial_training(networks)
+    step = partial(namid_step, networks, None)
+    assert count(lambda: step(10)) == with_all_steps(step, 10, networks)
 
 
 def test_adversarial_training_costs_its_attack_and_one_pass(networks):
@@ -69,13 +101,7 @@ def test_adversarial_training_costs_its_attack_and_one_pass(networks):
 
 def namid_ratio(networks, without=None) -> float:
     """Count a NAMID step in adversarial-training steps of the same batch."""
-    for estimator in (networks.natural_mi, networks.adversarial_mi):
-        estimator.eval().requires_grad_(False)
-    settings = parse(train_MIAT.Settings, "", ["--without", str(without)])
-    nets = {"natural": networks.natural_mi, "adversarial": networks.adversarial_mi}
-    cost = count(
-        lambda: one_batch.stage_3(networks.x, networks.y, networks.target, nets, settings).loss
-    )
+    cost = with_all_steps(partial(namid_step, networks, without), 10, networks)
     return cost / adversarial_training(networks)
 
 
@@ -105,18 +131,19 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
     for estimator in (networks.natural_mi, networks.adversarial_mi):
         estimator.train().requires_grad_(True)
     objectives = train_MI_estimator.OBJECTIVES["cosine"]
-    settings = parse(train_MI_estimator.Settings, "", [])
+    assert parse(train_MI_estimator.Settings, "", []).attack.num_steps == 20
     nets = {"natural": networks.natural_mi, "adversarial": networks.adversarial_mi}
 
-    def ours():
+    def ours(steps):
+        settings = parse(train_MI_estimator.Settings, "", ["--num-steps", str(steps)])
         batch = networks.x, networks.y, networks.target.eval()
         return sum(one_batch.stage_2(*batch, nets, objectives, settings.attack).values())
 
-    def released():
+    def released(steps):
         """The target anew, with its gradients, for each MI value: E_n and E_a, a and b, over W, R, and once more in each
         of the two objectives - 16 passes (docs/differences.md, point 19)."""
         networks.target.eval()
-        x_adv = projected_gradient.pgd(networks.target, networks.x, networks.y, steps=20)
+        x_adv = projected_gradient.pgd(networks.target, networks.x, networks.y, steps=steps)
         total = 0
         for estimator, pattern in (
             (networks.natural_mi, networks.x),
@@ -127,7 +154,7 @@ def test_a_stage_2_step_costs_at_most_0_45_of_the_released_arrangement(networks)
                     total = total + estimator(pattern, networks.target(image)).mean()
         return total
 
-    assert count(ours) / count(released) <= 0.45
+    assert with_all_steps(ours, 20, networks) / with_all_steps(released, 20, networks) <= 0.45
 
 
 def test_the_counter_sees_a_wasteful_attack(networks):

@@ -34,15 +34,21 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("script", STAGES)
+@pytest.fixture(scope="module", params=STAGES)
+def through(request, chain, tmp_path_factory):
+    """A script, its options, and the folder of a run that was not stopped."""
+    words = [word.format(chain=chain) for word in STAGES[request.param]]
+    folder = tmp_path_factory.mktemp("through")
+    succeed(request.param, *words, "--model-dir", folder)
+    return request.param, words, folder
+
+
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bits(
-    script, number, status, chain, tmp_path
+    number, status, through, tmp_path
 ):
     """4 batches to an epoch: the 6th training attack is in the second adversarial epoch; evaluation attacks count too."""
-    words = [word.format(chain=chain) for word in STAGES[script]]
-    through, stopped = tmp_path / "through", tmp_path / "stopped"
-    succeed(script, *words, "--model-dir", through)
+    (script, words, through), stopped = through, tmp_path
     first = run_script(script, *words, "--model-dir", stopped, stop_at=7, number=number)
     assert first.status == status, first.err + first.out
     assert "the same command resumes" in first.err and (stopped / "last.ckpt").exists()

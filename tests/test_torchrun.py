@@ -131,26 +131,18 @@ def test_a_killed_process_ends_the_run(tmp_path):
     assert tensors(tmp_path / "best_model.pth")  # what was written stays whole
 
 
+def refused(rank: int, words: list, folder: Path) -> None:
+    """Run a script that ends with status 2, and keep what this process says."""
+    ended = run_script(*words)
+    assert ended.status == 2
+    (folder / str(rank)).write_text(ended.err)
+
+
 def test_what_is_wrong_is_said_once(tmp_path):
-    ended = subprocess.run(
-        torchrun(
-            ROOT / "train_standard.py",
-            *SMALL,
-            "--batch-size",
-            2,
-            "--model-dir",
-            tmp_path,
-            count=3,
-        ),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert (
-        ended.returncode != 0
-        and ended.stderr.count("--batch-size 2: 3 processes share a batch") == 1
-    )
+    words = ["train_standard.py", *SMALL, "--batch-size", 2, "--model-dir", tmp_path / "run"]
+    in_processes(3, refused, words, tmp_path)
+    said = "".join((tmp_path / str(rank)).read_text() for rank in range(3))
+    assert said.count("--batch-size 2: 3 processes share a batch") == 1
 
 
 def test_the_evaluation_runs_in_one_process(chain, monkeypatch):

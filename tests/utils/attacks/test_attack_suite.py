@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from pyautoattack import AutoAttack
 
 from common.errors import InputError
+from utils.attacks import auto
 from utils.attacks.registry import COLUMNS, FAMILIES, RELEASED, attack, choices, parse
 
 EPSILON = {"linf": 0.05, "l2": 0.6}
@@ -37,6 +39,18 @@ NAMES = [
 ]
 CASES = [(name, norm) for name in NAMES for norm in parse(name).norms]
 FAST = [(name, norm) for name, norm in CASES if name not in ("aa", "apgd-t", "fab-t")]
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """20 steps for the parts of AutoAttack; test_attack_suite_linear.py runs all 100."""
+
+    def suite(*arguments, **options):
+        made = AutoAttack(*arguments, **options)
+        made.apgd.n_iter = made.apgd_targeted.n_iter = made.fab.n_iter = 20
+        return made
+
+    monkeypatch.setattr(auto, "AutoAttack", suite)
 
 
 class Network(torch.nn.Module):
