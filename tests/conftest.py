@@ -91,7 +91,7 @@ def _one_of_several(rank: int, place: dict, work: Callable, arguments: tuple) ->
 
 
 def launch(words, lock, log, threads):
-    """Run a command of `reproduction.run.Commands` in this process, in the place of its `launch`."""
+    """Run a command of `reproduction.run.Commands` in this process, instead of by its `launch`."""
     if words[0] == "-m":
         words = [words[1].replace(".", "/") + ".py", *words[2:]]
     ended = run_script(*words)

@@ -60,7 +60,7 @@ def fit(  # noqa: PLR0913  Algorithm 2's own arguments
     """Train the critic on attacked images, by Adam on -J; the encoder is frozen, in eval mode.
 
     The critic ends with the weights of the epoch of the largest J on held-out images, which are
-    attacked anew after each epoch.
+    attacked again after each epoch.
 
     Args:
         held_out: batches of images.

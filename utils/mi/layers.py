@@ -168,7 +168,7 @@ def _like(value: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     return value.to(torch.promote_types(a.dtype, torch.float32))
 
 
-# What a layer (N,d) is told to have more or less of: a scalar.
+# What of a layer (N,d) is raised or lowered: a scalar.
 QUANTITIES = {
     "activation": lambda a: activation_entropy(a).mean(),
     "information": lambda a: noisy_information(a, relative_noise(a))[0],  # the lower bound

@@ -19,7 +19,7 @@ def held_out_mi(
     """Compute J of held-out images (uint8), in eval mode and float32, {} without images.
 
     Several processes compute the same. Returns "J1", of natural images; with a budget (norm,
-    epsilon, steps, step size) "J2", of images attacked anew; "spread", the deviation of the
+    epsilon, steps, step size) "J2", of images attacked again; "spread", the deviation of the
     critic's scores over the pairs; and "score", the last J.
     """
     if len(images) < 2:
