@@ -139,7 +139,8 @@ class Evaluation:
         name = spec.name if epsilon is None else f"{spec.name}{SWEPT}{epsilon:.6g}"
         epsilon = self.threat.epsilon if epsilon is None else epsilon
         keep = self.keep if epsilon == self.threat.epsilon else None
-        whole = self.black_box or self.random or self.rounded
+        # With predictors, images are judged on fresh draws too: a first success says nothing there.
+        whole = self.black_box or self.predictors is not None or self.rounded
         early = spec.leaves and not whole and not keep
         return Task(name, spec, epsilon, options, keep, early)
 

@@ -75,10 +75,9 @@ def of_fresh(name: str, row: dict, predictor: str) -> list[str]:
     """Warn where images that fool one classifier of a stochastic network do not fool another.
 
     The accuracy on single fresh draws exceeds that of the attacked classifier by more than 5 % and
-    by 4 standard errors. An image that left its attack at the first iterate that fooled the one
-    classifier says nothing about the other.
+    by 4 standard errors.
     """
-    if name == "none" or row.get("stopped_early") or row.get("accuracy_fresh") is None:
+    if name == "none" or row.get("accuracy_fresh") is None:
         return []
     share, n = row["accuracy"] / 100, row["n"]
     slack = max(FRESH_SLACK, 4 * math.sqrt(share * (1 - share) / n))
