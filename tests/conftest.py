@@ -10,6 +10,7 @@ import runpy
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
+
+from utils import distributed
 
 # Where the suite is run in the background, SIGINT is ignored, and would be by every script that is stopped with it here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -73,6 +76,11 @@ def _alone(work: Callable, arguments: tuple) -> None:
 
 def in_processes(count: int, work: Callable, *arguments) -> None:
     """Run work(rank, *arguments) in several processes, with the variables that torchrun sets."""
+    assert exit_codes(count, work, *arguments) == [0] * count
+
+
+def exit_codes(count: int, work: Callable, *arguments) -> list[int | None]:
+    """Run work(rank, *arguments) in several processes, and return how each ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -82,12 +90,35 @@ def in_processes(count: int, work: Callable, *arguments) -> None:
     ]
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0] * count
+    return [process.exitcode for process in processes]
 
 
 def _one_of_several(rank: int, place: dict, work: Callable, arguments: tuple) -> None:
     os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     work(rank, *arguments)
+
+
+def measured_in_processes(count: int, measure: Callable[[], dict], folder: Path) -> list[dict]:
+    """Call measure() in each of several processes of one group: what it returned, by rank."""
+    in_processes(count, _save_measured, measure, folder)
+    return [torch.load(folder / str(rank), weights_only=True) for rank in range(count)]
+
+
+def _save_measured(rank: int, measure: Callable[[], dict], folder: Path) -> None:
+    distributed.start(torch.device("cpu"))
+    torch.save(measure(), folder / str(rank))
+    distributed.stop()
+
+
+def succeed_in_processes(count: int, script: str, *words) -> str:
+    """Run a script in several processes, as torchrun does; return what they say."""
+    with tempfile.TemporaryDirectory() as folder:
+        in_processes(count, _save_said, Path(folder), script, *words)
+        return "".join(Path(folder, str(rank)).read_text() for rank in range(count))
+
+
+def _save_said(rank: int, folder: Path, script: str, *words) -> None:
+    (folder / str(rank)).write_text(succeed(script, *words).out)
 
 
 def launch(words, lock, log, threads):

@@ -5,7 +5,7 @@ import weakref
 import one_batch
 import pytest
 import torch
-from conftest import in_processes
+from conftest import measured_in_processes
 
 import models
 import train_MIAT
@@ -139,12 +139,6 @@ def frozen_bounds_of(block: int) -> dict[str, torch.Tensor]:
     return found | {"kept": torch.tensor(kept)}
 
 
-def _work(rank: int, folder) -> None:
-    distributed.start(torch.device("cpu"))
-    torch.save(everything(), folder / str(rank))
-    distributed.stop()
-
-
 def everything() -> dict:
     """What the tests below compare between two processes and one."""
     return {
@@ -159,9 +153,7 @@ def everything() -> dict:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> list[dict]:
     """`everything`, in each of two processes."""
-    folder = tmp_path_factory.mktemp("processes")
-    in_processes(2, _work, folder)
-    return [torch.load(folder / str(rank), weights_only=True) for rank in range(2)]
+    return measured_in_processes(2, everything, tmp_path_factory.mktemp("processes"))
 
 
 def same(found: dict, expected: dict, tolerance=1e-9) -> None:

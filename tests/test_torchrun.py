@@ -1,15 +1,28 @@
 """Scripts under torchrun as a user runs them: one run of two processes, stopped, killed, refused."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from conftest import ESTIMATOR, ROOT, SMALL, in_processes, metrics, run_script, succeed, tensors
+from conftest import (
+    ESTIMATOR,
+    ROOT,
+    SMALL,
+    exit_codes,
+    in_processes,
+    metrics,
+    run_script,
+    succeed,
+    succeed_in_processes,
+    tensors,
+)
+
+from utils.training.loop import Loop
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -23,12 +36,6 @@ def torchrun(*words, count=2) -> list[str]:
         f"--nproc_per_node={count}",
         *map(str, words),
     ]
-
-
-def train(rank: int, words: list, folder: Path) -> None:
-    """Run a training script, and keep what this process says."""
-    said = succeed(*words, "--model-dir", folder).out
-    Path(f"{folder}-{rank}.txt").write_text(said)
 
 
 def test_two_processes_train_all_stages_as_one_does(chain, tmp_path):
@@ -59,8 +66,7 @@ def test_two_processes_train_all_stages_as_one_does(chain, tmp_path):
     }
     for name, words in commands.items():
         succeed(*words, "--model-dir", tmp_path / "one" / name)
-        in_processes(2, train, words, tmp_path / "two" / name)
-        said = "".join((tmp_path / "two" / f"{name}-{rank}.txt").read_text() for rank in range(2))
+        said = succeed_in_processes(2, *words, "--model-dir", tmp_path / "two" / name)
         assert said.count("done: ") == 1 and "2 processes" in said
         one, two = metrics(tmp_path / "one" / name), metrics(tmp_path / "two" / name)
         assert len(one) == len(two) == 2
@@ -96,16 +102,6 @@ def test_stopped_in_two_processes_goes_on_in_one(tmp_path):
     assert metrics(tmp_path)[: len(before)] == before
 
 
-def children(pid: int) -> list[int]:
-    """The processes that `pid` started, of Linux's /proc: a bare machine has no pgrep."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # gone meanwhile
-            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(entry.parent.name))
-    return found
-
-
 def until(holds, seconds=120) -> None:
     end = time.monotonic() + seconds
     while not holds():
@@ -113,22 +109,24 @@ def until(holds, seconds=120) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="finds the processes in Linux's /proc"
-)
-def test_a_killed_process_ends_the_run(tmp_path):
+def one_is_killed(rank: int, words: list) -> None:
+    """Train; the second process is killed when the first epoch is done."""
+    true = Loop.end_of_epoch
+
+    def end_of_epoch(*arguments):
+        true(*arguments)
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with mock.patch.object(Loop, "end_of_epoch", end_of_epoch):
+        sys.exit(run_script(*words).status)
+
+
+def test_a_killed_process_ends_the_others(tmp_path):
     words = ["train_standard.py", *SMALL, "--epochs", 1000, "--model-dir", tmp_path]
-    running = subprocess.Popen(
-        torchrun(ROOT / words[0], *words[1:]),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until((tmp_path / "metrics.csv").exists)
-    os.kill(max(children(running.pid)), signal.SIGKILL)
-    assert running.wait(timeout=120) != 0
-    assert tensors(tmp_path / "best_model.pth")  # what was written stays whole
+    first, killed = exit_codes(2, one_is_killed, words)
+    assert first > 0 and killed == -signal.SIGKILL
+    assert len(metrics(tmp_path)) == 1 and tensors(tmp_path / "best_model.pth")
 
 
 def refused(rank: int, words: list, folder: Path) -> None:

@@ -2,16 +2,18 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 from functools import partial
 
 import pytest
 import torch
-import torch.multiprocessing
-from conftest import ROOT, run_script, same_bits, succeed, tensors
+from conftest import (
+    measured_in_processes,
+    run_script,
+    same_bits,
+    succeed,
+    succeed_in_processes,
+    tensors,
+)
 
 import models
 from utils import distributed
@@ -146,42 +148,17 @@ def measured() -> dict[str, torch.Tensor]:
     return {"loss": loss.detach(), "gradient": torch.cat([each.flatten() for each in gradients])}
 
 
-def _work(rank: int, port: int, folder) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE="2",
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    distributed.start(torch.device("cpu"))
-    torch.save(measured(), folder / str(rank))
-    distributed.stop()
-
-
 def test_a_step_of_two_processes_is_that_of_one_in_float64(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (port, tmp_path), nprocs=2)
     expected = measured()
     assert expected["gradient"].abs().max() > 1e-4
-    for rank in range(2):
-        found = torch.load(tmp_path / str(rank), weights_only=True)
+    for found in measured_in_processes(2, measured, tmp_path):
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
 
 
-def test_torchrun_ends_with_the_same_weights(tmp_path):
+def test_two_processes_end_with_the_same_weights(tmp_path):
     succeed("train_VIB.py", *SMALL, "--model-dir", tmp_path / "one")
-    words = [ROOT / "train_VIB.py", *SMALL, "--model-dir", tmp_path / "two"]
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    ended = subprocess.run(
-        [*run, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
+    succeed_in_processes(2, "train_VIB.py", *SMALL, "--model-dir", tmp_path / "two")
     one, two = (tensors(tmp_path / name / "last_model.pth") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)

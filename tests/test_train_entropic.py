@@ -3,13 +3,11 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 from unittest import mock
 
 import pytest
 import torch
-from conftest import ROOT, run_script, same_bits, succeed
+from conftest import run_script, same_bits, succeed, succeed_in_processes
 
 import data
 import models
@@ -137,12 +135,7 @@ def test_two_processes_train_as_one_does(start, tmp_path):
     more = ["--mode", "class", "--lam", 0.1, "--epochs", 1, "--holdout", 0]
     train(start, tmp_path / "one", *more)
     words = [*OPTIONS, "--init", start, *more, "--model-dir", tmp_path / "two"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run(
-        [*torchrun, "train_entropic.py", *map(str, words)],
-        **{"cwd": ROOT, "env": environment, "check": True, "capture_output": True},
-    )
+    succeed_in_processes(2, "train_entropic.py", *words)
     one, two = (models.load(tmp_path / f"{name}/last_model.pth") for name in ("one", "two"))
     for name, weight in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], weight, rtol=1e-3, atol=1e-4)

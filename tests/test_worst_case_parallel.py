@@ -1,11 +1,8 @@
 """Worst-case mutual information in two processes against one: the attack and a step, in float64."""
 
-import os
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing
+from conftest import measured_in_processes
 
 import models
 import train_classifier
@@ -76,24 +73,10 @@ def everything() -> dict:
     return {form: learned(form, pairs) for form, pairs in FORMS} | {"classifier": classified()}
 
 
-def _work(rank, port, folder):
-    torch.set_num_threads(1)
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ.update(where, RANK=str(rank), LOCAL_RANK=str(rank))
-    distributed.start(torch.device("cpu"))
-    torch.save(everything(), folder / str(rank))
-    distributed.stop()
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """`everything`, in each of two processes."""
-    folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_work, (port, folder), nprocs=2)
-    return [torch.load(folder / str(rank), weights_only=True) for rank in range(2)]
+    return measured_in_processes(2, everything, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("case", [*(form for form, _ in FORMS), "classifier"])
