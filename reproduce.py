@@ -167,16 +167,15 @@ def write(graph: Graph | None, settings: Settings) -> None:
     from reproduction import bottleneck_tables
     from reproduction.report import report
 
-    if graph and settings.target in bottleneck.TARGETS:
-        for each in bottleneck_tables.finish(graph, settings.target):
-            print(f"written: {each}")
-        return
     path = report(settings.out)
     if path is None:
         raise InputError(
             f"--out {settings.out}: holds no results yet; run a table or a figure first"
         )
-    if graph:
+    if graph and settings.target in bottleneck.TARGETS:
+        for written in bottleneck_tables.finish(graph, settings.target):
+            print(f"written: {written}")
+    elif graph:
         for folder, suffix in (("tables", "md"), ("figures", "png")):
             for each in sorted((graph.experiment.root / folder).glob(f"*.{suffix}")):
                 if settings.target in ("all", each.stem):

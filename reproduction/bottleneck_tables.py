@@ -5,7 +5,7 @@ the panel, of whose attacks an image counts at its worst.
 import csv
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.files import write_text
 from reproduction.bottleneck import (
@@ -15,11 +15,14 @@ from reproduction.bottleneck import (
     FIGURES,
     NETWORKS,
     PRINTED,
+    SCALES,
     TABLES,
+    add,
     columns,
     scale_of,
 )
-from reproduction.graph import Graph
+from reproduction.experiment import Experiment
+from reproduction.graph import Graph, Node
 from reproduction.table_files import markdown_lines
 from utils.evaluation import stored
 from utils.evaluation.results import share
@@ -38,12 +41,12 @@ HOW = (
 
 @dataclass
 class Line:
-    """A row of a table: its name, what it shows, a text for each column, and where it is from."""
+    """A row of a table: its name, what it shows, a text for each column, and the run of seed 1."""
 
     name: str
     shows: str
     texts: list[str]
-    sources: list[str] = field(default_factory=list)
+    source: str = ""
 
 
 def rows_of(graph: Graph, name: str) -> dict[str, dict]:
@@ -108,7 +111,7 @@ def lines(graph: Graph, name: str, run: str, printed: list, table: str) -> list[
             continue
         cell = measured(graph, run, attack, None if budget is None else factor * budget)
         cells.append(cell | ({"panel": "", "grey": ""} if budget is None else {}))
-    found = [Line(name, "printed", [f"{value:.2f}" for value in printed])]
+    found = [Line(name, "printed", [f"{value:.2f}" for value in printed], run.format(seed=1))]
     for shows in ("its attacks", "panel", "grey"):
         found.append(Line("", shows, [cell[shows] for cell in cells]))
     return found
@@ -141,7 +144,7 @@ def table1(graph: Graph) -> list[Line]:
         for number, line in enumerate(own[0]):
             texts = [each[number].texts[column] for column, each in enumerate(own)]
             name = f"IB + adv., beta {beta:g}" if number == 0 else ""
-            found.append(Line(name, line.shows, texts))
+            found.append(Line(name, line.shows, texts, line.source))
         found.append(Line("", "I(X';T') printed", [f"{x:.2f}" for x in printed["I_adv"]["ib_adv"]]))
         diagonal = [rates(graph, f"{run}-{attack}")[i] for i, attack in enumerate(attacks)]
         found.append(Line("", "E R(x') measured", diagonal))
@@ -157,34 +160,68 @@ def table23(graph: Graph, table: str) -> list[Line]:
     return found
 
 
-def write(graph: Graph, table: str) -> None:
-    """Write a table as Markdown and CSV to the tables of an experiment."""
+def ran(graph: Graph, name: str) -> bool:
+    """Return whether a name is that of a run with something to show."""
+    return name in graph.nodes and graph.ran(name)
+
+
+def content_of(graph: Graph, table: str) -> dict:
+    """Return a table as plain values: its rows, and the run that each network comes from."""
     scale = scale_of(graph.experiment.scale)
     named = PRINTED["table1"]["columns"] if table == "ib-table1" else PRINTED["columns23"]
-    rows = table1(graph) if table == "ib-table1" else table23(graph, table)
-    header = ["network", "", *named]
-    texts = [[line.name, line.shows, *line.texts] for line in rows]
+    found = table1(graph) if table == "ib-table1" else table23(graph, table)
     note = f" {graph.experiment.data_note}." if graph.experiment.data_note else ""
     budgets = (
         f" Budgets are {scale.epsilon:g} times the printed ones." if scale.epsilon != 1 else ""
     )
-    title = f"# Information bottleneck, Table {table[-1]}: {graph.experiment.root.name}"
-    caption = f"{HOW}{budgets} {scale.shows}{note}"
+    return {
+        "name": table,
+        "title": f"Information bottleneck, Table {table[-1]}: {graph.experiment.root.name}",
+        "header": ["network", "", *named],
+        "caption": f"{HOW}{budgets} {scale.shows}{note}",
+        "rows": [[line.name, line.shows, *line.texts] for line in found],
+        "notes": [],
+        "sources": {line.name: [line.source] for line in found if ran(graph, line.source)},
+    }
+
+
+def write(graph: Graph, table: str) -> dict:
+    """Write a table as Markdown and CSV to the tables of an experiment; return its content."""
+    content = content_of(graph, table)
+    header, rows = content["header"], content["rows"]
     folder = graph.experiment.root / "tables"
     folder.mkdir(exist_ok=True)
-    content = [title, "", caption, "", *markdown_lines(header, texts), ""]
-    write_text(folder / f"{table}.md", "\n".join(content))
+    page = [f"# {content['title']}", "", content["caption"], "", *markdown_lines(header, rows), ""]
+    write_text(folder / f"{table}.md", "\n".join(page))
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([header, *texts])
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     write_text(folder / f"{table}.csv", stream.getvalue())
+    return content
+
+
+def write_measured(experiment: Experiment) -> tuple[list[dict], dict[str, Node]]:
+    """Write the tables of an experiment of which an evaluation is finished.
+
+    Returns their contents, and {name: node} of the targets of which something was run.
+    """
+    contents: list[dict] = []
+    nodes: dict[str, Node] = {}
+    if experiment.scale not in SCALES:
+        return contents, nodes
+    for target in (*TABLES, *FIGURES):
+        graph = Graph(experiment)
+        add(target, graph)
+        nodes |= graph.nodes if any(map(graph.ran, graph.nodes)) else {}
+        evaluations = [name for name, node in graph.nodes.items() if node.attacks]
+        if target in TABLES and any(graph.state(name) == "finished" for name in evaluations):
+            contents.append(write(graph, target))
+    return contents, nodes
 
 
 def finish(graph: Graph, target: str) -> list[str]:
-    """Write the files of a target, and return the paths to print."""
+    """Return the files of a target, to print."""
     root = graph.experiment.root
     if target in TABLES:
-        write(graph, target)
         return [str(root / "tables" / f"{target}.{suffix}") for suffix in ("md", "csv")]
     nodes = [node for node in graph.nodes.values() if node.analyzes]
-    assert target in FIGURES
     return [str(path) for node in nodes for path in node.outputs if path.is_file()]

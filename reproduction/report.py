@@ -14,7 +14,14 @@ from pathlib import Path
 from PIL import Image
 
 from common.files import write_text
-from reproduction import entropic_table, stability_table, zhu, zhu_figures, zhu_tables
+from reproduction import (
+    bottleneck_tables,
+    entropic_table,
+    stability_table,
+    zhu,
+    zhu_figures,
+    zhu_tables,
+)
 from reproduction.entropic import ENTROPIC
 from reproduction.experiment import recall
 from reproduction.figures import write_figures
@@ -72,8 +79,11 @@ def report(out: Path) -> Path | None:
         grids = [each for each in [stability_table.write(sweep)] if each] + zhu_tables.write(others)
         retrained = plan(recall(path), ENTROPIC)
         grids += [each for each in [entropic_table.write(retrained)] if each]
+        bottlenecks, ran = bottleneck_tables.write_measured(graph.experiment)
+        grids += bottlenecks
         others.nodes |= retrained.nodes
         graph.nodes |= {name: node for name, node in others.nodes.items() if others.ran(name)}
+        graph.nodes |= ran
         sections.append(section(graph, tables, figures, grids))
         contents.append(link(graph.experiment.root.name, graph.experiment.root.name))
     if not sections:
@@ -103,7 +113,7 @@ def section(graph: Graph, tables: list[dict], figures: list[dict], grids: list[d
         graph: the experiment's runs, those of all targets.
         tables: the contents of the tables of NAMID's paper.
         figures: the contents of its figures and of those of Zhu et al.
-        grids: the contents of the sweep's table and of the tables of Zhu et al.
+        grids: the contents of the tables of the other methods and of the sweep.
     """
     root = graph.experiment.root
     parts = [f'<h2 id="{escape(root.name)}">{escape(root.name)}</h2>']

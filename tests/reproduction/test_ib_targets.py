@@ -3,14 +3,16 @@
 import csv
 import importlib
 import json
+import re
 
 import pytest
 
 from common.errors import InputError
 from reproduction import bottleneck, bottleneck_tables
-from reproduction.experiment import Experiment
+from reproduction.experiment import Experiment, remember
 from reproduction.graph import NETWORK
 from reproduction.plan import plan
+from reproduction.report import report
 from utils.settings.command_line import parse
 
 
@@ -66,7 +68,8 @@ def finish(graph, name, rows):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     if node.trains:
-        (node.folder / "settings.json").write_text(json.dumps({"command": " ".join(node.words)}))
+        told = {"command": " ".join(node.words), "options": {"epochs": 5}}
+        (node.folder / "settings.json").write_text(json.dumps(told))
         return
     n = len(next(iter(rows.values())))
     made = {key: None for key in ("date", "command", "git_commit", "hardware", "versions")}
@@ -107,3 +110,10 @@ def test_a_table_shows_printed_and_measured_side_by_side(tmp_path, monkeypatch):
     assert rows[start + 1][other] == "not run"
     assert (tmp_path / "digits-tiny/tables/ib-table2.md").read_text().count("| CE |") == 1
     assert NETWORK == ("best_model.pth", "last_model.pth")
+
+    remember(graph.experiment)
+    page = report(tmp_path).read_text()
+    assert "<h3>Information bottleneck, Table 2: digits-tiny</h3>" in page
+    assert "Information bottleneck, Table 1" not in page  # none of its evaluations has run
+    (place,) = set(re.findall('<a href="#([^"]+)">CE</a>', page))
+    assert f'id="{place}"' in page  # the name of a row leads to its commands
