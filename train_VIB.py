@@ -185,7 +185,7 @@ def train(stage: Stage, settings: Settings) -> None:
 
     net = compute.prepare(build(settings.network, objective, stage.dataset)).train()
     weights = [weight for weight in net.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(weights, settings.training.lr, betas=(0.5, 0.999))
+    optimizer = torch.optim.Adam(weights, settings.training.lr, betas=(0.5, 0.999), fused=True)
     nets, kept = {"net": net}, net
     if settings.ema:
         nets["average"] = Average(net, settings.ema, optimizer)

@@ -14,5 +14,6 @@ PARTS = {
     "naive-stage2": "naive stage-2 step",
     "evaluation": "evaluation, a batch",
     "worst-case": "worst-case MI step",
+    "vib": "VIB step with FGSM",
     "entropic": "entropic step",
 }

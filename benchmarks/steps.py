@@ -14,7 +14,7 @@ import models
 import train_MI_estimator
 import train_MIAT
 import train_standard
-from benchmarks import measure, naive, retraining
+from benchmarks import bottleneck, measure, naive, retraining
 from benchmarks.encoder import EncoderBench
 from benchmarks.sizes import CLASSES, EPOCH, INDEX, LOADER_BATCHES, SEED, Sizes, Variant, made_up
 from data.batches import Batches, to_float
@@ -236,6 +236,11 @@ class Workbench:
         """Take a step of train_worst_case_MI.py."""
         return EncoderBench(self.sizes, self.compute, self.channels_last).step(self.x)
 
+    def vib(self) -> measure.Run:
+        """Take a step of train_VIB.py with FGSM's images."""
+        net = bottleneck.network(self.sizes, self.compute, self.channels_last)
+        return bottleneck.step(net, self.x, self.y, self.compute)
+
     def entropic(self) -> measure.Run:
         """Take a step of train_entropic.py."""
         return retraining.step(self.target, self.x, self.y, self.sgd, self.compute)
@@ -252,6 +257,7 @@ class Workbench:
             "naive-namid": self.naive_namid,
             "naive-stage2": self.naive_stage2,
             "worst-case": self.worst_case,
+            "vib": self.vib,
             "entropic": self.entropic,
         }
         return parts[name]()

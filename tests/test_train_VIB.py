@@ -86,8 +86,8 @@ def test_allcnn_without_a_bottleneck(tmp_path):
 
 @pytest.mark.parametrize("fraction, chosen", [(0, 0), (0.3, 3), (0.5, 5), (1, 10)])
 def test_a_fraction_of_the_batch_is_spread_over_it(fraction, chosen):
-    mask = spread(torch.zeros(10, 1), fraction)
-    assert mask.sum() == chosen
+    mask, share = spread(torch.zeros(10, 1), fraction)
+    assert mask.sum() == chosen == 10 * share
     gaps = mask.nonzero()[:, 0].diff()
     assert not len(gaps) or gaps.max() - gaps.min() <= 1
 
@@ -102,7 +102,7 @@ def test_the_parts_are_the_mean_of_each_image_s_mixture(weight, fraction):
 
     parts = weighted(x, y, lambda x, y, _: x + 1, weight, fraction, None)
     found = sum(share * value(images).mean() for share, images, _ in parts)
-    a = weight * spread(x, fraction)
+    a = weight * spread(x, fraction)[0]
     assert found == pytest.approx(((1 - a) * value(x) + a * value(x + 1)).mean().item())
 
 

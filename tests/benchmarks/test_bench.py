@@ -131,6 +131,7 @@ def test_the_first_batch_takes_every_variant_and_the_others_one():
     assert parts == {
         "loader": 4,
         "worst-case": 4,
+        "vib": 4,
         "entropic": 4,
         "pgd": 5,
         "at": 5,
@@ -145,7 +146,7 @@ def test_the_first_batch_takes_every_variant_and_the_others_one():
     assert [part for _, part in other] == [part for part in PARTS if "naive" not in part]
     assert (
         sum(variant.compile for variant, _ in bench.plan(replace(settings, compile="on"))[0][1])
-        == 6 * 4 + 2
+        == 7 * 4 + 2
     )
     assert not any(
         variant.compile for variant, _ in bench.plan(replace(settings, compile="off"))[0][1]

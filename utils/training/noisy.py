@@ -1,5 +1,6 @@
 """Pass images through a bottleneck network with given draws of its noise, and attack it so."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,16 +64,21 @@ def draw(
     return distributed.normal(x.new_empty(len(x), samples, size), generator)
 
 
-def spread(x: torch.Tensor, fraction: float) -> torch.Tensor:
+def spread(x: torch.Tensor, fraction: float) -> tuple[torch.Tensor, float]:
     """Choose a fraction of the images of a batch, evenly over it.
 
-    Returns a mask (n,) for this process's part x of it.
+    Returns a mask (n,) on the CPU for this process's part x of the batch, and the share of the
+    whole batch that is chosen. No value of a tensor is read, so that no step waits for a device.
     """
     lengths = distributed.sizes(len(x))
-    first = sum(lengths[: distributed.rank()])
-    number = torch.arange(first, first + len(x), dtype=torch.float64)
-    before, after = (((number + each) * fraction + 1e-9).floor() for each in (0, 1))
-    return (after > before).to(x.device)
+    first, total = sum(lengths[: distributed.rank()]), sum(lengths)
+
+    def chosen_before(number: int) -> int:
+        return math.floor(number * fraction + 1e-9)
+
+    numbers = range(first, first + len(x))
+    mask = [chosen_before(number + 1) > chosen_before(number) for number in numbers]
+    return torch.tensor(mask), chosen_before(total) / total
 
 
 def attack(  # noqa: PLR0913
@@ -109,12 +115,15 @@ def weighted(x, y, craft: Callable | None, weight: float, fraction: float, gener
     """
     if craft is None:
         return [(1.0, x, y)]
-    chosen = spread(x, fraction)
-    share = gather(chosen.double()).mean().item()
-    x_adv = craft(x[chosen], y[chosen], generator)
+    mask, share = spread(x, fraction)
+    attacked, natural = (x, y), (x[:0], y[:0])
+    if share < 1:
+        chosen, others = (torch.nonzero(each).flatten().to(x.device) for each in (mask, ~mask))
+        attacked, natural = (x[chosen], y[chosen]), (x[others], y[others])
+    x_adv = craft(*attacked, generator)
     parts = [
-        (1 - share, x[~chosen], y[~chosen]),
-        (share * (1 - weight), x[chosen], y[chosen]),
-        (share * weight, x_adv, y[chosen]),
+        (1 - share, *natural),
+        (share * (1 - weight), *attacked),
+        (share * weight, x_adv, attacked[1]),
     ]
     return [part for part in parts if part[0] > 0]
