@@ -32,7 +32,7 @@ class Trained:
     model_dirs: tuple[Path, ...] = ()
     """Folders of train_VIB.py."""
     attacks: tuple[str, ...] = ("fgsm",)
-    """How the adversarial images are made, by names of test_comparison.py."""
+    """The attacks that make the adversarial images, by their names in test_comparison.py."""
     epsilon: Fraction = 0.3
     """The Linf budget (paper: 0.3)."""
     limit_test: int = 1000
@@ -40,7 +40,7 @@ class Trained:
     data_dir: Path | None = None
     """The folder of the data set; the runs' own when not given."""
     seed: int = 1
-    """Of the draws and attacks."""
+    """Seed of the draws and attacks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device, or the CPU."""
 
@@ -77,7 +77,7 @@ class Transfer(Trained):
     """Adversarial images of one decoder tested on another of the same encoder."""
 
     second: tuple[Path, ...] = ()
-    """For each of --model-dirs, the folder of a run with --encoder of it."""
+    """For each folder of --model-dirs, that of a run that was given its model as --encoder."""
     output: Path = Path("runs/ib-transfer")
     """The folder for transfer.csv, transfer-correlations.csv and transfer.png."""
 
@@ -114,7 +114,7 @@ class Gaussian:
     betas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
     """Weights of I(X;T)."""
     seed: int = 1
-    """Of the covariances and of the first weights."""
+    """Seed of the covariances and of the first weights."""
     output: Path = Path("runs/ib-gaussian")
     """The folder for gaussian.csv and gaussian.png."""
 
@@ -136,7 +136,7 @@ class Estimators:
     repetitions: int = 20
     """Draws for each mean and deviation."""
     seed: int = 1
-    """Of the draws."""
+    """Seed of the draws."""
     output: Path = Path("runs/ib-estimators")
     """The folder for estimators.csv and estimators.png."""
 

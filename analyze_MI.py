@@ -1,4 +1,4 @@
-"""Diagnose the estimators: MI of each test image, and bounds and theorem where the truth is known.
+"""Measure MI and entropy: of test images, representations and layers, and where they are known.
 
     python analyze_MI.py samples --model-dir runs/namid --estimator-dir runs/estimators
     python analyze_MI.py gaussians
@@ -12,9 +12,9 @@ curves of telling the two apart. gaussians: each bound, with the optimal and wit
 against the known MI of correlated Gaussians. theorem1: the terms of the paper's Theorem 1 on joint
 Gaussians, in closed form. docs/analyze_MI.md explains each file. vulnerability: how much an
 adversary lowers the mutual information of images and representation (Zhu et al. 2020); two critics
-are trained for each network, so this takes a training's time. mixture: the same where it is known,
-on a Gaussian mixture. docs/worst_case_MI.md explains both. layers: entropy and information of the
-hidden layers of several networks (docs/entropic_retraining.md).
+are trained for each network, which takes as long as a training. mixture: the same on a Gaussian
+mixture, where it is known. docs/worst_case_MI.md explains both. layers: entropy and information of
+the hidden layers of several networks (docs/entropic_retraining.md).
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,13 @@
-"""Robust accuracy of a trained network under attacks, on test images, counted image by image.
+"""Measure the robust accuracy of a trained network under attacks, image by image.
 
     python test_comparison.py --model-dir runs/namid
     python test_comparison.py --model-dir runs/standard --attacks linf --limit-test 1000  # Table 1
     python test_comparison.py --model someone_elses.pth --arch resnet18 --attacks none,pgd-20
     python test_comparison.py --model-dir runs/namid --surrogate runs/vgg19/best_model.pth
 
-The data set, the norm and the budget are those that the network was trained with unless given here;
-a published model file names none of them, and the paper's are taken. Every image that the network
-gets right is attacked; one that it gets wrong counts as wrong. Accuracies are in percent, with
+The data set, the norm and the budget are those that the network was trained with, unless given
+here. If a published model file names none of them, the paper's are used. Every image that the
+network classifies correctly is attacked; the others count as wrong. Accuracies are in percent, with
 Wilson's 95 % interval. The results are written after every batch of images, and the same command
 resumes where it was stopped. Warnings say what makes an evaluation worthless.
 """
@@ -34,9 +34,11 @@ class Settings:
     arch: Arch | None = None
     """The architecture of --model, for a file that does not say it."""
     factory: str | None = None
-    """Instead of both: package.module:function, which returns a network on [0,1] images."""
+    """Instead of a folder or a file: package.module:function, which returns a network on [0,1]
+    images.
+    """
     which: Literal["best", "last"] = "best"
-    """Which model of the folder."""
+    """Which model of the folder is evaluated."""
     attacks: str = "none,fgsm,pgd-40"
     """Names with commas between; linf and l2 are the paper's columns, released those with the
     released script's settings."""
@@ -60,14 +62,14 @@ class Settings:
     """Round adversarial images to 256 levels, as an image file holds them and within the budget,
     before they are judged."""
     sweep: str | None = None
-    """Accuracy against the budget: budgets with commas between, say 0,2/255,4/255,8/255,16/255;
-    a plot and a CSV file."""
+    """Also write a plot and a CSV file of accuracy against the budget: budgets with commas between,
+    say 0,2/255,4/255,8/255,16/255."""
     gallery: bool = False
-    """A picture of adversarial images for each attack, beside the results file."""
+    """Also draw adversarial images of each attack, beside the results file."""
     dataset: Dataset | None = None
     """The data set; the run's own when not given."""
     data_dir: Path | None = None
-    """Where it is; the run's own when not given."""
+    """The folder of the data set; the run's own when not given."""
     split: Literal["test", "holdout"] = "test"
     """The test images, or the training images that the run in --model-dir held out."""
     limit_test: Count = None
@@ -81,13 +83,13 @@ class Settings:
     batch_size: int = 256
     """Images attacked at once."""
     seed: int = 1
-    """Of the attacks' random draws."""
+    """Seed of the attacks' random draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device, or the CPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the networks; float32 has TF32 off."""
+    """Precision of the networks; float32 runs without TF32."""
     output: Path | None = None
-    """The result file; results.json in --model-dir when not given."""
+    """The results file; results.json in --model-dir when not given."""
     restart: bool = False
     """Replace the results file instead of resuming from it."""
 

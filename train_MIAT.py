@@ -54,8 +54,7 @@ class Settings(StageSettings):
     stage = "train_MIAT"
 
     mi_loss: Literal["namid", "wmim"] = "namid"
-    """L_mi: the paper's Equation 8, or the baseline WMIM, which needs the natural estimator alone.
-    """
+    """L_mi: the paper's Equation 8, or that of WMIM, which needs only the natural estimator."""
     selection: Selection = "eq6"
     """How samples are selected for L_mi: eq6 (paper, Equation 6) by the largest logit; released
     (the released code) by the largest entry of a softmax over the batch.

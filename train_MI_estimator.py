@@ -5,11 +5,10 @@ r"""Stage 2: train the natural and the adversarial MI estimator on a frozen stag
     python train_MI_estimator.py --pre-target runs/standard/best_model.pth \
         --objective difference --model-dir runs/eq5
 
-Let a be an estimator's MI on its own kind of sample and b its MI on the other kind, W the fooled
-samples and R the robust ones. The estimators learn to distinguish the two kinds: with --objective
-cosine as in the released code (utils/mi/losses.py), with --objective difference by the paper's
-Equation 5. The run's folder ends with the four networks
-local_n_model.pth, global_n_model.pth, local_a_model.pth and global_a_model.pth.
+The two estimators learn to distinguish natural from adversarial samples: with --objective cosine as
+in the released code (utils/mi/losses.py), with --objective difference by the paper's Equation 5.
+The run's folder ends with the four networks local_n_model.pth, global_n_model.pth,
+local_a_model.pth and global_a_model.pth.
 """
 
 from dataclasses import dataclass

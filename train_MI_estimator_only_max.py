@@ -1,9 +1,9 @@
-r"""Stage 2 by plain MI maximisation, the paper's Equation 4, for comparison (Figures 4, 7), WMIM.
+r"""Stage 2: train the MI estimators by plain MI maximisation (Eq. 4), for Figures 4, 7 and WMIM.
 
     python train_MI_estimator_only_max.py --pre-target runs/standard/best_model.pth \
         --model-dir runs/estimators_max
 
-The natural estimator maximises its MI over correctly classified samples, the adversarial one over
+The natural estimator maximises its MI on correctly classified samples, the adversarial estimator on
 the adversarial samples that fool the target. Everything else is as in train_MI_estimator.py.
 """
 

@@ -35,21 +35,21 @@ class Network:
     """The network. --encoder takes the encoder of another run, with all its sizes."""
 
     arch: Literal["vib-mlp", "vib-cnn", "allcnn"] = "vib-mlp"
-    """Fully connected on the grey image; two convolutions before the same layers; or All-CNN-C,
-    without a bottleneck (--objective ce).
+    """vib-mlp: fully connected layers on the grey image; vib-cnn: two convolutions before the same
+    layers; allcnn: All-CNN-C, without a bottleneck (--objective ce).
     """
     width: Count = None
-    """Units of the wide layers, half of which the narrow ones have (paper: 512); channels of
-    allcnn (96).
+    """Units of a wide layer (paper: 512); a narrow layer has half of them. For allcnn: channels
+    (96).
     """
     layers: int = 3
-    """Wide layers, N in the paper, which does not state it."""
+    """Number of wide layers (N in the paper, which gives no value)."""
     narrow: Count = None
-    """Narrow layers; when not given as many as wide ones (paper)."""
+    """Number of narrow layers; when not given as many as wide ones (paper)."""
     bottleneck: int = 256
     """K, the dimension of t (released code of VIB: 256)."""
     decoder: Literal["linear", "mlp"] = "linear"
-    """From t to the logits: linear (paper), or with one hidden layer of 256 units."""
+    """The map from t to the logits: linear (paper), or mlp, with one hidden layer of 256 units."""
     encoder: Path | None = None
     """Freeze the encoder of this model file, and train a new decoder on it."""
 
@@ -95,7 +95,7 @@ class Settings(StageSettings):
     keep_every: int = 0
     """Also keep the model of every so many epochs, as epoch1_model.pth, ...; 0: none."""
     half: Literal["both", "first", "second"] = "both"
-    """Train on every image, or on every other one from the first or from the second on."""
+    """both: train on every image; first, second: on every other one, from that image on."""
     data: Data = group(Data, dataset="mnist", augment=False)
     network: Network = group(Network)
     attack: Attack = group(Attack, epsilon=0.3)

@@ -6,13 +6,13 @@ r"""Train a network further on natural images, with a term that moves the entrop
     python train_entropic.py --init runs/natural/best_model.pth --profile runs/layers/profile.json \
         --model-dir runs/entropic
 
-Entropic retraining (Sperl and Boettinger 2020) is said to make a network robust without adversarial
+Entropic retraining (Sperl and Boettinger 2020) should make a network robust without adversarial
 images, by a term that mimics what adversarial training does to the layers. Its formula was not
-found. The loss here is our reading of the abstract, CE(h(x), y) - lam sum_l s_l Q_l with Q_l the
-mean activation entropy of layer l and s_l the sign of what adversarial training changed, which
-analyze_MI.py layers finds: results with it say nothing against the paper's own loss
-(docs/entropic_retraining.md). Training makes no adversarial image; the held-out images are attacked
-after each epoch, to choose best_model.pth.
+found. The loss here is our reading of the abstract: CE(h(x), y) - lam sum_l s_l Q_l. Q_l is the
+mean activation entropy of layer l; s_l is the sign of its change by adversarial training, which
+analyze_MI.py layers measures. Results with this loss say nothing against the paper's own
+(docs/entropic_retraining.md). Training makes no adversarial image; only the held-out images are
+attacked, after each epoch, to choose best_model.pth.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Settings(StageSettings):
     """
     profile: Path | None = None
     """The profile.json of analyze_MI.py layers, with the sign and the values of each layer; when
-    neither it nor --signs is given runs/layers/profile.json.
+    neither --profile nor --signs is given, runs/layers/profile.json.
     """
     signs: str | None = None
     """Signs instead of a profile, one for each layer of --layers: --signs=-1,0,1."""
@@ -57,7 +57,7 @@ class Settings(StageSettings):
     between commas. When not given the dense ones, or the stages where there are none (ours).
     """
     quantity: TrainedQuantity | None = None
-    """What is moved, in the modes sign and match: the activation entropy (when not given), the
+    """The quantity that the modes sign and match move: the activation entropy (when not given), the
     information of the noisy layer (lower bound), or the Gaussian entropy of the units.
     """
     lam: float = 1.0

@@ -7,7 +7,7 @@ r"""Stage 1: train a target network, naturally or by adversarial training.
         --batch-size 128 --model-dir runs/try
 
 Standard adversarial training minimises CE(h(x~), y) on PGD images x~ that are computed for each
-batch (Madry et al. 2018; paper, section 5.1). The other defenses differ in their loss alone
+batch (Madry et al. 2018; paper, section 5.1). The other defenses differ only in their loss
 (utils/training/losses.py). The run's folder ends with best_model.pth, which has the best (natural +
 PGD accuracy)/2 on held-out training images, and last_model.pth; with --ema, both hold the averaged
 network.

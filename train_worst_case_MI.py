@@ -1,4 +1,4 @@
-"""Train a representation g without labels: by worst-case mutual information, or by the normal one.
+"""Train a representation g without labels, by worst-case or by normal mutual information.
 
     python train_worst_case_MI.py --model-dir runs/encoder             # the paper's, on CIFAR-10
     python train_worst_case_MI.py --mi normal --model-dir runs/encoder-normal
@@ -9,7 +9,8 @@ The encoder g and a critic maximise J(x', g(x')), a lower bound on the mutual in
 where the images x' of a batch are attacked to minimise it (Zhu, Zhang and Evans, ICML 2020, Eq.
 5.4). With --mi normal x' = x (Deep InfoMax, Hjelm et al. 2019). The run's folder ends with
 best_model.pth, the encoder of the largest J on attacked held-out images (with --mi normal: on
-natural ones), and last_model.pth; local_model.pth and global_model.pth are the best one's critic.
+natural ones), and last_model.pth; local_model.pth and global_model.pth are the best encoder's
+critic.
 train_classifier.py trains a classifier on the encoder. docs/worst_case_MI.md says what J is.
 """
 

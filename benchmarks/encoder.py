@@ -1,4 +1,4 @@
-"""The step of train_worst_case_MI.py, to be timed: an encoder and a critic instead of a target."""
+"""Time the step of train_worst_case_MI.py: an encoder and a critic instead of a target."""
 
 import torch
 

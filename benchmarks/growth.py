@@ -1,6 +1,6 @@
 """Measure how time and memory grow with batch, image size, units and the number of images.
 
-Growth as a power shows as a straight line on logarithmic axes; its slope is the power.
+On logarithmic axes growth by a power is a straight line whose slope is the power.
 """
 
 from collections.abc import Callable

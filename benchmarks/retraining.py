@@ -1,4 +1,4 @@
-"""The step of train_entropic.py, to be timed: a natural step that also reads the hidden layers."""
+"""Time the step of train_entropic.py: a natural step that also reads the hidden layers."""
 
 import torch
 import torch.nn.functional as F

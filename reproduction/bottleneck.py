@@ -1,7 +1,7 @@
 """The runs behind the tables and figures of the information bottleneck, the targets ib-...
 
-Each network is evaluated twice: under the attacks that the paper printed, and under a panel of
-strong ones, of which an image counts at its worst. The evaluations have a file for each budget.
+Each network is evaluated twice: under the attacks of the paper, and under a panel of strong ones,
+where an image is right only if no attack fools it. The evaluations have a file for each budget.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""The tables of the information bottleneck: printed, measured under the printed attacks, and under
-the panel, of whose attacks an image counts at its worst.
+"""The tables of the information bottleneck: printed values, and those measured under the printed
+attacks and under the panel, where an image is right only if no attack fools it.
 """
 
 import csv

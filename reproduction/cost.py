@@ -1,7 +1,7 @@
 """Estimate how long the commands of a plan take.
 
-The estimate is the logged time of the same run with another seed or before; where there is none, it
-is a count of passes times the measured time of one pass.
+The estimate is the logged time of the same run, made earlier or with another seed. Where there is
+none, it is a count of passes times the measured time of one pass.
 """
 
 import importlib

@@ -4,8 +4,8 @@
     ./run demo --restart       from the beginning
     ./run demo --choose        compare NAMID's candidate settings on held-out training images
 
-The demonstration prints and runs the commands that a user runs: natural training, stage 1, stage 2,
-stage 3, and the evaluation. It writes to runs/demo. The network is a narrow ResNet-18, the images
+The demo prints and runs the commands that a user runs: natural training, stage 1, stage 2, stage 3,
+and the evaluation. It writes to runs/demo. The network is a narrow ResNet-18, the images
 are scikit-learn's digits at 16x16, the budget is Linf 0.12.
 """
 

@@ -1,7 +1,7 @@
 """The runs of ./reproduce.py entropic: entropic retraining, adversarial training and controls.
 
-From a naturally trained network (h_0) every other network is trained further for the same number of
-epochs. A profile over all seeds gives the signs, and says afterwards how far the layers of a
+All other networks start from a naturally trained one (h_0) and are trained for the same number of
+epochs. A profile over all seeds gives the signs, and shows afterwards how far the layers of a
 retrained network are from those of the adversarially trained one.
 
 OUT/digits-sweep/seed1/entropic/control/             a network, with its evaluations

@@ -1,8 +1,8 @@
 """Compare a run's files with what its command would make today.
 
-A run's files name what they were made of: options, hashes of the files read, and a fingerprint of
-the data. `reason` compares them with what the run's command would read now, and says in words
-where they differ. A value that cannot be compared (an old file that lacks a hash, data that are not
+A run's files name their options, the hashes of the files that were read, and a fingerprint of the
+data. `reason` compares these with what the run's command would read now, and says in words where
+they differ. A value that cannot be compared (an old file that lacks a hash, data that are not
 in --data-dir) counts as equal.
 """
 

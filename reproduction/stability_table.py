@@ -176,10 +176,11 @@ WHAT = (
     "images, mean ± deviation over the seeds, of the network of the best epoch on held-out "
     "images; the difference is paired by seed and image. Held-out score: (natural + PGD)/2 of "
     "that epoch, what a setting may be chosen by. Collapsed: seeds whose last epoch has less than "
-    "half of standard AT's held-out score. Logits: their norm at the end. Pull: the largest "
-    "gradient ratio over the epochs, of alpha L_mi to L_adv at the target's outputs, and of each "
-    "term. MI of W: in nats, of the outputs for the adversarial images that fool the network, in "
-    "the last epoch, mean ± deviation over the images. " + COVERS
+    "half of standard AT's held-out score. Logits: their norm at the end. Gradient ratio: "
+    "the gradient norm of alpha L_mi, and of each of its terms, divided by that of L_adv at the "
+    "target's outputs, the largest over the epochs. MI of W: in nats, of the outputs for the "
+    "adversarial images that fool the network, in the last epoch, mean ± deviation over the "
+    "images. " + COVERS
 )
 
 

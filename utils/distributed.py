@@ -1,16 +1,16 @@
 """Train in several processes, one for each device: torchrun --nproc_per_node=G train_MIAT.py ...
 
 A run of R processes computes what one process would, up to rounding. Each process holds some rows
-of every batch. What depends on all rows is computed by each process from gathered rows, with the
-same value: batch norm takes its statistics over all rows, the MI bounds see the negatives of all,
+of every batch. Each process computes what depends on all rows from gathered rows, with the same
+value: batch norm takes its statistics over all rows, the MI bounds see the negatives of all rows,
 and the losses are taken over gathered outputs. The backward passes here add up the gradients of all
 processes, so that the mean over processes of a weight's gradients is that of the common loss. With
 one process nothing happens here.
 
 The gradients are averaged in one reduction after the backward pass. DistributedDataParallel would
 hide the reduction behind one backward pass of one `forward`. Here a dozen passes come before the
-one with gradients to send, PGD and the estimators run networks in other ways than by one `forward`,
-and the same few lines serve every stage.
+one with gradients to send, and PGD and the estimators do not run networks by one `forward`. One
+reduction serves every stage in a few lines.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The grey image, which bounds what any classifier can keep under a large Linf budget."""
+"""The grey image, which bounds any classifier's accuracy under a large Linf budget."""
 
 import torch
 

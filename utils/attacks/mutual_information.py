@@ -1,5 +1,5 @@
-"""The attack on mutual information (Zhu et al. 2020, Algorithm 1): one perturbation per image, one
-objective per batch.
+"""The attack on mutual information (Zhu et al. 2020, Algorithm 1): each image has a perturbation,
+and each batch one objective.
 
     x'_0 = x,   x'_{t+1} = Pi( x'_t - step * direction(grad_x' J(x', g(x'))) )
 

@@ -18,8 +18,8 @@ cw, ddn   Carlini and Wagner 2017; decoupled direction and norm, Rony et al. 201
 sta       spatially transformed adversarial examples, Xiao et al. 2018
 fwa       Wasserstein attack by projected gradients, Wu et al. 2020; fwa-fw: by Frank-Wolfe
 aa        standard AutoAttack, Croce and Hein 2020: apgd-ce, apgd-t, fab-t, square
-aa-rand   its version for random networks: apgd-ce and apgd-dlr, gradients averaged over 20 draws
-grey      each pixel moved towards 1/2: from Linf 1/2 on no classifier can keep more than one class
+aa-rand   AutoAttack for random networks: apgd-ce and apgd-dlr, gradients averaged over 20 draws
+grey      each pixel moved towards 1/2: from Linf 1/2 on all images can be made the same
 ========  =========================================================================================
 """
 

@@ -1,8 +1,8 @@
 """The feasible transport plans of images: the nearest to a plan, and the best for a gradient.
 
 A plan P (N,C,K,H,W) says how much of each pixel's value goes to each of the K places of its window
-(`utils.attacks.windows`), at the cost c of a unit, the Euclidean distance in pixels. With epsilon
-the budget in pixels, the feasible plans of an image x are
+(`utils.attacks.windows`). Moving a unit costs c, the Euclidean distance in pixels. With epsilon the
+budget in pixels, the feasible plans of an image x are
 
     { P >= 0,  sum_j P_ij = x_i,  <P, c> <= epsilon sum(x) }.
 

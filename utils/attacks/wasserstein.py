@@ -14,8 +14,8 @@ its largest modulus in the image:
     projected:    P <- the feasible plan nearest to P + step G;
     Frank-Wolfe:  P <- P + 2/(k+2) (P* - P),  P* = argmax of <P, G> + gamma entropy(P).
 
-`utils.attacks.transport` has how the nearest plan and P* are found. Frank-Wolfe needs of P its
-image alone, which moves by the same weights, and of P* the few rows that leave their pixel.
+`utils.attacks.transport` finds the nearest plan and P*. Frank-Wolfe needs only the image of P,
+which moves by the same weights, and the few rows of P* that leave their pixel.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""The window of places around each pixel to which a transport plan may send what the pixel has."""
+"""The window around each pixel: the places to which a transport plan may send its value."""
 
 import math
 

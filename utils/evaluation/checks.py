@@ -113,8 +113,8 @@ def of_attack(evaluation: Evaluation, name: str, settings: dict) -> list[str]:
         )
     if row["outside"]:
         found.append(
-            f"{name}: returned {row['outside']} images with pixels outside [0,1], or that are "
-            "no numbers; they were cut to it before they were judged: the attack is broken"
+            f"{name}: returned {row['outside']} images with pixels outside [0,1], or not "
+            "finite; they were clipped before they were judged: the attack is broken"
         )
     if spec.climbs and "r" in row["outcomes"]:
         found += _of_convergence(evaluation, spec, settings)

@@ -1,7 +1,7 @@
 """Measure trained networks: information, Lipschitz constants, transfer, entropy of features.
 
-Every function takes a `Trained` network, whose predictor is `bank` where it has a bottleneck, and
-images that attacks are made for.
+Every function takes images and a `Trained` network; if the network has a bottleneck, its predictor
+is `bank`.
 """
 
 from collections.abc import Iterator

@@ -6,12 +6,12 @@ scores are large, so they are computed for some outputs at a time, BLOCK scores 
 grows with N, not with its square.
 
 A value depends on one output. Where patterns take no gradient (stage 3), the gradient of a value in
-its output is computed with the value and the scores are dropped, in any number of processes;
-otherwise they are computed again in the backward pass.
+its output is computed together with the value, and the scores are dropped, in any number of
+processes. Otherwise the scores are computed again in the backward pass.
 
 Where several processes share a batch (`utils.distributed`), ``local`` and ``global_`` are this
-process's samples, N counts the samples of all, every pattern of which is a negative, and values are
-those of all N samples, the same in each process. No function here waits for the device.
+process's samples. N counts the samples of all processes, whose patterns are all negatives. The
+values are those of all N samples, the same in each process. No function here waits for the device.
 """
 
 import math

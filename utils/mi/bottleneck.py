@@ -5,7 +5,7 @@
     upper     the same with the mean over j != i
 
 with t_i drawn from p(t|x_i). On average over the draws I(X;T) lies between the last two (Poole et
-al. 2019), whereas the rate exceeds it by how far p(t) is from N(0, I). All in nats.
+al. 2019). The rate exceeds I(X;T) by KL(p(t) || N(0, I)). All in nats.
 """
 
 import math

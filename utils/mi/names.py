@@ -1,4 +1,4 @@
-"""What may be asked of MI estimators and layers. Imports nothing: it is read before torch."""
+"""Name the choices of MI estimators and layers. Imports nothing: it is read before torch."""
 
 # Lower bounds on mutual information with one value per sample (utils.mi.bounds.per_sample).
 BOUNDS = ("dv", "dv-released", "nce", "fd")

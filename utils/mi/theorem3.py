@@ -1,4 +1,4 @@
-"""Theorem 3 of the information-bottleneck paper, as printed and as it holds, and a counterexample.
+"""Theorem 3 of the information-bottleneck paper, as printed and corrected; a counterexample.
 
 The theorem bounds how fast the density p(t|x) = N(t; mu(x), diag sigma(x)^2), t in R^K, changes
 with x at a fixed t, for mu_k and sigma_k with the Lipschitz constants L_mu and L_sigma and
@@ -8,7 +8,7 @@ at most
     (2 pi)^-1/2 sigma_min^-2 (L_sigma max_z |z^2 - 1| e^(-z^2/2) + L_mu max_z |z| e^(-z^2/2)),
 
 with the maxima 1 and e^-0.5; the product rule gives `corrected`. The printed constant lacks the
-other factors' sigma_min^-(K-1), and its maximum over z leaves z = 0 out.
+other factors' sigma_min^-(K-1), and its maximum over z ignores z = 0.
 """
 
 import math

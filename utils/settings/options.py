@@ -81,7 +81,7 @@ class Attack:
     for l2 (paper).
     """
     num_steps: int = 10
-    """Steps of PGD (paper: 10; stage 2, as released: 20)."""
+    """Steps of PGD (paper: 10; released stage 2: 20)."""
     step_size: Fraction = None
     """Length of a step in pixel units; when not given epsilon/4 (paper)."""
     eval_steps: int = 20
@@ -135,29 +135,29 @@ class Training:
     """The optimiser and its schedule."""
 
     epochs: int = 100
-    """Passes over the training images (paper: 100; stage 2, as released: 25, by Eq. 4 alone 50)."""
+    """Passes over the training images (paper: 100; released stage 2: 25, with Eq. 4: 50)."""
     batch_size: int = 1024
-    """Images in a step (paper: 1024; stage 2, as released: 400, by Eq. 4 alone 200)."""
+    """Images in a step (paper: 1024; released stage 2: 400, with Eq. 4: 200)."""
     lr: float = 0.1
-    """The largest learning rate (paper: 0.1; stage 2, as released: 0.01)."""
+    """The largest learning rate (paper: 0.1; released stage 2: 0.01)."""
     schedule: Schedule = "steps"
-    """How the learning rate changes. steps: it falls at --lr-milestones (paper); exponential: by
-    --lr-factor every two epochs (the released code of the variational bottleneck); cosine: half a
-    cosine from lr to 0; cyclic: linear from 0 to lr over the first 40 % of the run, then linear to
-    0 (Wong et al. 2020, Fast Is Better than Free).
+    """How the learning rate changes. steps: it falls at --lr-milestones (paper); exponential: it
+    is multiplied by --lr-factor every two epochs (the released code of the variational bottleneck);
+    cosine: half a cosine from lr to 0; cyclic: linear from 0 to lr over the first 40 % of the run,
+    then linear to 0 (Wong et al. 2020, Fast Is Better than Free).
     """
     lr_milestones: tuple[float, ...] = (0.75, 0.9)
     """For --schedule steps: where the learning rate falls, as fractions of the epochs (paper:
-    epochs 75 and 90 of 100; stage 2, as released: 10 and 20 of 25, by Eq. 4 alone 20, 30 and 40 of
-    50).
+    epochs 75 and 90 of 100; released stage 2: 10 and 20 of 25, with Eq. 4: 20, 30 and 40 of 50).
     """
     lr_factor: float = 0.1
-    """For --schedule steps: the factor at each milestone (paper: 0.1; stage 2 by Eq. 4 alone, as
-    released: 0.5); for exponential: every two epochs.
+    """For --schedule steps: the factor at each milestone (paper: 0.1; released stage 2 with Eq. 4:
+    0.5). For --schedule exponential: the factor every two epochs.
     """
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """What trains the targets (paper: SGD); Adam (Kingma and Ba 2015) is for networks without batch
-    norm, whose first steps on adversarial images are too long with SGD. Stage 2 has its own.
+    """The optimiser of the target (paper: SGD). Adam (Kingma and Ba 2015) is for networks without
+    batch norm, whose first steps on adversarial images are too long with SGD. Stage 2 always trains
+    with Adam.
     """
     momentum: float = 0.9
     """Momentum of SGD (paper: 0.9). Stage 2 trains with Adam and refuses another value."""

@@ -19,7 +19,7 @@ class NetworkFile:
     arch: Arch | None = None
     """The architecture of --model, for a file that does not say it."""
     which: Literal["best", "last"] = "best"
-    """Which model of the folder."""
+    """Which model of the folder is measured."""
 
     def check(self) -> None:
         need(
@@ -47,7 +47,7 @@ class Images:
     dataset: Dataset | None = None
     """The data set; the run's own when not given."""
     data_dir: Path | None = None
-    """Where it is; the run's own when not given."""
+    """The folder of the data set; the run's own when not given."""
     limit_test: Count = None
     """Only the first N test images."""
 

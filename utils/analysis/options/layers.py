@@ -10,7 +10,7 @@ from utils.settings.options import Dataset, group, need
 
 @dataclass
 class Networks:
-    """The networks whose layers are compared: of each kind one or several, one for each seed.
+    """The networks whose layers are compared: of each kind one network for each seed.
 
     Each is a run's folder, a model file, or module:function, which makes any network on [0,1]
     images.
@@ -21,8 +21,8 @@ class Networks:
     adversarial: tuple[str, ...] = ()
     """Networks trained further on adversarial images."""
     control: tuple[str, ...] = ()
-    """Networks trained further on natural images, for as many epochs; without them the natural ones
-    are what the adversarial ones are compared with.
+    """Networks trained further on natural images, for as many epochs; without them the adversarial
+    networks are compared with the natural ones.
     """
 
     def check(self) -> None:
@@ -49,7 +49,7 @@ class LayerImages:
     dataset: Dataset | None = None
     """The data set; each network's own when not given."""
     data_dir: Path | None = None
-    """Where it is; each run's own when not given."""
+    """The folder of the data set; each run's own when not given."""
 
     def check(self) -> None:
         need(self.limit > 1, "limit", self.limit, "give 2 or more images, which are compared")

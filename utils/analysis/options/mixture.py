@@ -11,7 +11,9 @@ class MixtureTraining:
     """How the critics are trained."""
 
     critics: int = 3
-    """Pairs of critics, from --seed up: the deviations are over them; 0: closed forms alone."""
+    """Pairs of critics, with the seeds from --seed up; the deviations are over the pairs. 0: only
+    closed forms.
+    """
     steps: int = 3000
     """Training steps of a critic."""
     batch_size: int = 512

@@ -17,7 +17,7 @@ class Samples:
     images: Images = group(Images)
     attack: PGD = group(PGD)
     batch_size: int = 400
-    """Images in a batch (stage 2: 400), part of the result: a sample's negatives are the others."""
+    """Images in a batch (stage 2: 400); the values depend on it: the others are negatives."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device, or the CPU."""
     output: Path = Path("runs/mi-samples")
