@@ -19,7 +19,8 @@ from typing import Literal
 from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import Arch, Count, Dataset, Fraction, need
+from utils.settings.evaluation import Others
+from utils.settings.options import Arch, Count, Dataset, Fraction, group, need
 from utils.settings.values import fraction
 
 
@@ -90,6 +91,7 @@ class Settings:
     """The result file; results.json in --model-dir when not given."""
     restart: bool = False
     """Replace the results file instead of resuming from it."""
+    others: Others = group(Others)
 
     def check(self) -> None:
         """Refuse values that cannot be meant, one at a time."""
@@ -98,7 +100,9 @@ class Settings:
         self.budgets()
         if self.attacks not in ("linf", "l2", "released"):
             for name in self.attacks.split(","):
-                registry.parse(name, self.norm)
+                knows = registry.parse(name, self.norm).takes_estimators
+                right = "it attacks a network by its own estimators; leave --surrogate out"
+                need(not (knows and self.surrogate), "attacks", name, right)
 
     def _check_values(self) -> None:
         """Refuse values that are wrong by themselves, and more or less than one network."""
@@ -128,18 +132,14 @@ class Settings:
             self.step_size,
             "give a step above 0",
         )
-        need(
-            self.limit_test is None or self.limit_test > 0,
-            "limit_test",
-            self.limit_test,
-            "give 1 or more images",
-        )
-        for option in ("samples", "attack_samples"):
-            need(getattr(self, option) > 0, option, getattr(self, option), "give 1 or more draws")
+        counts = {"limit_test": "images", "batch_size": "images"}
+        counts |= {"samples": "draws", "attack_samples": "draws"}
+        for option, what in counts.items():
+            value = getattr(self, option)
+            need(value is None or value > 0, option, value, f"give 1 or more {what}")
         alone = self.predictor == "fresh" and "aa" in self.attacks.split(",")
         right = "it goes by single judgements, which fresh makes at random; give aa-rand"
         need(not alone, "attacks", "aa", right)
-        need(self.batch_size > 0, "batch_size", self.batch_size, "give 1 or more images")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
 
     def _check_files(self) -> None:
@@ -201,6 +201,7 @@ if __name__ == "__main__":
 from utils import devices, distributed
 from utils.devices import Compute
 from utils.evaluation import checks, rows
+from utils.evaluation.adaptive import with_estimators
 from utils.evaluation.counting import Evaluation
 from utils.evaluation.identity import Identity, Metadata
 from utils.evaluation.images import (
@@ -237,6 +238,8 @@ def evaluate(
     print_header(identity, threat, compute.device, output)
 
     attacks = settings.chosen_attacks(threat.norm)
+    folder = settings.others.estimator_dir
+    attacks = with_estimators(attacks, folder, network, threat, dataset, compute)
     results = Results(identity, Metadata.now(compute.device), output)
     evaluation = Evaluation(
         network.model,

@@ -1,0 +1,17 @@
+"""Declare the options of an evaluation beyond networks, images and attacks.
+
+Nothing here imports torch.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Others:
+    """What an evaluation reads and writes besides."""
+
+    estimator_dir: Path | None = None
+    """The MI estimators that mi-N and mi-values-N attack; when not given the folder that the run in
+    --model-dir was trained with.
+    """
