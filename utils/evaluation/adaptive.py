@@ -14,7 +14,6 @@ from utils.evaluation.threat import ThreatModel
 from utils.mi.adaptive import Known
 from utils.mi.names import adaptive_terms, estimator_files
 from utils.training.estimators import load_estimators
-from utils.training.stages import need_files
 
 
 def with_estimators(
@@ -52,7 +51,9 @@ def with_estimators(
     paths: dict[str, Path] = {}
     for letter in terms.values():
         paths |= estimator_files(Path(folder), letter)
-    need_files(paths)
+    for path in paths.values():
+        if not path.is_file():
+            raise InputError(f"--estimator-dir {folder}: has no {path.name}; give stage 2's folder")
     facts = {"norm": threat.norm, "epsilon": threat.epsilon, "dataset": dataset.name}
     found = list(load_estimators(paths, network.model, facts, None).values())
     known = Known(
