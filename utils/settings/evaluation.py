@@ -15,3 +15,7 @@ class Others:
     """The MI estimators that mi-N and mi-values-N attack; when not given the folder that the run in
     --model-dir was trained with.
     """
+    corruptions: Path | None = None
+    """Accuracy on the corrupted images in this folder, such as CIFAR-10-C, instead of attacks."""
+    robustbench_json: Path | None = None
+    """Write this file for RobustBench's leaderboard, from the rows none and aa."""
