@@ -108,7 +108,7 @@ def run_corruptions(
     found = evaluate_corruptions(network, corruptions, compute, limit, batch_size)
     print_corruptions(found, len(labels))
     if output:
-        about = {"model": network.name, "model_hash": network.hash(), "dataset": name}
+        about: dict = {"model": network.name, "model_hash": network.hash(), "dataset": name}
         about |= {"folder": str(folder), "n": len(labels), "precision": compute.precision}
         content = {**about, **asdict(Metadata.now(compute.device)), **summary(found), KEY: found}
         write_text(output, json.dumps(content, indent=1) + "\n")
