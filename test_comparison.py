@@ -19,7 +19,8 @@ from typing import Literal
 from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import Arch, Count, Dataset, Fraction, need
+from utils.settings.evaluation import Others
+from utils.settings.options import Arch, Count, Dataset, Fraction, group, need
 from utils.settings.values import fraction
 
 
@@ -92,6 +93,7 @@ class Settings:
     """The results file; results.json in --model-dir when not given."""
     restart: bool = False
     """Replace the results file instead of resuming from it."""
+    others: Others = group(Others)
 
     def check(self) -> None:
         """Refuse values that cannot be meant, one at a time."""
@@ -100,7 +102,9 @@ class Settings:
         self.budgets()
         if self.attacks not in ("linf", "l2", "released"):
             for name in self.attacks.split(","):
-                registry.parse(name, self.norm)
+                knows = registry.parse(name, self.norm).takes_estimators
+                right = "it attacks a network by its own estimators; leave --surrogate out"
+                need(not (knows and self.surrogate), "attacks", name, right)
 
     def _check_values(self) -> None:
         """Refuse values that are wrong by themselves, and more or less than one network."""
@@ -130,51 +134,38 @@ class Settings:
             self.step_size,
             "give a step above 0",
         )
-        need(
-            self.limit_test is None or self.limit_test > 0,
-            "limit_test",
-            self.limit_test,
-            "give 1 or more images",
-        )
-        for option in ("samples", "attack_samples"):
-            need(getattr(self, option) > 0, option, getattr(self, option), "give 1 or more draws")
+        counts = {"limit_test": "images", "batch_size": "images"}
+        counts |= {"samples": "draws", "attack_samples": "draws"}
+        for option, what in counts.items():
+            value = getattr(self, option)
+            need(value is None or value > 0, option, value, f"give 1 or more {what}")
         alone = self.predictor == "fresh" and "aa" in self.attacks.split(",")
         right = "it goes by single judgements, which fresh makes at random; give aa-rand"
         need(not alone, "attacks", "aa", right)
-        need(self.batch_size > 0, "batch_size", self.batch_size, "give 1 or more images")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
 
     def _check_files(self) -> None:
         """Refuse files that cannot be written, and options that exclude each other."""
         path = self.save_adv
-        need(
-            path is None or path.suffix == ".npz", "save_adv", path, "name a file that ends in .npz"
-        )
-        crafting = (self.surrogate, self.save_adv, self.sweep, self.gallery, self.round_uint8)
+        need(not path or path.suffix == ".npz", "save_adv", path, "name a file that ends in .npz")
+        crafting = (self.surrogate, path, self.sweep, self.gallery, self.round_uint8)
         crafts = any(crafting) or self.attacks != Settings.attacks
-        need(
-            not (self.adv and crafts),
-            "adv",
-            self.adv,
-            "these images are made already; leave --attacks, --surrogate, --save-adv, --sweep, "
-            "--gallery and --round-uint8 out",
+        right = "leave --attacks, --surrogate, --save-adv, --sweep, --gallery and --round-uint8 out"
+        made = f"these images are made already; {right}"
+        need(not (self.adv and crafts), "adv", self.adv, made)
+        corruptions, report = self.others.corruptions, self.others.robustbench_json
+        right = (
+            f"corrupted images are not attacked; {right}, and --adv, --split, --robustbench-json"
         )
-        need(
-            self.step_size is None or self.attacks != "released",
-            "step_size",
-            self.step_size,
-            "--attacks released has steps of its own; leave --step-size out",
-        )
-        beside = self.output or self.model_dir
-        need(
-            beside or not self.sweep,
-            "sweep",
-            self.sweep,
-            "give --output, beside which the plot goes",
-        )
-        need(
-            beside or not self.gallery, "gallery", "", "give --output, beside which the pictures go"
-        )
+        crafts = crafts or bool(self.adv or report) or self.split != "test"
+        need(not (corruptions and crafts), "corruptions", corruptions, right)
+        need(not (report and self.adv), "robustbench_json", report, "leave --adv out")
+        need(not (report and self.surrogate), "robustbench_json", report, "leave --surrogate out")
+        right = "--attacks released has steps of its own; leave --step-size out"
+        need(not self.step_size or self.attacks != "released", "step_size", self.step_size, right)
+        for option, what in {"sweep": "the plot goes", "gallery": "the pictures go"}.items():
+            value, beside = getattr(self, option), self.output or self.model_dir
+            need(not value or beside, option, value or "", f"give --output, beside which {what}")
 
     def budgets(self) -> list[float]:
         """Read the budgets of --sweep, from the smallest up."""
@@ -202,7 +193,9 @@ if __name__ == "__main__":
 
 from utils import devices, distributed
 from utils.devices import Compute
-from utils.evaluation import checks, rows
+from utils.evaluation import checks, robustbench, rows
+from utils.evaluation.adaptive import with_estimators
+from utils.evaluation.corruptions import NAME, run_corruptions
 from utils.evaluation.counting import Evaluation
 from utils.evaluation.identity import Identity, Metadata
 from utils.evaluation.images import (
@@ -225,6 +218,7 @@ def evaluate(
     settings: Settings, compute: Compute, network: Network, threat: ThreatModel, output: Path | None
 ) -> None:
     """Make the rows, warnings, table and files of a network under the attacks asked for."""
+    others = settings.others
     dataset, images, labels = load_images(
         network, settings.dataset, settings.data_dir, settings.split, settings.limit_test
     )
@@ -239,20 +233,11 @@ def evaluate(
     print_header(identity, threat, compute.device, output)
 
     attacks = settings.chosen_attacks(threat.norm)
+    attacks = with_estimators(attacks, others.estimator_dir, network, threat, dataset, compute)
     results = Results(identity, Metadata.now(compute.device), output)
-    evaluation = Evaluation(
-        network.model,
-        surrogate,
-        images,
-        labels,
-        threat,
-        compute,
-        settings.batch_size,
-        settings.seed,
-        results,
-        settings.round_uint8,
-        predictors=stochastic,
-    )
+    robustbench.check(others.robustbench_json, results, attacks)
+    how = threat, compute, settings.batch_size, settings.seed, results, settings.round_uint8
+    evaluation = Evaluation(network.model, surrogate, images, labels, *how, predictors=stochastic)
     evaluation.keep = open_kept(
         settings.save_adv, results.question, results.content.get("saved"), attacks
     )
@@ -273,7 +258,9 @@ def evaluate(
     if evaluation.keep:
         about = results.about(attacks)
         results.save(save_adversarial(evaluation.keep, settings.save_adv, labels, about))
-    print_files({"adversarial images": settings.save_adv, "written": output})
+    robustbench.write(others.robustbench_json, results, network)
+    files = {"adversarial images": settings.save_adv, "for RobustBench": others.robustbench_json}
+    print_files(files | {"written": output})
 
 
 def main(settings: Settings) -> None:
@@ -283,11 +270,22 @@ def main(settings: Settings) -> None:
     network = load_network(
         settings.model_dir, settings.model, settings.arch, settings.which, settings.factory
     )
+    if folder := settings.others.corruptions:
+        name, limit, batch = (
+            network.dataset(settings.dataset),
+            settings.limit_test,
+            settings.batch_size,
+        )
+        output = settings.output or (settings.model_dir and settings.model_dir / NAME)
+        with sole_writer({"--output": output}):
+            run_corruptions(network, folder, name, compute, limit, batch, output)
+        return
     threat = threat_model(settings.norm, settings.epsilon, network.known, settings.attacks)
     check_budgets(settings.attacks, threat, settings.budgets())
     check_sweep(settings.sweep, settings.attacks, settings.chosen_attacks(threat.norm))
     output = settings.output or (settings.model_dir and settings.model_dir / "results.json")
-    with sole_writer({"--output": output, "--save-adv": settings.save_adv}):
+    files = {"--output": output, "--save-adv": settings.save_adv}
+    with sole_writer(files | {"--robustbench-json": settings.others.robustbench_json}):
         if settings.restart:
             start_over(output, settings.save_adv and kept_folder(settings.save_adv))
         evaluate(settings, compute, network, threat, output)

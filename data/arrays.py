@@ -127,3 +127,23 @@ def _check_labels(
         raise InputError(
             f"{path}: holds the label {labels.max()}; {known} end at {num_classes - 1}"
         )
+
+
+def read_images(path: Path, name: str) -> np.ndarray:
+    """Open the images of a .npy file, still on disk, and check that they fit the data set `name`.
+
+    Raises InputError as `read` does.
+    """
+    images = _open(path)
+    _check_images(images, path, name)
+    return images
+
+
+def read_labels(path: Path, n_images: int, name: str) -> np.ndarray:
+    """Read the labels (N,) of a .npy file, int64, and check that they fit the data set `name`.
+
+    Raises InputError as `read` does.
+    """
+    labels = _open(path)
+    _check_labels(labels, path, n_images, DATASETS[name].num_classes, name)
+    return labels.astype(np.int64)

@@ -6,10 +6,11 @@ import statistics
 from dataclasses import dataclass, field
 
 from reproduction import intervals
-from reproduction.graph import Graph
+from reproduction.graph import Graph, file_of
 from reproduction.warned import Warned
 from utils.evaluation import stored
 
+WORST = "worst case"  # the column of the images that are right under every attack of a row
 # {defense: the defense that it adds MI to}
 BASELINES = {"wmim": "standard", "namid": "standard", "namid_t": "trades", "namid_m": "mart"}
 
@@ -20,7 +21,8 @@ class Cell:
 
     anywhere: adversarial images count at any norm, as the paper counts CW and DDN. outcomes:
     {seed: right or not for each image}. diverged: the seeds whose training diverged. sources: the
-    nodes of the graph behind it. printed: the paper's mean and deviation.
+    nodes of the graph behind it. printed: the paper's mean and deviation. applies: False where the
+    attack needs estimators and the defense has none.
     """
 
     attack: str
@@ -30,12 +32,15 @@ class Cell:
     sources: list[str] = field(default_factory=list)
     printed: tuple[float, float] | None = None
     warned: list[Warned] = field(default_factory=list)
+    applies: bool = True
 
     @property
     def state(self) -> str:
-        """Return "measured", "diverged" (every seed that was run) or "not run"."""
+        """Return "measured", "diverged" (every seed that was run), "not run" or "no estimators"."""
         if self.outcomes:
             return "measured"
+        if not self.applies:
+            return "no estimators"
         return "diverged" if self.diverged else "not run"
 
     @property
@@ -90,7 +95,7 @@ def cell(graph: Graph, run: str, box: str, attack: str, anywhere: bool = False) 
     found = Cell(attack, anywhere)
     for seed in range(1, graph.experiment.seeds + 1):
         name = run.format(seed=seed)
-        node = f"{name}/{box}{'-aa' if attack == 'aa' else ''}.json"
+        node = f"{name}/{file_of(attack, box)}"
         state = graph.state(node) if node in graph.nodes else "not run"
         if state == "diverged":
             found.diverged.append(seed)
@@ -101,6 +106,19 @@ def cell(graph: Graph, run: str, box: str, attack: str, anywhere: bool = False) 
             robust = "r" if anywhere else "ro"
             found.outcomes[seed] = [outcome in robust for outcome in row["outcomes"]]
             found.sources += [*graph.nodes[node].needs, node]
+    return found
+
+
+def worst_case(cells: list[Cell]) -> Cell:
+    """Count the images that are right under every attack of a row, of the images that all saw.
+
+    Seeds that lack an attack are left out. Counts at any norm do not join.
+    """
+    joined = [each for each in cells if each.applies and not each.anywhere]
+    found = Cell(WORST, False, diverged=joined[0].diverged)
+    for seed in joined[0].outcomes:
+        if all(seed in each.outcomes for each in joined):  # each evaluates the first images
+            found.outcomes[seed] = list(map(all, zip(*(each.outcomes[seed] for each in joined))))
     return found
 
 

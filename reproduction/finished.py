@@ -56,7 +56,8 @@ def _unhashed(node, graph) -> list[Path]:
         return [graph.product(each) for each in node.needs]
     results = read(node.outputs[-1])
     if node.attacks:
-        keys = dict(zip(("model_hash", "surrogate_hash"), node.needs))
+        named = ("model_hash", "surrogate_hash")  # estimators have theirs in the rows
+        keys = dict(zip(named if "--surrogate" in node.words else named[:1], node.needs))
         return [graph.product(each) for key, each in keys.items() if not results.get(key)]
     if node.key != "values":  # has the hashes of the networks that it read
         return []

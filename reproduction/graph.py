@@ -14,12 +14,18 @@ from pathlib import Path
 from reproduction import finished, question
 from reproduction.experiment import Experiment
 from reproduction.node import Node, Reads
+from reproduction.now import options
 from reproduction.paper import DEFENSES, VARIANTS
 from reproduction.scales import EPSILON, SCALES
-from utils.attacks.registry import COLUMNS
+from utils.attacks.registry import ADAPTIVE, COLUMNS
 from utils.mi.names import estimator_files
 
 NETWORK = ("best_model.pth", "last_model.pth")  # the outputs of train_standard.py
+
+
+def file_of(attack: str, box: str) -> str:
+    """Name the results file that has an attack's row, in the folder of the network's run."""
+    return f"{box}{'-aa' if attack == 'aa' else '-mi' if attack in ADAPTIVE else ''}.json"
 
 
 @dataclass
@@ -180,7 +186,7 @@ class Graph:
     ) -> list[str]:
         """Add the evaluations of a trained network under `attacks`: results files in its folder.
 
-        AutoAttack has an evaluation of its own.
+        AutoAttack has an evaluation of its own, and so have the attacks that know the estimators.
 
         Args:
             run: the node of the network.
@@ -189,27 +195,32 @@ class Graph:
             surrogate: the node of the network on which the images are crafted; None: `run`.
             which: "best" or "last", the model of the run's folder.
         """
-        attacks = list(attacks)
-        others = [attack for attack in attacks if attack != "aa"]
-        names = [self._evaluation(run, others, box, surrogate, which)] if others else []
-        names += [self._evaluation(run, ["aa"], box, surrogate, which)] if "aa" in attacks else []
-        return names
+        parts: dict[str, list[str]] = {}
+        for attack in attacks:
+            parts.setdefault(file_of(attack, box), []).append(attack)
+        parts = {name: parts[name] for name in sorted(parts, key=len)}  # white.json before others
+        return [
+            self._evaluation(run, name, group, surrogate, which) for name, group in parts.items()
+        ]
 
     def _evaluation(
-        self, run: str, attacks: list[str], box: str, surrogate: str | None, which: str
+        self, run: str, file: str, attacks: list[str], surrogate: str | None, which: str
     ) -> str:
-        autoattack = attacks == ["aa"]
-        name = f"{run}/{box}{'-aa' if autoattack else ''}.json"
-        size = self.scale.autoattack if autoattack else self.scale.evaluation
+        name, box = f"{run}/{file}", file.removesuffix(".json").split("-")[0]
+        size = self.scale.autoattack if attacks == ["aa"] else self.scale.evaluation
+        knows = attacks[0] in ADAPTIVE
         words = ["test_comparison.py", "--model-dir", self.nodes[run].folder]
         words += ["--attacks", ",".join(attacks), *self._data_dir(), *shlex.split(size)]
         words += ["--surrogate", self.product(surrogate)] if surrogate else []
         words += ["--which", which] if which != "best" else []
+        estimators = options(self.nodes[run].words)["--estimator-dir"] if knows else None
+        words += ["--estimator-dir", estimators] if knows else []
         words += ["--output", self.experiment.root / name]
         what = "last model" if which == "last" else f"{box} box"
         purpose = f"{run}, {what}: {', '.join(attacks)}"
         needs = (run, surrogate) if surrogate else (run,)
-        return self._add(name, purpose, words, needs, [Path(name).name], attacks)
+        needs += self.nodes[run].needs if knows else ()
+        return self._add(name, purpose, words, needs, [file], attacks)
 
     def command(
         self, name: str, purpose: str, words: list, needs: tuple, outputs: list, **more
@@ -220,6 +231,10 @@ class Graph:
     def white(self, run: str) -> list[str]:
         """Add the white-box evaluations of a network under its norm's attacks."""
         return self.evaluation(run, COLUMNS[Path(run).parent.name])
+
+    def adaptive(self, run: str) -> list[str]:
+        """Add the evaluation of a network, trained with estimators, by attacks that know them."""
+        return self.evaluation(run, ADAPTIVE)
 
     def black(self, run: str, norm: str, seed: int) -> list[str]:
         """Add the black-box evaluations of a network."""

@@ -7,7 +7,7 @@ from common.errors import InputError
 from reproduction import bottleneck, entropic, stability, zhu
 from reproduction.experiment import Experiment
 from reproduction.graph import Graph
-from reproduction.paper import FIGURES, NORMS, PAPER, RADAR, TABLES
+from reproduction.paper import DEFENSES, FIGURES, NORMS, PAPER, RADAR, TABLES
 from utils.attacks.registry import COLUMNS
 
 STABILITY = "stability"  # the sweep of docs/stability.md
@@ -75,6 +75,8 @@ def add_half(
             run = graph.defense(name, norm, seed)
             if box == "white":
                 graph.white(run)
+                if DEFENSES[name].estimators:
+                    graph.adaptive(run)
             else:
                 graph.black(run, norm, seed)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reproduction.now import data_of, file_hash, inputs, options, read
 from utils.attacks import registry
-from utils.mi.names import estimator_files
+from utils.mi.names import adaptive_terms, estimator_files
 from utils.settings.options import EPSILON
 from utils.settings.values import fraction
 
@@ -206,7 +206,8 @@ def _of_results(graph, node) -> str | None:
     rows = results.get("attacks")
     for name in node.attacks if isinstance(rows, dict) else ():
         row = rows.get(name)
-        if isinstance(row, dict) and (other := _other_settings(name, row, wanted)):
+        own = _estimators_of(graph, node) if registry.parse(name).takes_estimators else {}
+        if isinstance(row, dict) and (other := _other_settings(name, row, wanted, own)):
             return other
         if isinstance(row, dict) and "--save-adv" in node.words and _stopped_early(name, row):
             return f"{name}: its images stopped at the first that fooled the network"
@@ -246,15 +247,33 @@ def _same(before, now) -> bool:
     return before == now and isinstance(before, bool) == isinstance(now, bool)
 
 
-def _other_settings(name: str, row: dict, wanted: dict) -> str | None:
-    """Return in words which of an attack's settings has changed since a row was made."""
+def _estimators_of(graph, node) -> dict:
+    """Return the setting of an attack that knows the estimators: {"estimators": their hashes}.
+
+    {} where one of their files does not exist yet.
+    """
+    given, training = options(node.words), options(graph.nodes[node.needs[0]].words)
+    folder, stage = Path(given["--estimator-dir"]), ("mi_loss", "without")
+    terms = adaptive_terms({name: training.get(f"--{name.replace('_', '-')}") for name in stage})
+    files = estimator_files(folder, "".join(terms.values()))
+    hashes = {option: file_hash(path) for option, path in files.items()}
+    return {} if _lacks(hashes) else {"estimators": hashes}
+
+
+def _other_settings(name: str, row: dict, wanted: dict, own: dict) -> str | None:
+    """Return in words which of an attack's settings has changed since a row was made.
+
+    own: settings that its command gives it.
+    """
     if "settings" not in row:
         family = registry.parse(name).family
         unknown = "made before rows named their settings, and those of this attack have changed"
         return f"{name}: {unknown}" if family in registry.CHANGED else None
     before = row["settings"] if isinstance(row["settings"], dict) else {}
-    now = registry.settings_of(name, wanted["norm"], wanted["epsilon"])
+    now = registry.settings_of(name, wanted["norm"], wanted["epsilon"]) | own
     now = json.loads(json.dumps(now, default=str))
+    if now.get("estimators", own) is None:  # not there yet
+        now["estimators"] = before.get("estimators")
     for key in {**before, **now}:
         if not _same(before.get(key), now.get(key)):
             return f"{name}: made with {key} {before.get(key)} (now {now.get(key)})"

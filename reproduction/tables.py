@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from reproduction import warned
-from reproduction.cells import Cell, cell, compare, in_order
+from reproduction.cells import WORST, Cell, cell, compare, in_order, worst_case
 from reproduction.experiment import budget
 from reproduction.graph import Graph
 from reproduction.paper import DEFENSES, PAPER, TABLES
@@ -40,10 +40,9 @@ class Half:
     def heading(self, number: int, epsilon: float) -> str:
         """Return a column's heading: the attack, how it is counted, and the number of images."""
         attack, anywhere = self.columns[number]
-        spec = registry.parse(attack)
-        text = spec.label
+        text = attack if attack == WORST else registry.parse(attack).label
         images = sorted({n for each in self.column(number).values() for n in each.images})
-        if spec.kind == "minimum-norm":
+        if registry.kind_of(attack) == "minimum-norm":
             text += ", any norm" if anywhere else f", within {epsilon:g}"
         return text + (f" (n = {listed(images)})" if images else "")
 
@@ -51,7 +50,8 @@ class Half:
 def half(graph: Graph, box: str, norm: str) -> Half:
     """Collect the cells of one half of a table.
 
-    The printed CW and DDN belong to the count at any norm.
+    The printed CW and DDN belong to the count at any norm. A white box has more columns than the
+    paper: the attacks that know the estimators of a defense, and the worst case.
     """
     printed = PAPER[f"{box}_box_{norm}"][graph.experiment.nearest]
     columns = []
@@ -59,14 +59,19 @@ def half(graph: Graph, box: str, norm: str) -> Half:
         if registry.parse(attack).kind == "minimum-norm":
             columns.append((attack, True))
         columns.append((attack, False))
+    ours = (*registry.ADAPTIVE, WORST) if box == "white" else ()
     rows = {}
     for name in printed:
-        rows[name] = [
-            cell(graph, f"seed{{seed}}/{norm}/{name}", box, *column) for column in columns
-        ]
+        run = f"seed{{seed}}/{norm}/{name}"
+        rows[name] = [cell(graph, run, box, *column) for column in columns]
         for each in rows[name]:
             if each.anywhere or (each.attack, True) not in columns:
                 each.printed = tuple(printed[name][each.attack])
+        for attack in ours[:-1]:
+            rows[name].append(cell(graph, run, box, attack))
+            rows[name][-1].applies = DEFENSES[name].estimators is not None
+        rows[name] += [worst_case(rows[name])] if ours else []
+    columns += [(attack, False) for attack in ours]
     return Half(box, norm, columns, rows)
 
 
@@ -168,7 +173,8 @@ def _half_values(one: Half, graph: Graph, same_data: bool) -> dict:
         rows.append(row)
     orders = []
     for number, (attack, anywhere) in enumerate(one.columns):
-        if anywhere or (attack, True) not in one.columns:
+        of_paper = attack in registry.COLUMNS[one.norm]  # the others have no printed values
+        if of_paper and (anywhere or (attack, True) not in one.columns):
             column = one.column(number)
             order = {
                 "attack": attack,

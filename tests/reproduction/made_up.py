@@ -78,6 +78,9 @@ def evaluate(graph: Graph, name: str, outcomes: dict[str, str], **more) -> None:
         if graph.state(each) == "not run":
             train(graph, each)
     rows = {each: row(outcomes[each]) for each in node.attacks}
+    if "--estimator-dir" in node.words:
+        for one in rows.values():
+            one["settings"] = question._estimators_of(graph, node)
     if "--save-adv" in node.words:
         rows = {each: one | {"stopped_early": False} for each, one in rows.items()}
     results = (

@@ -165,6 +165,7 @@ def test_only_some_defenses(tmp_path):
             "standard/white-aa.json",
             "wmim/white.json",
             "wmim/white-aa.json",
+            "wmim/white-mi.json",
         )
     }
 
@@ -284,7 +285,7 @@ def test_what_comes_after_a_diverged_training_is_diverged(tmp_path):
         *(
             f"{name}{part}"
             for name in ("namid", "namid_t", "namid_m")
-            for part in ("", "/white.json", "/white-aa.json")
+            for part in ("", "/white.json", "/white-aa.json", "/white-mi.json")
         ),
     }
 

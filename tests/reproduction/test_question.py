@@ -58,10 +58,11 @@ def finish(graph, names=None):
             continue
         size = 20 if name.endswith("aa.json") else 40
         evaluate(graph, name, dict.fromkeys(node.attacks, outcomes_of(3, size)))
+        own = question._estimators_of(graph, node) if "--estimator-dir" in node.words else {}
         edit(
             node,
             {
-                ("attacks", each, "settings"): settings_of(each, "linf", 8 / 255)
+                ("attacks", each, "settings"): settings_of(each, "linf", 8 / 255) | own
                 for each in node.attacks
             },
         )

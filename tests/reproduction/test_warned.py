@@ -109,7 +109,16 @@ def test_an_old_file_gives_each_row_its_warnings(graph):
     row = next(
         row for row in table(graph, "table3")["halves"][0]["rows"] if row["defense"] == "namid"
     )
-    assert [each["marks"] for each in row["cells"]] == [["b"], ["b", "c"], [], ["a", "b"], ["b"]]
+    assert [each["marks"] for each in row["cells"]] == [
+        ["b"],
+        ["b", "c"],
+        [],
+        ["a", "b"],
+        ["b"],
+        [],
+        [],
+        [],
+    ]
 
 
 def test_other_warnings_are_other_notes():

@@ -174,24 +174,52 @@ def pgd(
         known = ", ".join(LOSSES)
         raise ValueError(f"loss {loss!r} is unknown; choose {known} or a function of the logits")
     step_size = epsilon / 4 if step_size is None else step_size
-    differentiate = partial(_gradient_and_logits, model, loss, x.dtype)
     move = partial(take_step, norm, epsilon, step_size)
     with torch.inference_mode(False), frozen(model):
         natural = at_least_float32(x.detach().clone())
-        delta = (
-            NOISE * distributed.normal(natural, generator)
-            if start is None
-            else start.detach().clone().to(natural)
-        )
-        x_adv = (natural + project(delta, norm, epsilon)).clamp(0, 1)
+        x_adv = first_iterate(natural, norm, epsilon, start, generator)
         log_natural = _log_softmax(model, natural.to(x.dtype)) if loss == "kl" else None
-        if until_fooled:
-            images = _first_fooling(differentiate, move, x_adv, natural, y, log_natural, steps)
-            return images.to(x.dtype)
-        for _ in range(steps):
-            gradient, _ = differentiate(x_adv, y, log_natural)
-            x_adv = move(x_adv, natural, gradient)
-        return x_adv.to(x.dtype)
+
+        def differentiate(x_adv, index):
+            there = None if log_natural is None else log_natural[index]
+            return _gradient_and_logits(model, loss, x.dtype, x_adv, y[index], there)
+
+        return ascend(differentiate, move, x_adv, natural, y, steps, until_fooled).to(x.dtype)
+
+
+def first_iterate(
+    natural: torch.Tensor,
+    norm: str,
+    epsilon: float,
+    start: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Return the images at which `pgd` starts, within the ball and the box; see its arguments."""
+    if start is None:
+        delta = NOISE * distributed.normal(natural, generator)
+    else:
+        delta = start.detach().clone().to(natural)
+    return (natural + project(delta, norm, epsilon)).clamp(0, 1)
+
+
+def ascend(
+    differentiate: Callable, move: Callable, x_adv, natural, y, steps: int, until_fooled: bool
+) -> torch.Tensor:
+    """Run the iteration of `pgd` from images `x_adv`.
+
+    Args:
+        differentiate: (images, which samples these are: an index) -> (gradient of what the attack
+            increases, logits).
+        move: (images, natural images, gradient) -> the next images.
+        natural, y: natural images (N,3,H,W) and labels (N,).
+        steps, until_fooled: as in `pgd`.
+    """
+    if until_fooled:
+        return _first_fooling(differentiate, move, x_adv, natural, y, steps)
+    for _ in range(steps):
+        gradient, _ = differentiate(x_adv, slice(None))
+        x_adv = move(x_adv, natural, gradient)
+    return x_adv
 
 
 def _gradient_and_logits(
@@ -224,21 +252,20 @@ def _log_softmax(model, x: torch.Tensor) -> torch.Tensor:
 
 
 def _first_fooling(
-    differentiate: Callable, move: Callable, x_adv, natural, y, log_natural, steps: int
+    differentiate: Callable, move: Callable, x_adv, natural, y, steps: int
 ) -> torch.Tensor:
-    """Run the iteration of `pgd`, from which a sample leaves at the first iterate that the model
+    """Run the iteration of `ascend`, from which a sample leaves at the first iterate that the model
     gets wrong.
 
     Returns of each sample that iterate, or the last one. Waits for the device in each step.
     """
     result, index = x_adv.clone(), torch.arange(len(y), device=y.device)
     for _ in range(steps):
-        gradient, logits = differentiate(x_adv, y, log_natural)
-        robust = logits.argmax(1) == y
+        gradient, logits = differentiate(x_adv, index)
+        robust = logits.argmax(1) == y[index]
         result[index] = x_adv = x_adv.detach()
-        kept = (x_adv, gradient, natural, y, index)
-        x_adv, gradient, natural, y, index = (values[robust] for values in kept)
-        log_natural = None if log_natural is None else log_natural[robust]
+        kept = (x_adv, gradient, natural, index)
+        x_adv, gradient, natural, index = (values[robust] for values in kept)
         if len(index) == 0:
             return result
         x_adv = move(x_adv, natural, gradient)

@@ -11,6 +11,7 @@ fgsm      fast gradient (sign) method, Goodfellow et al. 2015
 bim       basic iterative method, Kurakin et al. 2017
 pgd       projected gradient descent, Madry et al. 2018; pgd-40x5: the best of 5 starts;
           pgd-margin: on the margin of the logits instead of the cross-entropy
+mi        PGD on cross-entropy plus a defense's MI estimators, ours; mi-values: on these alone
 mim       momentum iterative method, Dong et al. 2018
 tidim     translation-invariant momentum attack, Dong et al. 2019; diverse inputs, Xie et al. 2019
 deepfool  Moosavi-Dezfooli et al. 2016
@@ -63,6 +64,7 @@ class Family:
     takes_step_size: bool = False  # step_size in pixel units, which test_comparison's option sets
     takes_index: bool = False  # index: the samples' places in the data set, which fix its draws
     takes_draws: bool = False  # draws: passes of a random network that it averages over
+    takes_estimators: bool = False  # estimators: utils.mi.adaptive.Known
     leaves: bool = False  # until_fooled: a sample may leave once it is fooled
     # What its evaluation is judged by.
     climbs: bool = False  # the loss rises step by step, so that more steps show if it has converged
@@ -74,9 +76,12 @@ class Family:
 
 
 _HERE = "utils.attacks"
-_ascent = partial(Family, takes_step_size=True, leaves=True, climbs=True)
-_transport = partial(Family, norms=("linf",), steps=40, leaves=True, climbs=True, benched=10)
 # fmt: off
+_ascent = partial(Family, takes_step_size=True, leaves=True, climbs=True)
+# Passes: the target's, and the estimators'.
+_adaptive = partial(_ascent, kind="bounded", steps=40, climbs=False, random=True, passes=2,
+                    takes_estimators=True)
+_transport = partial(Family, norms=("linf",), steps=40, leaves=True, climbs=True, benched=10)
 FAMILIES = {
     "none": Family("", "none", passes=0, queries=1),
     "fgsm": Family(f"{_HERE}.projected_gradient.fgsm", "bounded", label="FGSM", one_step=True,
@@ -87,6 +92,8 @@ FAMILIES = {
                    random=True, benched=10),
     "pgd-margin": _ascent(f"{_HERE}.margin.pgd_margin", "bounded", label="PGD-margin-{steps}",
                           steps=100, starts=True, random=True),
+    "mi": _adaptive("utils.mi.adaptive.mi", label="MI-{steps}"),
+    "mi-values": _adaptive("utils.mi.adaptive.mi_values", label="MI-values-{steps}"),
     "mim": _ascent(f"{_HERE}.iterative.mim", "bounded", label="MIM", steps=40, tabled=False,
                    benched=10),
     "tidim": _ascent(f"{_HERE}.iterative.tidim", "bounded", label="TI-DIM", steps=40, tabled=False,
@@ -130,6 +137,9 @@ COLUMNS = {
     "linf": ["none", "pgd-40", "aa", "fwa-40", "tidim"],
     "l2": ["none", "pgd-40", "cw-20", "ddn-20"],
 }
+
+# The attacks that know the estimators of a defense: columns beside them, ours, white box only.
+ADAPTIVE = ["mi-40", "mi-values-40"]
 
 # The same columns as the released script runs them (Linf 8/255, L2 0.5): {name: changed settings}.
 RELEASED = {
@@ -178,36 +188,29 @@ def parse(name: str, norm: str | None = None) -> Spec:
         name.strip().lower(),
     )
     family = FAMILIES.get(form["family"]) if form else None
+    known = ", ".join(choices(norm))
     if form is None or family is None:
         raise InputError(
-            f"--attacks: {name!r} is unknown; choose from {', '.join(choices(norm))}, "
-            "or linf, l2 or released alone"
+            f"--attacks: {name!r} is unknown; choose from {known}, or linf, l2 or released alone"
         )
+    named, wrong = form["family"], ""
     if form["steps"] and family.steps is None:
-        raise InputError(
-            f"--attacks: {name!r}: {form['family']} takes no number of steps; "
-            f"write {form['family']}"
-        )
-    if form["starts"] and not family.starts:
-        raise InputError(
-            f"--attacks: {name!r}: {form['family']} takes no number of starts; "
-            f"write {form['family']}-{form['steps']}"
-        )
-    if norm is not None and norm not in family.norms:
-        raise InputError(
-            f"--attacks: {name!r} exists for --norm {' and '.join(family.norms)}, not for {norm}; "
-            f"choose from {', '.join(choices(norm))}"
-        )
+        wrong = f": {named} takes no number of steps; write {named}"
+    elif form["starts"] and not family.starts:
+        wrong = f": {named} takes no number of starts; write {named}-{form['steps']}"
+    elif norm is not None and norm not in family.norms:
+        norms = " and ".join(family.norms)
+        wrong = f" exists for --norm {norms}, not for {norm}; choose from {known}"
+    if wrong:
+        raise InputError(f"--attacks: {name!r}{wrong}")
     steps = int(form["steps"]) if form["steps"] else family.steps
     restarts = int(form["starts"] or 1)
-    spelt = form["family"]
-    if steps and (family.tabled or steps != family.steps):
-        spelt += f"-{steps}"
-    if restarts > 1:
-        spelt += f"x{restarts}"
-    label = family.label.format(steps=steps) + (f"x{restarts}" if restarts > 1 else "")
+    starts = f"x{restarts}" if restarts > 1 else ""
+    spelt = named + (f"-{steps}" if steps and (family.tabled or steps != family.steps) else "")
+    spelt += starts
+    label = family.label.format(steps=steps) + starts
     facts = vars(family) | {"steps": steps, "label": label if family.label else spelt}
-    return Spec(**facts, name=spelt, family=form["family"], restarts=restarts)
+    return Spec(**facts, name=spelt, family=named, restarts=restarts)
 
 
 def kind_of(name: str) -> str | None:
@@ -235,6 +238,8 @@ def settings_of(name: str, norm: str, epsilon: float, **extra) -> dict:
     settings = {key: value for key, value in (known | extra).items() if key in wanted}
     if settings.get("step_size", 0) is None:
         settings["step_size"] = epsilon / 4
+    if estimators := settings.get("estimators"):
+        settings["estimators"] = estimators.hashes
     return settings
 
 
@@ -280,15 +285,10 @@ def attack(
     if spec.kind == "none" or x.shape[0] == 0 or (budgeted and epsilon == 0):
         return x.detach().clone()
     run = _function(spec)
-    common = {
-        "norm": norm,
-        "epsilon": epsilon,
-        "steps": spec.steps,
-        "restarts": spec.restarts,
-        "seed": seed,
-    }
-    wanted = inspect.signature(run).parameters
-    settings = {key: value for key, value in common.items() if key in wanted} | settings
+    known = {"norm": norm, "epsilon": epsilon, "steps": spec.steps, "restarts": spec.restarts}
+    known |= {"seed": seed}
+    taken = inspect.signature(run).parameters.keys() & known
+    settings = {key: known[key] for key in taken} | settings
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         x, y = x.detach().clone(), y.detach().clone()
         x_adv = run(model, x, y, **settings).detach()

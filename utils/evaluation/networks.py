@@ -8,6 +8,7 @@ import torch
 import models
 from common.errors import InputError
 from common.files import file_hash
+from data.corruptions import Corruptions
 from data.sets import DataSet
 from models.targets import Target
 from utils.devices import Compute
@@ -42,7 +43,7 @@ class Network:
         """Return the hash of its file; for a factory, that of its parameters and buffers."""
         return state_hash(self.model) if self.factory else file_hash(self.name)
 
-    def check(self, dataset: DataSet) -> None:
+    def check(self, dataset: DataSet | Corruptions) -> None:
         """Refuse a network of ours that has other classes than the data set."""
         if isinstance(self.model, Target):
             prefix = "--factory " if self.factory else ""

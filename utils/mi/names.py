@@ -25,3 +25,16 @@ def estimator_files(folder, letters: str = "na") -> dict:
         for letter in letters
         for part in ("local", "global")
     }
+
+
+def adaptive_terms(options: dict) -> dict[str, str]:
+    """Name the MI that a defense trained with, and that an adaptive attack goes against.
+
+    options: "mi_loss" and "without" of stage 3, or "defense", as a model file has it; what is
+    missing counts as NAMID's. Returns {kind: letter in the files of its estimator}.
+    """
+    defense = options.get("mi_loss") or options.get("defense") or ""
+    if defense.startswith("wmim"):
+        return {"standard": "n"}
+    kinds = {"natural": "n", "adversarial": "a"}
+    return {kind: letter for kind, letter in kinds.items() if kind != options.get("without")}

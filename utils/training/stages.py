@@ -11,6 +11,7 @@ import torch
 import data
 from common.errors import InputError
 from data.batches import Batches
+from data.corruptions import Corruptions
 from data.sets import DataSet, holdout_size, split_holdout
 from models.targets import Target
 from utils import devices, distributed
@@ -161,7 +162,7 @@ def need_files(inputs: dict) -> None:
             )
 
 
-def check_classes(target: Target, dataset: DataSet, what: str) -> None:
+def check_classes(target: Target, dataset: DataSet | Corruptions, what: str) -> None:
     """Raise InputError unless the target has one output for each class of the data set."""
     found = target.options["num_classes"]
     if found != dataset.num_classes:

@@ -376,6 +376,7 @@ def test_channels_last_images_give_the_same(name):
 
 def test_every_family_is_tested_here_and_offered():
     elsewhere = {"grey", "aa-rand"}  # tests/utils/attacks/test_random_networks.py
+    elsewhere |= {"mi", "mi-values"}  # tests/utils/mi/test_adaptive.py
     assert {parse(name).family for name in NAMES} == set(FAMILIES) - elsewhere
     assert {
         parse(choice.replace("STARTS", "2").replace("N", "3")).family for choice in choices()
