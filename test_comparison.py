@@ -19,7 +19,8 @@ from typing import Literal
 from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import Arch, Count, Dataset, Fraction, need
+from utils.settings.normalisation import Elsewhere
+from utils.settings.options import Arch, Count, Dataset, Fraction, group, need
 from utils.settings.values import fraction
 
 
@@ -34,9 +35,10 @@ class Settings:
     arch: Arch | None = None
     """The architecture of --model, for a file that does not say it."""
     factory: str | None = None
-    """Instead of both: package.module:function, which returns a network on [0,1] images."""
+    """Instead of both: package.module:function or path/file.py:function, that makes a network."""
     which: Literal["best", "last"] = "best"
     """Which model of the folder."""
+    elsewhere: Elsewhere = group(Elsewhere)
     attacks: str = "none,fgsm,pgd-40"
     """Names with commas between; linf and l2 are the paper's columns, released those with the
     released script's settings."""
@@ -144,11 +146,13 @@ class Settings:
 
     def _check_files(self) -> None:
         """Refuse files that cannot be written, and options that exclude each other."""
+        self.elsewhere.check_surrogate(self.surrogate)
         path = self.save_adv
         need(
             path is None or path.suffix == ".npz", "save_adv", path, "name a file that ends in .npz"
         )
-        crafting = (self.surrogate, self.save_adv, self.sweep, self.gallery, self.round_uint8)
+        surrogate = self.surrogate or self.elsewhere.surrogate_factory
+        crafting = (surrogate, self.save_adv, self.sweep, self.gallery, self.round_uint8)
         crafts = any(crafting) or self.attacks != Settings.attacks
         need(
             not (self.adv and crafts),
@@ -223,10 +227,11 @@ def evaluate(
     settings: Settings, compute: Compute, network: Network, threat: ThreatModel, output: Path | None
 ) -> None:
     """Make the rows, warnings, table and files of a network under the attacks asked for."""
+    surrogate = settings.surrogate, settings.surrogate_arch, *settings.elsewhere.surrogate
+    network.surrogate = load_surrogate(*surrogate)
     dataset, images, labels = load_images(
         network, settings.dataset, settings.data_dir, settings.split, settings.limit_test
     )
-    surrogate = load_surrogate(settings.surrogate, settings.surrogate_arch, compute, dataset)
     network.prepare(compute, images, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
     stochastic = predictors(
@@ -240,7 +245,7 @@ def evaluate(
     results = Results(identity, Metadata.now(compute.device), output)
     evaluation = Evaluation(
         network.model,
-        surrogate,
+        network.surrogate and network.surrogate.model,
         images,
         labels,
         threat,
@@ -255,7 +260,7 @@ def evaluate(
         settings.save_adv, results.question, results.content.get("saved"), attacks
     )
 
-    general = checks.of_network(evaluation)
+    general = checks.of_network(evaluation) + network.warnings(compute, images, labels)
     if settings.adv:
         found, warned = rows.of_images(evaluation, given, read_about(settings.adv))
     else:
@@ -278,9 +283,8 @@ def main(settings: Settings) -> None:
     """Find the network and the threat model, and evaluate while no other process writes."""
     distributed.refuse("test_comparison.py")
     compute = devices.compute(settings.device, settings.precision)
-    network = load_network(
-        settings.model_dir, settings.model, settings.arch, settings.which, settings.factory
-    )
+    files = (settings.model_dir, settings.model, settings.arch, settings.which, settings.factory)
+    network = load_network(*files, settings.elsewhere.inputs.normalisation)
     threat = threat_model(settings.norm, settings.epsilon, network.known, settings.attacks)
     check_budgets(settings.attacks, threat, settings.budgets())
     check_sweep(settings.sweep, settings.attacks, settings.chosen_attacks(threat.norm))

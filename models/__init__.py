@@ -66,6 +66,8 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
     ),
     "allcnn": ("models.allcnn", "AllCNN", {"width": 96}),
 }
+# {other spelling: the name of an architecture}
+SPELLINGS = {name.replace("wrn", "wrn-"): name for name in ARCHITECTURES if "wrn" in name}
 ENCODER = "encoder"  # what the file of an encoder names as its architecture
 LOCAL_CONVS = (2, 3)  # how many convolutions a local network can have (models.mi.LocalNet)
 # Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.

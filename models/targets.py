@@ -68,7 +68,9 @@ class Target(nn.Module):
         """
         if tap is not None and tap not in self.tap_channels:
             raise ValueError(f"no tap {tap!r}; choose from: {', '.join(self.tap_channels)}")
-        maps = self.maps(x if self.mean is None else (x - self.mean) / self.std)
+        if self.mean is not None and self.std is not None:
+            x = (x - self.mean) / self.std
+        maps = self.maps(x)
         return maps["logits"] if tap is None else (maps["logits"], maps[tap])
 
     @classmethod

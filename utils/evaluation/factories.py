@@ -17,7 +17,7 @@ from utils.evaluation import repositories
 HOW = "write package.module:function, in this folder or on Python's path, or path/file.py:function"
 
 
-def from_factory(name: str, option: str = "factory") -> torch.nn.Module:
+def from_factory(name: str, option: str = "--factory") -> torch.nn.Module:
     """Call a user's function and return the network that it makes.
 
     name: package.module:function, in the current folder or on Python's path, or
@@ -25,7 +25,7 @@ def from_factory(name: str, option: str = "factory") -> torch.nn.Module:
     (`utils.evaluation.repositories`). option: the option that names it.
     """
     module, _, function = name.partition(":")
-    wrong = f"--{option} {name}"
+    wrong = f"{option} {name}"
     if not (module and function):
         raise InputError(f"{wrong}: {HOW}")
     found = _imported(module, wrong)
@@ -44,6 +44,7 @@ def _imported(module: str, wrong: str) -> ModuleType:
     """Import the module of a factory. wrong: how the line of an error begins."""
     importlib.invalidate_caches()
     path = Path(module)
+    repository: repositories.Repository | None
     if path.suffix == ".py":
         if not path.is_file():
             raise InputError(f"{wrong}: there is no file {module}; {HOW}")
@@ -94,10 +95,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes: int) -> None:
+def try_out(model: torch.nn.Module, what: str, images: torch.Tensor, num_classes: int) -> None:
     """Refuse a network that does not give logits (N, num_classes) for [0,1] images.
 
-    name: the value of --factory.
+    what: the option and its value, with which an error begins.
     """
     shape = tuple(images.shape)
     try:
@@ -105,7 +106,7 @@ def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes
             logits = model(images)
     except Exception as error:  # whatever the user's own code raises
         raise InputError(
-            f"--factory {name}: the network fails on images of shape {shape}: {raised(error)}"
+            f"{what}: the network fails on images of shape {shape}: {raised(error)}"
         ) from error
     wanted = (len(images), num_classes)
     given: str | tuple[int, ...] = f"a {type(logits).__name__}"
@@ -113,6 +114,6 @@ def try_out(model: torch.nn.Module, name: str, images: torch.Tensor, num_classes
         given = tuple(logits.shape)
     if given != wanted:
         raise InputError(
-            f"--factory {name}: for images of shape {shape} the network returns {given}; "
+            f"{what}: for images of shape {shape} the network returns {given}; "
             f"logits of shape {wanted} are needed"
         )
