@@ -9,6 +9,8 @@ from torch import nn
 from common.errors import InputError
 from models import build, load, save
 from models.normalisation import NORMALISATIONS
+from train_standard import Settings
+from utils.settings.command_line import parse
 
 CIFAR10 = NORMALISATIONS["cifar10"]
 
@@ -127,6 +129,11 @@ def test_normalisation_is_of_the_images_and_the_gradient_goes_through_it():
     torch.testing.assert_close(own, other)
     net.normalise(*NORMALISATIONS["none"])
     assert torch.equal(net(x), plain(x)) and net.options == plain.options
+
+
+def test_wide_resnets_by_their_other_spelling():
+    for words, name in (("--arch wrn-70-16", "wrn70-16"), ("--arch=wrn-34-10", "wrn34-10")):
+        assert parse(Settings, "", words.split()).network.arch == name
 
 
 def test_a_file_that_fits_none_is_told_the_nearest_and_what_differs(tmp_path):

@@ -104,7 +104,10 @@ def test_a_written_file_keeps_it(foreign, tmp_path):
     words = "--dataset digits --limit-train 100 --holdout 20 --epochs 1 --num-steps 1".split()
     words += ["--eval-steps", 1, "--batch-size", 50, "--epsilon", 0.1, "--width", 4]
     start = ["--init", foreign / "plain.pth", "--normalize", "cifar10", "--lr", 1e-8]
-    succeed("train_standard.py", *words, *start, "--model-dir", tmp_path)
+    ended = succeed("train_standard.py", *words, *start, "--model-dir", tmp_path)
+    assert "give --normalize" not in ended.out
+    ended = succeed("train_standard.py", *words, *start[:2], "--model-dir", tmp_path / "plain")
+    assert "give --normalize cifar10 " in ended.out
     written = models.load(tmp_path / "best_model.pth")
     assert (tuple(written.options["mean"]), tuple(written.options["std"])) == CIFAR10
     refused = run_script(
