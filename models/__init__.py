@@ -7,14 +7,13 @@ waiting for it. `common.files` reads and writes the files.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import InputError
 from models.normalisation import Normalisation, agreed, checked
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor
 
@@ -68,6 +67,7 @@ ARCHITECTURES: dict[str, tuple[str, str, dict]] = {
 }
 # {other spelling: the name of an architecture}
 SPELLINGS = {name.replace("wrn", "wrn-"): name for name in ARCHITECTURES if "wrn" in name}
+PRETRAINED = Path(__file__).parent / "pretrained"
 ENCODER = "encoder"  # what the file of an encoder names as its architecture
 LOCAL_CONVS = (2, 3)  # how many convolutions a local network can have (models.mi.LocalNet)
 # Which output of the target an estimator sees (models.mi.global_net): logits or a feature map.
@@ -112,14 +112,24 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
     return net
 
 
+def found(path: str | Path) -> Path:
+    """Return the file that a path names, or the pretrained network of that name where there is no
+    such file (models/pretrained/README.md lists them).
+    """
+    path = Path(path)
+    pretrained = PRETRAINED / f"{path.name}.pth"
+    named = str(path) == path.name and pretrained.is_file() and not path.exists()
+    return pretrained if named else path
+
+
 def load(
     path: str | Path,
     arch: str | None = None,
     device: str | torch.device = "cpu",
     normalisation: Normalisation | None = None,
 ) -> Target:
-    """Load a target network from a file, in eval mode on `device`, with the file's metadata in
-    ``about``.
+    """Load a target network from a file or by the name of a pretrained one, in eval mode on
+    `device`, with the file's metadata in ``about``.
 
     A file written by `save` names its architecture, and `arch`, if given, must agree. A plain state
     dict, as most published checkpoints are, needs `arch`; width and number of classes come from the
@@ -134,6 +144,7 @@ def load(
     from common.files import load_strictly, read_file, rebuilt, state_dict_of
     from models.published import unwrapped
 
+    path = found(path)
     content = unwrapped(read_file(path))
     state = state_dict_of(content, path)
     said, options, about = (content.get(key) for key in ("arch", "options", "about"))

@@ -110,7 +110,7 @@ def load_network(
         return Network(made, factory, {}, factory, normalisation)
     if model:
         loaded = models.load(model, arch, normalisation=normalisation)
-        return Network(loaded, str(model), {}, normalisation=normalisation)
+        return Network(loaded, str(models.found(model)), {}, normalisation=normalisation)
     assert model_dir is not None  # a script asks for one of the three
     if normalisation:
         raise InputError(
@@ -146,7 +146,7 @@ def load_surrogate(
         return None
     try:
         loaded = models.load(path, arch, normalisation=normalisation)
-        return Network(loaded, str(path), {}, None, normalisation, "--surrogate")
+        return Network(loaded, str(models.found(path)), {}, None, normalisation, "--surrogate")
     except InputError as error:
         line = str(error).replace("--arch", "--surrogate-arch")
         line = line.replace("--normalize", "--surrogate-normalize")
