@@ -20,6 +20,7 @@ from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
 from utils.settings.evaluation import Others
+from utils.settings.normalisation import Elsewhere
 from utils.settings.options import Arch, Count, Dataset, Fraction, group, need
 from utils.settings.values import fraction
 
@@ -35,11 +36,10 @@ class Settings:
     arch: Arch | None = None
     """The architecture of --model, for a file that does not say it."""
     factory: str | None = None
-    """Instead of a folder or a file: package.module:function, which returns a network on [0,1]
-    images.
-    """
+    """Instead of both: package.module:function or path/file.py:function, which returns a network."""
     which: Literal["best", "last"] = "best"
     """Which model of the folder is evaluated."""
+    elsewhere: Elsewhere = group(Elsewhere)
     attacks: str = "none,fgsm,pgd-40"
     """Names with commas between; linf and l2 are the paper's columns, released those with the
     released script's settings."""
@@ -146,9 +146,11 @@ class Settings:
 
     def _check_files(self) -> None:
         """Refuse files that cannot be written, and options that exclude each other."""
+        self.elsewhere.check_surrogate(self.surrogate)
         path = self.save_adv
         need(not path or path.suffix == ".npz", "save_adv", path, "name a file that ends in .npz")
-        crafting = (self.surrogate, path, self.sweep, self.gallery, self.round_uint8)
+        surrogate = self.surrogate or self.elsewhere.surrogate_factory
+        crafting = (surrogate, path, self.sweep, self.gallery, self.round_uint8)
         crafts = any(crafting) or self.attacks != Settings.attacks
         right = "leave --attacks, --surrogate, --save-adv, --sweep, --gallery and --round-uint8 out"
         made = f"these images are made already; {right}"
@@ -160,7 +162,7 @@ class Settings:
         crafts = crafts or bool(self.adv or report) or self.split != "test"
         need(not (corruptions and crafts), "corruptions", corruptions, right)
         need(not (report and self.adv), "robustbench_json", report, "leave --adv out")
-        need(not (report and self.surrogate), "robustbench_json", report, "leave --surrogate out")
+        need(not (report and surrogate), "robustbench_json", report, "leave --surrogate out")
         right = "--attacks released has steps of its own; leave --step-size out"
         need(not self.step_size or self.attacks != "released", "step_size", self.step_size, right)
         for option, what in {"sweep": "the plot goes", "gallery": "the pictures go"}.items():
@@ -219,10 +221,11 @@ def evaluate(
 ) -> None:
     """Make the rows, warnings, table and files of a network under the attacks asked for."""
     others = settings.others
+    surrogate = settings.surrogate, settings.surrogate_arch, *settings.elsewhere.surrogate
+    network.surrogate = load_surrogate(*surrogate)
     dataset, images, labels = load_images(
         network, settings.dataset, settings.data_dir, settings.split, settings.limit_test
     )
-    surrogate = load_surrogate(settings.surrogate, settings.surrogate_arch, compute, dataset)
     network.prepare(compute, images, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
     stochastic = predictors(
@@ -237,12 +240,13 @@ def evaluate(
     results = Results(identity, Metadata.now(compute.device), output)
     robustbench.check(others.robustbench_json, results, attacks)
     how = threat, compute, settings.batch_size, settings.seed, results, settings.round_uint8
-    evaluation = Evaluation(network.model, surrogate, images, labels, *how, predictors=stochastic)
+    crafted_on = network.surrogate and network.surrogate.model
+    evaluation = Evaluation(network.model, crafted_on, images, labels, *how, predictors=stochastic)
     evaluation.keep = open_kept(
         settings.save_adv, results.question, results.content.get("saved"), attacks
     )
 
-    general = checks.of_network(evaluation)
+    general = checks.of_network(evaluation) + network.warnings(compute, images, labels)
     if settings.adv:
         found, warned = rows.of_images(evaluation, given, read_about(settings.adv))
     else:
@@ -267,9 +271,8 @@ def main(settings: Settings) -> None:
     """Find the network and the threat model, and evaluate while no other process writes."""
     distributed.refuse("test_comparison.py")
     compute = devices.compute(settings.device, settings.precision)
-    network = load_network(
-        settings.model_dir, settings.model, settings.arch, settings.which, settings.factory
-    )
+    files = (settings.model_dir, settings.model, settings.arch, settings.which, settings.factory)
+    network = load_network(*files, settings.elsewhere.inputs.normalisation)
     if folder := settings.others.corruptions:
         name, limit, batch = (
             network.dataset(settings.dataset),

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.errors import InputError
+from models.normalisation import NORMALISATIONS, checked
 from models.predictors import Bank, Predictor
 from models.targets import Target
 
@@ -88,6 +90,11 @@ class Bottleneck(Target):
                 nn.init.xavier_uniform_(layer.weight)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
+
+    def normalise(self, mean, std) -> None:
+        """Refuse a normalisation: the network scales its images itself."""
+        if checked(mean, std) != NORMALISATIONS["none"]:
+            raise InputError("mean and std: this network scales its images itself; leave them out")
 
     def seen(self, x: Tensor) -> Tensor:
         """Return what the first layer sees of images (N,3,H,W), before the scaling to [-1,1]:

@@ -15,6 +15,7 @@ from torch import nn
 from common import files
 from common.errors import InputError
 from models import EARLIER_REPRESENTATIONS, LOCAL_CONVS, REPRESENTATIONS
+from models.published import unwrapped
 
 
 class _Permute(nn.Module):
@@ -236,7 +237,7 @@ def load_net(path, device="cpu") -> LocalNet | OutputNet:
     Draws no random numbers from the caller's generator. Raises InputError when the file is missing,
     damaged or holds something else.
     """
-    content = files.read_file(path)
+    content = unwrapped(files.read_file(path))
     state = files.state_dict_of(content, path)
     arch, options, about = (content.get(key) for key in ("arch", "options", "about"))
     if isinstance(arch, str):

@@ -21,6 +21,8 @@ from utils.settings.values import fraction
 # Options of the trainings that are paths: they do not change what is trained.
 PATHS = ("--data-dir", "--model-dir", "--estimator-dir", "--pre-target", "--init", "--encoder")
 PATHS += ("--profile", "--model", "--output")  # the last two of measurements
+# Facts of an evaluation that no command of a table asks for.
+MORE = ("predictor", "samples", "attack_samples", "normalisation", "surrogate_normalisation")
 
 
 def reason(graph, node) -> str | None:
@@ -160,7 +162,7 @@ def _of_evaluation(graph, node) -> dict:
         "precision": given.get("--precision", script.precision),
     }
     if graph.nodes[node.needs[0]].words[0] != "train_VIB.py":  # the others are not stochastic
-        identity |= dict.fromkeys(("predictor", "samples", "attack_samples"))
+        identity |= dict.fromkeys(MORE)
     identity |= {name: known for name, known in hashes.items() if known}
     found = data_of(graph.experiment, training.get("--limit-train"), limit)
     identity |= {"data_fingerprint": found[0]} if found else {}

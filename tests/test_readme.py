@@ -93,7 +93,8 @@ class Place:
             re.sub(r"^(none,fgsm,|none,|)pgd-40$", r"\1pgd-2", word)
             for word in self._shortened(command)
         ]
-        if "--model-dir" not in given:
+        pretrained = "digits-namid" in given  # on its own data set, which needs no folder
+        if "--model-dir" not in given and not pretrained:
             given += ["--data-dir", str(self.folder)]
         succeed(command[0], *given, "--restart")
 

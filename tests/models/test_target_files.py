@@ -190,7 +190,10 @@ def test_a_file_whose_own_words_do_not_hold(tmp_path):
     torch.save(content | {"options": {"num_classes": 10, "width": 3}}, path)
     assert "conv1.weight has shape (2, 3, 3, 3), not (3, 3, 3, 3)" in refusal(path)
     torch.save(content | {"options": {"num_classes": 10, "depth": 3}}, path)
-    assert refusal(path) == "resnet18 has no option 'depth'; choose from: num_classes, width, size"
+    assert (
+        refusal(path)
+        == "resnet18 has no option 'depth'; choose from: num_classes, width, size, mean, std"
+    )
     torch.save(content | {"options": {"num_classes": 0, "width": 2}}, path)
     assert refusal(path).startswith("num_classes of resnet18 is 0; choose")
 

@@ -10,6 +10,7 @@ import torch
 from common.errors import InputError
 from common.files import make_folder, write_csv
 from data.batches import in_order
+from models.normalisation import Normalisation
 from utils import devices, provenance
 from utils.analysis.options.layers import LayerImages, Networks
 from utils.attacks.projected_gradient import frozen
@@ -88,19 +89,19 @@ def _of_kind(found: dict[str, list[dict]], kind: str) -> Values:
     }
 
 
-def load(role: str, name: str) -> Network:
+def load(role: str, name: str, normalisation: Normalisation | None = None) -> Network:
     """Load the network of a run's folder, a model file or a factory.
 
-    role: the option that names it.
+    role: the option that names it. normalisation: of the images of those that are no runs.
     """
     path = Path(name)
     try:
         if path.is_dir():
             return load_network(path, None, None)
         if path.is_file():
-            return load_network(None, path, None)
+            return load_network(None, path, None, normalisation=normalisation)
         if ":" in name:
-            return load_network(None, None, None, factory=name)
+            return load_network(None, None, None, "best", name, normalisation)
     except InputError as error:
         raise InputError(f"--{role}: {error}") from None
     raise InputError(
@@ -113,7 +114,7 @@ def _of_network(
     role: str, name: str, layers: str, images: LayerImages, compute: devices.Compute
 ) -> tuple[dict, dict]:
     """Measure a network: what it is, and {layer: {quantity: value}}."""
-    network = load(role, name)
+    network = load(role, name, images.inputs.normalisation)
     if images.split == "holdout" and not Path(name).is_dir():
         raise InputError(f"--{role} {name}: is no run, and held no images out; give --split test")
     dataset, chosen, labels = load_images(

@@ -111,7 +111,13 @@ def load(network: NetworkFile, estimators: Estimators, images: Images, attack: P
 
     What is not given is the network's own. Raises InputError where they do not fit each other.
     """
-    found = load_network(network.model_dir, network.model, network.arch, network.which)
+    found = load_network(
+        network.model_dir,
+        network.model,
+        network.arch,
+        network.which,
+        normalisation=network.inputs.normalisation,
+    )
     name = found.dataset(images.dataset)
     threat = threat_model(attack.norm, attack.epsilon, found.known)
     pgd = Attack(norm=threat.norm, epsilon=threat.epsilon, eval_steps=attack.num_steps)

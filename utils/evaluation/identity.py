@@ -10,6 +10,7 @@ import torch
 
 from common.files import file_hash
 from data.sets import DataSet
+from models.normalisation import Normalisation
 from utils import provenance
 from utils.evaluation.networks import Network
 from utils.evaluation.predictors import Predictors
@@ -22,7 +23,8 @@ class Identity:
 
     rules: 2 and 3 where --step-size or rounding is asked for, whose meaning changed since older
     files were written; None otherwise. predictor, samples, attack_samples: how a network with a
-    bottleneck is judged and attacked; None for another.
+    bottleneck is judged and attacked; None for another. normalisation, surrogate_normalisation: of
+    images, where an option gave them.
     """
 
     model: str = field(compare=False)
@@ -48,6 +50,8 @@ class Identity:
     predictor: str | None = None
     samples: int | None = None
     attack_samples: int | None = None
+    normalisation: Normalisation | None = None
+    surrogate_normalisation: Normalisation | None = None
 
     @classmethod
     def of(
@@ -64,7 +68,7 @@ class Identity:
 
         settings: the options of test_comparison.py. precision: "fp32" or "bf16", the one in use.
         """
-        surrogate, adv = settings.surrogate, settings.adv
+        surrogate, adv = network.surrogate, settings.adv
         rules = 2 if settings.step_size else None
         rules = 3 if settings.round_uint8 else rules
         return cls(
@@ -72,8 +76,10 @@ class Identity:
             factory=settings.factory,
             model_hash=network.hash(),
             arch=getattr(network.model, "arch", None),
-            surrogate=surrogate and str(surrogate),
-            surrogate_hash=surrogate and file_hash(surrogate),
+            surrogate=surrogate.name if surrogate else None,
+            surrogate_hash=surrogate.hash() if surrogate else None,
+            normalisation=network.normalisation,
+            surrogate_normalisation=surrogate.normalisation if surrogate else None,
             adv_hash=adv and file_hash(adv),
             dataset=dataset.name,
             data_fingerprint=dataset.fingerprint,

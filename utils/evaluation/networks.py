@@ -10,11 +10,15 @@ from common.errors import InputError
 from common.files import file_hash
 from data.corruptions import Corruptions
 from data.sets import DataSet
+from models.normalisation import Normalisation
 from models.targets import Target
 from utils.devices import Compute
 from utils.evaluation.factories import from_factory, state_hash, try_out
+from utils.normalised import normalised, suspected
 from utils.training.run_folder import read_settings
 from utils.training.stages import check_classes
+
+SAMPLE = 64  # images on which a normalisation is suspected
 
 
 @dataclass
@@ -23,12 +27,28 @@ class Network:
 
     name: the path of its file, or the factory that made it. options: those of the run that trained
     it; {} for a network without a run's folder. factory: the value of --factory, None for a file.
+    normalisation: the one that an option asked for, None without one. option: the option that names
+    it, as errors print it. surrogate: the network that its adversarial images are crafted on.
     """
 
     model: torch.nn.Module
     name: str
     options: dict
     factory: str | None = None
+    normalisation: Normalisation | None = None
+    option: str = ""
+    surrogate: "Network | None" = None
+
+    @property
+    def what(self) -> str:
+        """Return how errors name it."""
+        return f"{self.option or '--factory' * bool(self.factory)} {self.name}".strip()
+
+    @property
+    def doubtful(self) -> bool:
+        """Return whether nothing says which images the network was trained on."""
+        own = getattr(self.model, "about", {}) or "mean" in getattr(self.model, "options", {})
+        return not own and self.normalisation is None
 
     @property
     def known(self) -> dict:
@@ -44,18 +64,33 @@ class Network:
         return state_hash(self.model) if self.factory else file_hash(self.name)
 
     def check(self, dataset: DataSet | Corruptions) -> None:
-        """Refuse a network of ours that has other classes than the data set."""
+        """Refuse a network of ours, or a surrogate, that has other classes than the data set."""
         if isinstance(self.model, Target):
-            prefix = "--factory " if self.factory else ""
-            check_classes(self.model, dataset, f"{prefix}{self.name}")
+            check_classes(self.model, dataset, self.what)
+        if self.surrogate:
+            self.surrogate.check(dataset)
 
     def prepare(self, compute: Compute, images: torch.Tensor, num_classes: int) -> torch.nn.Module:
-        """Move the network to the device, and try a factory's network on the first two images."""
+        """Move the network to the device, and try a factory's network on the first two images.
+
+        The same is done to its surrogate.
+        """
         self.model = compute.prepare(self.model)
         if self.factory:
             x = images[:2].to(compute.device).float() / 255
-            try_out(self.model, self.factory, x, num_classes)
+            try_out(self.model, self.what, x, num_classes)
+        if self.surrogate:
+            self.surrogate.prepare(compute, images, num_classes)
         return self.model
+
+    def warnings(self, compute: Compute, images: torch.Tensor, labels: torch.Tensor) -> list[str]:
+        """Warn where the first images say that the network was trained on normalised ones."""
+        found = self.surrogate.warnings(compute, images, labels) if self.surrogate else []
+        if not self.doubtful:
+            return found
+        x, y = (each[:SAMPLE].to(compute.device) for each in (images, labels))
+        option = "--surrogate-normalize" if "surrogate" in self.option else "--normalize"
+        return suspected(self.model, x.float() / 255, y, option) + found
 
 
 def load_network(
@@ -64,16 +99,25 @@ def load_network(
     arch: str | None,
     which: str = "best",
     factory: str | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Network:
     """Load the network that --model-dir, --model or --factory names.
 
     which: "best" or "last", the model of a folder. arch: of a file that does not say it.
+    normalisation: of the images of a network that was made elsewhere.
     """
     if factory:
-        return Network(from_factory(factory), factory, {}, factory)
+        made = normalised(from_factory(factory), normalisation, f"--factory {factory}")
+        return Network(made, factory, {}, factory, normalisation)
     if model:
-        return Network(models.load(model, arch), str(model), {})
+        loaded = models.load(model, arch, normalisation=normalisation)
+        return Network(loaded, str(models.found(model)), {}, normalisation=normalisation)
     assert model_dir is not None  # a script asks for one of the three
+    if normalisation:
+        raise InputError(
+            f"--model-dir {model_dir}: a run's files say how images are normalised; "
+            "leave --normalize, --mean and --std out"
+        )
     options = read_settings(model_dir)["options"]
     names = ["target_model.pth", "best_model.pth"] if which == "best" else ["last_model.pth"]
     path = next((model_dir / name for name in names if (model_dir / name).is_file()), None)
@@ -86,15 +130,25 @@ def load_network(
 
 
 def load_surrogate(
-    path: Path | None, arch: str | None, compute: Compute, dataset: DataSet
-) -> torch.nn.Module | None:
-    """Load the network of --surrogate, on which images are crafted; None without one."""
+    path: Path | None,
+    arch: str | None,
+    factory: str | None = None,
+    normalisation: Normalisation | None = None,
+) -> Network | None:
+    """Load the network of --surrogate or --surrogate-factory, on which images are crafted.
+
+    None without one.
+    """
+    if factory:
+        option = "--surrogate-factory"
+        made = normalised(from_factory(factory, option), normalisation, f"{option} {factory}")
+        return Network(made, factory, {}, factory, normalisation, option)
     if path is None:
         return None
     try:
-        surrogate = compute.prepare(models.load(path, arch))
+        loaded = models.load(path, arch, normalisation=normalisation)
+        return Network(loaded, str(models.found(path)), {}, None, normalisation, "--surrogate")
     except InputError as error:
         line = str(error).replace("--arch", "--surrogate-arch")
+        line = line.replace("--normalize", "--surrogate-normalize")
         raise InputError(f"--surrogate {line}") from None
-    check_classes(surrogate, dataset, f"--surrogate {path}")
-    return surrogate

@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from common.errors import InputError
-from models import EARLIER_REPRESENTATIONS
+from models import EARLIER_REPRESENTATIONS, SPELLINGS
 from utils.settings import presets
 from utils.settings.options import StageSettings
 
@@ -56,8 +56,11 @@ def _groups(settings) -> Iterator:
     yield settings
 
 
-# {option: {value of earlier commits: the value of today}}
-EARLIER_VALUES = {"representation": EARLIER_REPRESENTATIONS}
+# {option: {value of earlier commits, or another spelling: the value of today}}
+EARLIER_VALUES = {
+    "representation": EARLIER_REPRESENTATIONS,
+    **dict.fromkeys(("arch", "surrogate_arch", "surrogate-arch"), SPELLINGS),
+}
 
 
 def translated(options: dict) -> dict:

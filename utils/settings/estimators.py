@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.mi.names import estimator_files
 from utils.settings.choices import Bound, Representation, Selection
+from utils.settings.normalisation import Normalization
 from utils.settings.options import Arch, Attack, Data, Run, StageSettings
 from utils.settings.values import Count, group, need
 
@@ -86,6 +87,7 @@ class EstimatorSettings(StageSettings):
     """The frozen target: a file of stage 1, or a published checkpoint together with --arch."""
     arch: Arch | None = None
     """The architecture of --pre-target, for a file that does not name it."""
+    inputs: Normalization = group(Normalization)
     data: Data = group(Data)
     attack: Attack = group(Attack, num_steps=20)
     estimation: Estimation = group(Estimation)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from utils.settings.choices import Arch, Dataset, Norm, Preset, Schedule
+from utils.settings.normalisation import Normalization
 from utils.settings.values import Count, Fraction, need
 from utils.settings.values import group as group  # the scripts import it from here, too
 
@@ -64,6 +65,7 @@ class Network:
     """Channels of its first stage; when not given the architecture's own: 64 for ResNet and VGG,
     160 for WRN-*-10.
     """
+    inputs: Normalization = group(Normalization)
 
     def check(self) -> None:
         valid = self.width is None or self.width > 0

@@ -22,6 +22,7 @@ from utils.mi.values import Examples
 from utils.settings.estimators import EstimatorFiles
 from utils.training.held_out import held_out, held_out_examples
 from utils.training.stages import Stage, check_classes, check_threat_model
+from utils.training.targets import warn_of_inputs
 
 # The letter in local_n_model.pth, global_n_model.pth, local_a_model.pth, global_a_model.pth.
 FILES = {"natural": "n", "adversarial": "a"}
@@ -89,9 +90,12 @@ def build(stage: Stage, settings) -> tuple[Target, dict[str, MIEstimator], torch
     Returns the frozen target of --pre-target, {"natural": E_n, "adversarial": E_a}, and their Adam.
     """
     compute, estimation = stage.compute, settings.estimation
-    target = compute.prepare(models.load(settings.pre_target, settings.arch))
+    normalisation = settings.inputs.normalisation
+    target = models.load(settings.pre_target, settings.arch, normalisation=normalisation)
+    target = compute.prepare(target)
     check_threat_model(f"--pre-target {settings.pre_target}", target.about, settings.threat)
     check_classes(target, stage.dataset, f"--pre-target {settings.pre_target}")
+    warn_of_inputs(f"--pre-target {settings.pre_target}", target, normalisation, stage)
     channels = target.tap_channels[estimation.representation]
     nets: dict[str, MIEstimator] = {}
     for kind in FILES:

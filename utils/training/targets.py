@@ -4,7 +4,9 @@ from pathlib import Path
 
 import models
 from common.errors import InputError
+from models.normalisation import NORMALISATIONS, Normalisation
 from models.targets import Target
+from utils.normalised import suspected
 from utils.training.stages import Stage, check_classes, check_split, check_threat_model
 
 
@@ -15,10 +17,15 @@ def initial_target(stage: Stage, settings, init: Path | None) -> Target:
     on other classes, under another threat model, or on images that are held out here.
     """
     arch, width = settings.network.arch, settings.network.width
+    normalisation = settings.network.inputs.normalisation
     if not init:
-        return models.build(arch, stage.dataset.num_classes, width=width, size=stage.dataset.size)
+        mean, std = normalisation or NORMALISATIONS["none"]
+        size = stage.dataset.size
+        options = {"width": width, "size": size, "mean": mean, "std": std}
+        return models.build(arch, stage.dataset.num_classes, **options)
     source = f"--init {init}"
-    target = models.load(init, arch)
+    target = models.load(init, arch, normalisation=normalisation)
+    warn_of_inputs(source, target, normalisation, stage)
     check_threat_model(source, target.about, settings.threat)
     check_classes(target, stage.dataset, source)
     check_split("--init", init, target.about, stage)
@@ -26,3 +33,21 @@ def initial_target(stage: Stage, settings, init: Path | None) -> Target:
     if width not in (None, found):
         raise InputError(f"--width {width}: {source} has width {found}; leave --width out")
     return target
+
+
+def warn_of_inputs(
+    what: str, target: Target, normalisation: Normalisation | None, stage: Stage
+) -> None:
+    """Print a warning where a file that says nothing seems to want normalised images.
+
+    what: the option and the file. normalisation: the one that an option gave. The first training
+    images are classified.
+    """
+    if target.about or "mean" in target.options or normalisation is not None:
+        return
+    device = next(target.parameters()).device
+    x, y = (
+        each[:64].to(device) for each in (stage.dataset.train_images, stage.dataset.train_labels)
+    )
+    for line in suspected(target, x.float() / 255, y, "--normalize"):
+        print(f"warning: {what}: {line}")

@@ -1,5 +1,6 @@
 """Counting under attack: both ways of a minimum norm, the worst case, kills and resumed runs, sweeps."""
 
+import importlib
 import shutil
 import sys
 from unittest import mock
@@ -192,7 +193,7 @@ def test_autoattack_goes_on_with_the_part_it_was_stopped_in(linear, tmp_path):
         k: v for k, v in other.items() if k not in told
     }
     # In the memory layout of the script: in another one sums round otherwise on some processors.
-    model = CPU.prepare(sys.modules["linear"].network())
+    model = CPU.prepare(importlib.import_module("linear").network())
     digits = data.load("arrays", linear, limit_test=10)
     x = (digits.test_images.float() / 255).contiguous(memory_format=torch.channels_last)
     y = digits.test_labels

@@ -167,7 +167,7 @@ def test_a_wrong_option_is_named_in_one_line(words, named, capsys, kind=train_st
         ask(words.split(), kind)
     said = capsys.readouterr()
     assert end.value.code == 2 and said.out == ""
-    assert said.err.count("\n") == 1 and named in said.err and len(said.err) < 300, said.err
+    assert said.err.count("\n") == 1 and named in said.err and len(said.err) < 400, said.err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from utils.settings.choices import Arch, Bound, Dataset
-from utils.settings.values import Count, Fraction, need
+from utils.settings.normalisation import Normalization
+from utils.settings.values import Count, Fraction, group, need
 
 
 @dataclass
@@ -20,6 +21,7 @@ class NetworkFile:
     """The architecture of --model, for a file that does not say it."""
     which: Literal["best", "last"] = "best"
     """Which model of the folder is measured."""
+    inputs: Normalization = group(Normalization)
 
     def check(self) -> None:
         need(

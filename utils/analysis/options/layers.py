@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.settings.choices import LayerQuantity
+from utils.settings.normalisation import Normalization
 from utils.settings.options import Dataset, group, need
 
 
@@ -50,6 +51,7 @@ class LayerImages:
     """The data set; each network's own when not given."""
     data_dir: Path | None = None
     """The folder of the data set; each run's own when not given."""
+    inputs: Normalization = group(Normalization)
 
     def check(self) -> None:
         need(self.limit > 1, "limit", self.limit, "give 2 or more images, which are compared")
