@@ -36,7 +36,7 @@ class Settings:
     arch: Arch | None = None
     """The architecture of --model, for a file that does not say it."""
     factory: str | None = None
-    """Instead of both: package.module:function or path/file.py:function, which returns a network."""
+    """Instead of both: package.module:function or path/file.py:function, which makes a network."""
     which: Literal["best", "last"] = "best"
     """Which model of the folder is evaluated."""
     elsewhere: Elsewhere = group(Elsewhere)
