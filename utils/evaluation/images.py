@@ -6,7 +6,6 @@ file per attack and batch.
 """
 
 import json
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import data
 from common.errors import InputError
 from common.files import file_hash, write_text
+from common.writing import atomic
 from data.sets import DataSet, holdout_size, split_holdout
 from utils.evaluation.networks import Network
 
@@ -141,7 +141,8 @@ def all_kept(kept: Path, attack: str, batches: int) -> bool:
 
 def keep_images(kept: Path, attack: str, batch: int, x_adv: torch.Tensor) -> None:
     """Write the adversarial images of a batch, float32 (N,3,H,W)."""
-    numpy.save(kept_file(kept, attack, batch), x_adv.cpu().contiguous().numpy())
+    with atomic(kept_file(kept, attack, batch)) as file:
+        numpy.save(file, x_adv.cpu().contiguous().numpy())
 
 
 def open_kept(
@@ -191,8 +192,7 @@ def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) 
         if about["rounded"]:
             arrays[name] = (arrays[name] * 255).round().astype(numpy.uint8)
     arrays = {"labels": labels.numpy(), ABOUT: numpy.array(json.dumps(about, default=str))} | arrays
-    beside = path.with_name(f"{path.name}.part.npz")
-    numpy.savez_compressed(beside, allow_pickle=False, **arrays)
-    os.replace(beside, path)
+    with atomic(path) as file:
+        numpy.savez_compressed(file, allow_pickle=False, **arrays)
     shutil.rmtree(kept)
     return {"attacks": list(about["attacks"]), "file_hash": file_hash(path), "all_steps": True}
