@@ -15,6 +15,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from common.errors import InputError
 
@@ -59,7 +60,7 @@ class Part(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def atomic(path: Path | str) -> Iterator[Part]:
+def atomic(path: Path | str) -> Iterator[IO[bytes]]:
     """Yield a new file that replaces `path` at the end of the `with` block.
 
     The new file has a name of its own in the folder of `path` and follows no link. File and folder
@@ -68,11 +69,13 @@ def atomic(path: Path | str) -> Iterator[Part]:
 
     Raises InputError that names `path` where it cannot be written, as on a full disk.
     """
-    path, file, beside = Path(path), None, None
+    path = Path(path)
+    file: Part | None = None
+    beside: Path | None = None
     try:
         beside, handle = _create(path)
         file = Part(handle)
-        yield file
+        yield cast(IO[bytes], file)
         if file.error:
             raise file.error
         os.fsync(handle)
@@ -130,6 +133,24 @@ def _remove_left(path: Path) -> None:
                     os.unlink(path.parent / each)
             finally:
                 os.close(handle)
+
+
+def second_name(path: Path, other: Path) -> None:
+    """Give the file `path`, where there is one, the name `other` as well, in the same folder.
+
+    A file of that name is replaced. A file system without hard links renames `path` instead.
+    """
+    if not path.exists() or (other.exists() and path.samefile(other)):
+        return
+    beside = other.with_name(f".{other.name}.{secrets.token_hex(6)}.part")
+    try:
+        try:
+            os.link(path, beside)
+        except PermissionError:  # what such a file system says
+            beside = path
+        os.replace(beside, other)
+    except OSError as error:
+        raise unwritable(other, error) from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -235,7 +235,11 @@ class Run:
     model_dir: Path = Path("runs/run")
     """The run's folder. The same command again resumes an unfinished run."""
     restart: bool = False
-    """Delete the run in --model-dir and start from scratch."""
+    """Replace the run in --model-dir, and start from scratch. It is deleted when the new run saves
+    its first state.
+    """
+    checkpoint_every: float = 10.0
+    """Minutes between two checkpoints inside an epoch; the end of each epoch saves one as well."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -246,6 +250,10 @@ class Run:
     """Compile the target with torch.compile: --compile or --no-compile. auto: on CUDA only. On a
     CPU compiling takes a minute, which pays off in runs of more than a few minutes (docs/speed.md).
     """
+
+    def check(self) -> None:
+        every = self.checkpoint_every
+        need(every > 0, "checkpoint_every", every, "give a number of minutes above 0")
 
 
 class StageGroups:
