@@ -201,10 +201,10 @@ if __name__ == "__main__":
 from utils import devices, distributed
 from utils.devices import Compute
 from utils.evaluation import checks, rows
+from utils.evaluation.autoattack import unfinished
 from utils.evaluation.counting import Evaluation
 from utils.evaluation.identity import Identity, Metadata
 from utils.evaluation.images import (
-    kept_folder,
     load_images,
     open_kept,
     read_about,
@@ -212,9 +212,10 @@ from utils.evaluation.images import (
     save_adversarial,
 )
 from utils.evaluation.networks import Network, load_network, load_surrogate
+from utils.evaluation.outputs import sole_writer
 from utils.evaluation.predictors import predictors
 from utils.evaluation.report import draw_gallery, print_files, print_header, print_results, sweep
-from utils.evaluation.results import Results, sole_writer, start_over
+from utils.evaluation.results import Results
 from utils.evaluation.threat import ThreatModel, check_budgets, check_sweep, threat_model
 from utils.scripts import run_script
 
@@ -237,7 +238,7 @@ def evaluate(
     print_header(identity, threat, compute.device, output)
 
     attacks = settings.chosen_attacks(threat.norm)
-    results = Results(identity, Metadata.now(compute.device), output)
+    results = Results(identity, Metadata.now(compute.device), output, settings.restart)
     evaluation = Evaluation(
         network.model,
         surrogate,
@@ -251,9 +252,10 @@ def evaluate(
         settings.round_uint8,
         predictors=stochastic,
     )
-    evaluation.keep = open_kept(
-        settings.save_adv, results.question, results.content.get("saved"), attacks
-    )
+    saved, restart = results.content.get("saved"), settings.restart
+    evaluation.keep = open_kept(settings.save_adv, results.question, saved, attacks, restart)
+    if restart and output:
+        unfinished(output).unlink(missing_ok=True)
 
     general = checks.of_network(evaluation)
     if settings.adv:
@@ -285,9 +287,8 @@ def main(settings: Settings) -> None:
     check_budgets(settings.attacks, threat, settings.budgets())
     check_sweep(settings.sweep, settings.attacks, settings.chosen_attacks(threat.norm))
     output = settings.output or (settings.model_dir and settings.model_dir / "results.json")
-    with sole_writer({"--output": output, "--save-adv": settings.save_adv}):
-        if settings.restart:
-            start_over(output, settings.save_adv and kept_folder(settings.save_adv))
+    files = {"--adv": settings.adv, "--surrogate": settings.surrogate, "--model": settings.model}
+    with sole_writer({"--output": output, "--save-adv": settings.save_adv}, files):
         evaluate(settings, compute, network, threat, output)
 
 

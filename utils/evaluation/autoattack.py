@@ -45,9 +45,9 @@ class BatchFile:
     def write(self, x_adv: torch.Tensor, robust: list[int], passes: list[int]) -> None:
         """Write the batch after a part: images, robust counts, and forward and backward passes."""
         if self.path:
-            state = {"x_adv": x_adv.cpu().contiguous().numpy(), "robust": robust, "passes": passes}
+            images, asked = x_adv.cpu().contiguous().numpy(), self.question
             with atomic(self.path) as file:
-                numpy.savez(file, question=self.question, **state)
+                numpy.savez(file, question=asked, x_adv=images, robust=robust, passes=passes)
 
     def remove(self) -> None:
         """Remove the file, once the batch is done."""

@@ -6,7 +6,7 @@ file per attack and batch.
 """
 
 import json
-import shutil
+import re
 import zipfile
 from pathlib import Path
 
@@ -146,29 +146,77 @@ def keep_images(kept: Path, attack: str, batch: int, x_adv: torch.Tensor) -> Non
 
 
 def open_kept(
-    path: Path | None, identity: dict, saved: dict | None, attacks: dict[str, dict]
+    path: Path | None,
+    identity: dict,
+    saved: dict | None,
+    attacks: dict[str, dict],
+    restart: bool = False,
 ) -> Path | None:
     """Open the folder that keeps the images of --save-adv until all of them are made.
 
     The folder is emptied, unless a stopped run of the same evaluation left it. Returns None where
-    no file is asked for, and where the file has the images already.
+    no file is asked for, and where the file has the images already. Raises InputError where file
+    or folder hold something else.
 
     Args:
         path: the file; None: no images are kept.
         identity: what fixes the evaluation.
         saved: the results file's entry of that name, which describes the file it wrote last.
         attacks: {name: its settings}.
+        restart: whether to replace the images of another evaluation, and those of a stopped run.
     """
-    if path is None or _saved_before(path, saved, attacks):
+    if path is None:
+        return None
+    _check_replaceable(path, identity, restart)
+    if _saved_before(path, saved, attacks):
         return None
     kept = kept_folder(path)
     question = kept / "question.json"
     asked = json.dumps(identity | {"all_steps": True}, default=str)
-    if kept.is_dir() and not (question.is_file() and question.read_text() == asked):
-        shutil.rmtree(kept)
+    known = question.is_file() and question.read_text() == asked
+    if kept.is_dir() and (restart or not known):
+        _remove(kept)
     kept.mkdir(exist_ok=True)
     write_text(question, asked)
     return kept
+
+
+OURS = re.compile(r"question\.json|.+\.\d{6}\.npy|\..+\.part")  # names in the folder of kept images
+
+
+def _check_replaceable(path: Path, identity: dict, restart: bool) -> None:
+    """Refuse a file and a folder beside it that --save-adv did not write."""
+    kept = kept_folder(path)
+    strange = [each.name for each in kept.glob("*") if not OURS.fullmatch(each.name)]
+    if kept.is_symlink() or (kept.exists() and not kept.is_dir()) or strange:
+        what = f"the folder of {strange[0]}" if strange else "no folder of ours"
+        raise InputError(
+            f"--save-adv {path}: {kept.name} beside it is {what}; move it away, or name another "
+            "file"
+        )
+    if not path.exists():
+        return
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            about = dict(json.loads(str(file[ABOUT])))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile):
+        raise InputError(
+            f"--save-adv {path}: holds something else; move it away, or name another file"
+        ) from None
+    asked = json.loads(json.dumps(identity, default=str))
+    other = [key for key, value in asked.items() if about.get(key, value) != value]
+    if other and not restart:
+        raise InputError(
+            f"--save-adv {path}: holds images of another evaluation: {other[0]} {about[other[0]]} "
+            f"(now {asked[other[0]]}); name another file, or --restart to replace it"
+        )
+
+
+def _remove(kept: Path) -> None:
+    """Remove the folder of kept images."""
+    for each in kept.iterdir():
+        each.unlink()
+    kept.rmdir()
 
 
 def _saved_before(path: Path, saved: dict | None, attacks: dict[str, dict]) -> bool:
@@ -194,5 +242,5 @@ def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) 
     arrays = {"labels": labels.numpy(), ABOUT: numpy.array(json.dumps(about, default=str))} | arrays
     with atomic(path) as file:
         numpy.savez_compressed(file, allow_pickle=False, **arrays)
-    shutil.rmtree(kept)
+    _remove(kept)
     return {"attacks": list(about["attacks"]), "file_hash": file_hash(path), "all_steps": True}
