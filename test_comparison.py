@@ -19,7 +19,7 @@ from typing import Literal
 from common.errors import InputError
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import Arch, Count, Dataset, Fraction, need
+from utils.settings.options import Arch, Count, Dataset, Fraction, need, need_memory
 from utils.settings.values import fraction
 
 
@@ -136,6 +136,10 @@ class Settings:
         )
         for option in ("samples", "attack_samples"):
             need(getattr(self, option) > 0, option, getattr(self, option), "give 1 or more draws")
+            need_memory(option, getattr(self, option), 2 * getattr(self, option) * self.batch_size)
+        arch, surrogate_arch = self.arch, self.surrogate_arch
+        need(not (arch and self.factory), "arch", arch, "is of a file; leave it out")
+        need(self.surrogate or not surrogate_arch, "surrogate_arch", surrogate_arch, "has no file")
         alone = self.predictor == "fresh" and "aa" in self.attacks.split(",")
         right = "it goes by single judgements, which fresh makes at random; give aa-rand"
         need(not alone, "attacks", "aa", right)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from common import memory
 from common.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
@@ -87,6 +89,8 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
             _check_option(arch, option, sizes[option], allowed)
     if "size" in sizes:
         sizes["size"] = list(sizes["size"])
+    if any(isinstance(own[name], int) and sizes[name] > own[name] for name in own):
+        _check_memory(arch, lambda: network_class(**arguments | sizes))
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}
     return net
@@ -158,6 +162,22 @@ def save(model: Target, path: str | Path, **about) -> None:
         {"arch": model.arch, "options": dict(model.options), "state_dict": state, "about": about},
         path,
     )
+
+
+def _check_memory(arch: str, build: Callable[[], torch.nn.Module]) -> None:
+    """Raise InputError where a network has more weights than the memory holds.
+
+    build: builds it, here without memory for its weights.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            numbers = sum(weight.numel() for weight in build().parameters())
+    except RuntimeError:  # more numbers than 64 bits can count
+        numbers = 2**63
+    if lacking := memory.lack(numbers):
+        raise InputError(f"{arch}: {lacking}; give a smaller --width")
 
 
 def _check_option(arch: str, option: str, value, allowed: int | tuple[str, ...]) -> None:

@@ -54,12 +54,14 @@ def check(settings) -> None:
 
 
 def _check_plain(part) -> None:
-    """Refuse non-finite numbers and impossible paths in the fields of one group."""
+    """Refuse non-finite and huge numbers and impossible paths in the fields of one group."""
     for each in dataclasses.fields(part):
         value = getattr(part, each.name)
         for one in value if isinstance(value, tuple) else (value,):
             finite = not isinstance(one, float) or math.isfinite(one)
             need(finite, each.name, one, "is not a finite number; give one such as 0.1")
+            huge = isinstance(one, int) and abs(one) >= 2**63
+            need(not huge, each.name, f"{str(one)[:9]}...", "give a smaller number")
             if isinstance(one, Path):
                 _check_path(each.name, one)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from utils.settings.choices import Arch, Dataset, Norm, Preset, Schedule
-from utils.settings.values import Count, Fraction, need
+from utils.settings.values import Count, Fraction, need, need_memory
 from utils.settings.values import group as group  # the scripts import it from here, too
 
 # This must be set before torch is imported. A waiting thread spins 1,000 times, then sleeps.
@@ -68,6 +68,7 @@ class Network:
     def check(self) -> None:
         valid = self.width is None or self.width > 0
         need(valid, "width", self.width, "give 1 or more channels, or leave it out")
+        need_memory("width", self.width, (self.width or 0) ** 2)  # of one layer, at the least
 
 
 @dataclass
