@@ -121,12 +121,7 @@ class Gaussian:
     def check(self) -> None:
         """Refuse what has no solution."""
         for option in ("dim", "outputs"):
-            need(
-                0 < getattr(self, option) <= 10_000,
-                option,
-                getattr(self, option),
-                "give 1 to 10000",
-            )
+            need(0 < vars(self)[option] <= 10_000, option, vars(self)[option], "give 1 to 10000")
         valid = self.betas and all(0 < beta < 1 for beta in self.betas)
         need(bool(valid), "betas", self.betas, "give values between 0 and 1")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
