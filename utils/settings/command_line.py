@@ -186,7 +186,8 @@ def complain(message) -> int:
 
     Under torchrun only the first process prints.
     """
-    if os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ:
+    torchrun = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    if not torchrun or os.environ["RANK"] == "0":
         streams.say(f"{Path(sys.argv[0]).name}: {message}")
     return 2
 
