@@ -22,7 +22,7 @@ import tyro
 
 from utils.attacks import registry
 from utils.settings.command_line import parse
-from utils.settings.options import Fraction, need
+from utils.settings.options import Fraction, need, need_memory
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Gaussian:
     def check(self) -> None:
         """Refuse what has no solution."""
         for option in ("dim", "outputs"):
-            need(getattr(self, option) > 0, option, getattr(self, option), "give 1 or more")
+            need(0 < vars(self)[option] <= 10_000, option, vars(self)[option], "give 1 to 10000")
         valid = self.betas and all(0 < beta < 1 for beta in self.betas)
         need(bool(valid), "betas", self.betas, "give values between 0 and 1")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
@@ -144,6 +144,7 @@ class Estimators:
         """Refuse too few samples."""
         valid = bool(self.samples) and all(n > 0 for n in self.samples)
         need(valid, "samples", self.samples, "give numbers of 1 or more")
+        need_memory("samples", self.samples, 2 * max(self.samples, default=0))
         need(self.repetitions > 1, "repetitions", self.repetitions, "give 2 or more")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
 

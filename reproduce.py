@@ -82,7 +82,7 @@ class Settings:
     """Print the commands, in order and with their estimated cost, and run nothing."""
 
     def check(self) -> None:
-        need(self.seeds > 0, "seeds", self.seeds, "give 1 or more")
+        need(0 < self.seeds <= 1000, "seeds", self.seeds, "give 1 to 1000")
         need(self.jobs > 0, "jobs", self.jobs, "give 1 or more")
         need(self.alpha is None or self.alpha >= 0, "alpha", self.alpha, "give 0 or more")
         known = ", ".join(DEFENSES)

@@ -21,7 +21,7 @@ from utils.attacks import registry
 from utils.settings.command_line import parse
 from utils.settings.evaluation import Others
 from utils.settings.normalisation import Elsewhere
-from utils.settings.options import Arch, Count, Dataset, Fraction, group, need
+from utils.settings.options import Arch, Count, Dataset, Fraction, group, need, need_memory
 from utils.settings.values import fraction
 
 
@@ -134,11 +134,16 @@ class Settings:
             self.step_size,
             "give a step above 0",
         )
-        counts = {"limit_test": "images", "batch_size": "images"}
-        counts |= {"samples": "draws", "attack_samples": "draws"}
+        counts = dict.fromkeys(("limit_test", "batch_size"), "images")
+        counts |= dict.fromkeys(("samples", "attack_samples"), "draws")
         for option, what in counts.items():
             value = getattr(self, option)
             need(value is None or value > 0, option, value, f"give 1 or more {what}")
+            if what == "draws":
+                need_memory(option, value, 2 * value * self.batch_size)
+        arch, surrogate_arch = self.arch, self.surrogate_arch
+        need(not (arch and self.factory), "arch", arch, "is of a file; leave it out")
+        need(self.surrogate or not surrogate_arch, "surrogate_arch", surrogate_arch, "has no file")
         alone = self.predictor == "fresh" and "aa" in self.attacks.split(",")
         right = "it goes by single judgements, which fresh makes at random; give aa-rand"
         need(not alone, "attacks", "aa", right)
@@ -197,11 +202,11 @@ from utils import devices, distributed
 from utils.devices import Compute
 from utils.evaluation import checks, robustbench, rows
 from utils.evaluation.adaptive import with_estimators
+from utils.evaluation.autoattack import unfinished
 from utils.evaluation.corruptions import NAME, run_corruptions
 from utils.evaluation.counting import Evaluation
 from utils.evaluation.identity import Identity, Metadata
 from utils.evaluation.images import (
-    kept_folder,
     load_images,
     open_kept,
     read_about,
@@ -209,9 +214,10 @@ from utils.evaluation.images import (
     save_adversarial,
 )
 from utils.evaluation.networks import Network, load_network, load_surrogate
+from utils.evaluation.outputs import sole_writer
 from utils.evaluation.predictors import predictors
 from utils.evaluation.report import draw_gallery, print_files, print_header, print_results, sweep
-from utils.evaluation.results import Results, sole_writer, start_over
+from utils.evaluation.results import Results
 from utils.evaluation.threat import ThreatModel, check_budgets, check_sweep, threat_model
 from utils.scripts import run_script
 
@@ -237,14 +243,15 @@ def evaluate(
 
     attacks = settings.chosen_attacks(threat.norm)
     attacks = with_estimators(attacks, others.estimator_dir, network, threat, dataset, compute)
-    results = Results(identity, Metadata.now(compute.device), output)
+    results = Results(identity, Metadata.now(compute.device), output, settings.restart)
     robustbench.check(others.robustbench_json, results, attacks)
     how = threat, compute, settings.batch_size, settings.seed, results, settings.round_uint8
     crafted_on = network.surrogate and network.surrogate.model
     evaluation = Evaluation(network.model, crafted_on, images, labels, *how, predictors=stochastic)
-    evaluation.keep = open_kept(
-        settings.save_adv, results.question, results.content.get("saved"), attacks
-    )
+    saved, restart = results.content.get("saved"), settings.restart
+    evaluation.keep = open_kept(settings.save_adv, results.question, saved, attacks, restart)
+    if restart and output:
+        unfinished(output).unlink(missing_ok=True)
 
     general = checks.of_network(evaluation) + network.warnings(compute, images, labels)
     if settings.adv:
@@ -274,23 +281,18 @@ def main(settings: Settings) -> None:
     files = (settings.model_dir, settings.model, settings.arch, settings.which, settings.factory)
     network = load_network(*files, settings.elsewhere.inputs.normalisation)
     if folder := settings.others.corruptions:
-        name, limit, batch = (
-            network.dataset(settings.dataset),
-            settings.limit_test,
-            settings.batch_size,
-        )
+        name, limit = network.dataset(settings.dataset), settings.limit_test
         output = settings.output or (settings.model_dir and settings.model_dir / NAME)
         with sole_writer({"--output": output}):
-            run_corruptions(network, folder, name, compute, limit, batch, output)
+            run_corruptions(network, folder, name, compute, limit, settings.batch_size, output)
         return
     threat = threat_model(settings.norm, settings.epsilon, network.known, settings.attacks)
     check_budgets(settings.attacks, threat, settings.budgets())
     check_sweep(settings.sweep, settings.attacks, settings.chosen_attacks(threat.norm))
     output = settings.output or (settings.model_dir and settings.model_dir / "results.json")
-    files = {"--output": output, "--save-adv": settings.save_adv}
-    with sole_writer(files | {"--robustbench-json": settings.others.robustbench_json}):
-        if settings.restart:
-            start_over(output, settings.save_adv and kept_folder(settings.save_adv))
+    read = {"--adv": settings.adv, "--surrogate": settings.surrogate, "--model": settings.model}
+    written = {"--output": output, "--save-adv": settings.save_adv}
+    with sole_writer(written | {"--robustbench-json": settings.others.robustbench_json}, read):
         evaluate(settings, compute, network, threat, output)
 
 

@@ -27,6 +27,7 @@ from utils.settings.options import (
     Training,
     group,
     need,
+    need_memory,
 )
 
 
@@ -54,12 +55,14 @@ class Network:
     """Freeze the encoder of this model file, and train a new decoder on it."""
 
     def check(self) -> None:
-        need(self.layers > 0, "layers", self.layers, "give 1 or more layers")
-        valid = self.narrow is None or self.narrow >= 0
-        need(valid, "narrow", self.narrow, "give 0 or more layers, or leave it out")
+        need(0 < self.layers <= 1000, "layers", self.layers, "give 1 to 1000 layers")
+        valid = self.narrow is None or 0 <= self.narrow <= 1000
+        need(valid, "narrow", self.narrow, "give 0 to 1000 layers, or leave it out")
         valid = self.width is None or self.width > 0
         need(valid, "width", self.width, "give 1 or more units, or leave it out")
         need(self.bottleneck > 0, "bottleneck", self.bottleneck, "give 1 or more dimensions")
+        need_memory("width", self.width, (self.width or 0) ** 2 / 4)
+        need_memory("bottleneck", self.bottleneck, 10 * self.bottleneck)
 
 
 @dataclass

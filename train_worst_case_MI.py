@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Literal
 
 from utils.settings.command_line import parse
-from utils.settings.options import Count, Data, Run, StageSettings, Training, group, need
+from utils.settings.options import (
+    Count,
+    Data,
+    Run,
+    StageSettings,
+    Training,
+    group,
+    need,
+    need_memory,
+)
 from utils.settings.worst_case import CriticForm, WorstCaseAttack
 
 
@@ -47,6 +56,7 @@ class Settings(StageSettings):
         need(0 <= self.beta <= 1, "beta", self.beta, "give a weight from 0 to 1")
         need(self.epsilon_ramp >= 0, "epsilon_ramp", self.epsilon_ramp, "give 0 or more epochs")
         need(self.width is None or self.width > 0, "width", self.width, "give 1 or more channels")
+        need_memory("width", self.width, (self.width or 0) ** 2)
         for option, unused in (("beta", 1), ("epsilon_ramp", 0)):
             value = getattr(self, option)
             attacks = self.mi == "worst" or value == unused

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy
 import torch
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -18,7 +17,7 @@ from benchmarks.sizes import CLASSES, LOADER_BATCHES, SEED, Sizes, Variant, made
 from benchmarks.steps import Workbench
 from common.files import write_csv
 from models.targets import Target
-from utils.plots import COLOURS, STYLES, table
+from utils.plots import COLOURS, STYLES, plt, save_figure, table
 
 BATCHES = (0.25, 0.5, 1, 2, 4)  # of the bench's batch
 SIDES = (16, 32, 64)  # pixels
@@ -161,5 +160,4 @@ def plot(lines: dict, path: Path, title: str) -> None:
             panel.grid(alpha=0.3)
             panel.legend(fontsize=7)
     figure.suptitle(title, fontsize=8)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save_figure(figure, path)

@@ -9,6 +9,13 @@ class InputError(ValueError):
     """
 
 
+class Finished(Exception):
+    """Report that the run is finished and nothing is left to do.
+
+    Scripts print it and exit with status 0.
+    """
+
+
 class Diverged(RuntimeError):
     """Report that training met a NaN or infinite value.
 

@@ -1,17 +1,12 @@
 """Read and write model files: tensors and plain values, read without running code.
 
-A file is written beside its path and then renamed, so a killed process leaves the old file whole.
-
 A file of ours is ``{"arch": str, "options": dict, "state_dict": dict, "about": dict}``; ``about``
 holds plain facts about how the model was trained (norm, epsilon, data set, ...). `read_file` and
 `state_dict_of` also read a plain state dict, as most published checkpoints are, and one wrapped as
 ``{"state_dict": ...}`` or ``{"net": ...}``.
 """
 
-import csv
 import hashlib
-import io
-import os
 import pickle
 import warnings
 from collections.abc import Callable
@@ -21,6 +16,10 @@ from typing import TypeVar
 import torch
 
 from common.errors import InputError
+from common.writing import atomic
+from common.writing import make_folder as make_folder  # the other packages import these from here
+from common.writing import write_csv as write_csv
+from common.writing import write_text as write_text
 
 Net = TypeVar("Net", bound=torch.nn.Module)
 
@@ -119,17 +118,9 @@ def load_strictly(net: torch.nn.Module, state: dict, path, what: str) -> None:
 
 
 def write_file(content: dict, path) -> None:
-    """Write `content` with ``torch.save`` beside `path`, then rename.
-
-    A reader finds the old file or the new one.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    with open(beside, "wb") as file:
+    """Write `content` with ``torch.save`` (`common.writing.atomic`)."""
+    with atomic(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def to_cpu(state: dict) -> dict:
@@ -137,51 +128,7 @@ def to_cpu(state: dict) -> dict:
     return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path`, then rename: a reader finds the old file or the new one."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Write a CSV file with one column for each name that occurs in any row.
-
-    A cell is empty where its row lacks the name or has None. Floats have 6 significant digits.
-    """
-    text = io.StringIO()
-    table = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
-    )
-    table.writeheader()
-    table.writerows(
-        {
-            name: f"{value:.6g}" if isinstance(value, float) else value
-            for name, value in row.items()
-            if value is not None
-        }
-        for row in rows
-    )
-    write_text(path, text.getvalue())
-
-
 def file_hash(path) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def make_folder(path: Path, option: str) -> None:
-    """Create the folder `path` and test that files can be written in it.
-
-    Raises InputError that names `option` where they cannot.
-    """
-    probe = path / ".write-test"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink(missing_ok=True)  # another process may test at the same moment
-    except OSError as error:
-        raise InputError(
-            f"{option} {path}: cannot be written ({error.strerror}); name a writable folder"
-        ) from None

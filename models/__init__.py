@@ -10,10 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common import memory
 from common.errors import InputError
 from models.normalisation import Normalisation, agreed, checked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -106,6 +109,8 @@ def build(arch: str, num_classes: int = 10, **options) -> Target:
             _check_option(arch, option, sizes[option], allowed)
     if "size" in sizes:
         sizes["size"] = list(sizes["size"])
+    if any(isinstance(own[name], int) and sizes[name] > own[name] for name in own):
+        _check_memory(arch, lambda: network_class(**arguments | sizes))
     net = network_class(**arguments | sizes)
     net.arch, net.options, net.about = arch, sizes, {}
     net.normalise(0.0 if mean is None else mean, 1.0 if std is None else std)
@@ -219,6 +224,22 @@ def _nearest(state: dict[str, Tensor]) -> str:
     from models.nearest import nearest
 
     return nearest(state, {arch: _class_of(arch)[0] for arch in ARCHITECTURES}, build)
+
+
+def _check_memory(arch: str, build: Callable[[], torch.nn.Module]) -> None:
+    """Raise InputError where a network has more weights than the memory holds.
+
+    build: builds it, here without memory for its weights.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            numbers = sum(weight.numel() for weight in build().parameters())
+    except RuntimeError:  # more numbers than 64 bits can count
+        numbers = 2**63
+    if lacking := memory.lack(numbers):
+        raise InputError(f"{arch}: {lacking}; give a smaller --width")
 
 
 def _check_option(arch: str, option: str, value, allowed: int | tuple[str, ...]) -> None:

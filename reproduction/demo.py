@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduction.run import Commands
+from utils.scripts import run_script
 from utils.settings.command_line import parse
 
 OUT = Path("runs/demo")
@@ -174,4 +175,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Settings, __doc__))
+    run_script(main, parse(Settings, __doc__))

@@ -11,7 +11,7 @@ from reproduction.cells import Cell
 from reproduction.graph import Graph
 from reproduction.warned import Warned
 from utils.evaluation import stored
-from utils.plots import COLOURS, plt
+from utils.plots import COLOURS, save_figure
 
 HATCHES = ["", "//", "..", "xx", "--"]
 
@@ -125,6 +125,5 @@ def bars(
 
 def save(figure, folder: Path, name: str) -> None:
     """Save a figure as .png and .pdf, without a date, so that equal numbers give equal files."""
-    figure.savefig(folder / f"{name}.png", dpi=150)
-    figure.savefig(folder / f"{name}.pdf", dpi=150, metadata={"CreationDate": None})
-    plt.close(figure)
+    save_figure(figure, folder / f"{name}.png", dpi=150)
+    save_figure(figure, folder / f"{name}.pdf", dpi=150, metadata={"CreationDate": None})

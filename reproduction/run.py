@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.locks import locked
+from common.writing import write_text
 from reproduction import now, question
 from reproduction.experiment import Experiment
 from reproduction.graph import Graph
@@ -216,9 +217,10 @@ def _ended(
     node = graph.nodes[name]
     _note(graph.experiment, node, began, status)
     if status == DIVERGED and node.trains:
-        node.diverged_note.write_text(
+        write_text(
+            node.diverged_note,
             f"{node.command}\nended with status {status}: training diverged. Delete this "
-            "folder to train again from scratch.\n"
+            "folder to train again from scratch.\n",
         )
         print(f"{name}: diverged; the others continue", flush=True)
     elif status:
@@ -253,8 +255,11 @@ def _note(experiment: Experiment, node: Node, began: float, status: int) -> None
         "status": status,
         "command": node.command,
     }
-    with open(experiment.root / "journal.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+    path = experiment.root / "journal.jsonl"
+    before = path.read_text() if path.is_file() else ""
+    if before and not before.endswith("\n"):  # a kill cut the last line short
+        before += "\n"
+    write_text(path, before + json.dumps(line) + "\n")
 
 
 def journal(experiment: Experiment) -> list[dict]:

@@ -42,7 +42,7 @@ import torch.nn.functional as F
 
 import data
 import models
-from common.files import make_folder
+from common.writing import atomic, make_folder
 from data.batches import to_float
 from reproduction.measured import write
 from utils import devices
@@ -71,7 +71,8 @@ def main(settings: Settings) -> None:
     x, y = to_float(dataset.test_images.to(compute.device)), dataset.test_labels.to(compute.device)
     maps = saliency(target, x, y)
     images = dataset.test_images.numpy()
-    numpy.savez(settings.output.with_suffix(".npz"), images=images, maps=maps.cpu().numpy())
+    with atomic(settings.output.with_suffix(".npz")) as file:
+        numpy.savez(file, images=images, maps=maps.cpu().numpy())
     norms = maps.flatten(1).norm(dim=1).tolist()
     write(settings.output, settings.model, dataset, compute, {"saliency": {"norms": norms}})
 

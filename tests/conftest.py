@@ -43,13 +43,14 @@ def draw_once(script: str, draw: Callable) -> Callable:
     A kind is the labels of the axes and of the lines. Drawing takes as long as a small training.
     """
 
-    def savefig(figure, path, **options):
+    def savefig(figure, file, format, **options):
         labels = [(axis.get_ylabel(), *axis.get_legend_handles_labels()[1]) for axis in figure.axes]
-        kind = (script, Path(path).suffix, *labels)
+        kind = (script, format, *labels)
         if kind not in DRAWN:
-            draw(figure, path, **options)
-            DRAWN[kind] = Path(path).read_bytes()
-        Path(path).write_bytes(DRAWN[kind])
+            drawn = io.BytesIO()
+            draw(figure, drawn, format=format, **options)
+            DRAWN[kind] = drawn.getvalue()
+        file.write(DRAWN[kind])
 
     return savefig
 

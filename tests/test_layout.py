@@ -140,3 +140,44 @@ def test_no_function_is_long():
 def test_no_file_is_long():
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files()}
     assert not {path for path, length in lengths.items() if length > LONGEST_FILE}
+
+
+# What writes a file, by the name of a call, and the modules that may call it.
+WRITES = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed", "open"}
+WRITERS = {"common.writing", "common.files", "utils.plots"}
+# An open log, to which a command writes as it runs; a terminal that is not there.
+STREAMS = {("reproduction.run", "open(log, 'a')"), ("utils.distributed", "open(os.devnull, 'w')")}
+
+
+def writes(tree: ast.Module) -> Iterator[str]:
+    """Yield the calls of a module that write a file by its path."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        name = getattr(called, "attr", getattr(called, "id", None))
+        owner = ast.unparse(called.value) if isinstance(called, ast.Attribute) else ""
+        if name not in WRITES or (name == "write_text" and not owner):
+            continue
+        if name == "open":
+            mode = ast.unparse(node.args[1]) if len(node.args) > 1 else "r"
+            if owner or not set(mode.strip("'b")) <= set("wax+"):
+                continue
+        elif name.startswith("save"):
+            opened = node.args and ast.unparse(node.args[0]) == "file"
+            if opened or owner not in ("numpy", "np", "torch", "figure"):
+                continue
+        yield ast.unparse(node)
+
+
+def test_a_call_that_writes_is_found():
+    found = list(writes(ast.parse("open(p, 'wb')\nopen(p)\np.write_text(t)\nnumpy.save(p, x)")))
+    assert found == ["open(p, 'wb')", "p.write_text(t)", "numpy.save(p, x)"]
+    assert not list(writes(ast.parse("numpy.savez(file, x=x)\nwrite_text(p, t)")))
+
+
+def test_one_function_writes_files():
+    """Everything else gives it what is to be written (`common.writing.atomic`)."""
+    trees = modules().items()
+    found = {(name, call) for name, tree in trees for call in writes(tree) if name not in WRITERS}
+    assert found == STREAMS

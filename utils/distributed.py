@@ -36,7 +36,7 @@ def start(device: torch.device) -> torch.device:
 
     Only the first process prints.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) < 2:
+    if not _several(device):
         return device
     if device.type == "cuda":
         local = int(os.environ["LOCAL_RANK"])
@@ -56,10 +56,33 @@ def start(device: torch.device) -> torch.device:
     return device
 
 
+def _several(device: torch.device) -> bool:
+    """Return whether torchrun started several processes.
+
+    Raises InputError where the environment has WORLD_SIZE, but not what torchrun sets beside it.
+    """
+    said = os.environ.get("WORLD_SIZE") or "1"
+    names = ["WORLD_SIZE", "RANK", "MASTER_PORT", "MASTER_ADDR"]
+    names += ["LOCAL_RANK"] * (device.type == "cuda")
+    for name in names if said != "1" else ():
+        value = os.environ.get(name, "")
+        is_number = value.isascii() and value.isdecimal()
+        if not (value if name == "MASTER_ADDR" else is_number):
+            raise InputError(
+                f"WORLD_SIZE {said} in the environment: {name} is {value or 'not set'}; "
+                "start several processes with torchrun, or unset WORLD_SIZE"
+            )
+    return int(said) > 1
+
+
 def refuse(script: str) -> None:
     """Raise InputError where torchrun started several processes of a script for one process."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise InputError(f"torchrun: {script} runs in one process; start it with python alone")
+    said = os.environ.get("WORLD_SIZE") or "1"
+    if said != "1":
+        raise InputError(
+            f"WORLD_SIZE {said} in the environment: {script} runs in one process; "
+            "start it with python alone, or unset WORLD_SIZE"
+        )
 
 
 def stop() -> None:

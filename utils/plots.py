@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # figures go to files; no display is needed
 import matplotlib.pyplot as plt
+
+from common.writing import atomic
 
 # Okabe and Ito's palette is distinct for any colour vision; the line styles also in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -170,7 +169,11 @@ def plot_examples(  # noqa: PLR0913
     save_figure(figure, path)
 
 
-def save_figure(figure, path: Path) -> None:
-    """Write a figure and close it."""
-    figure.savefig(path, dpi=130)
+def save_figure(figure, path: Path, dpi: int = 130, **options) -> None:
+    """Write a figure, in the format of the file's suffix, and close it.
+
+    options: of `Figure.savefig`.
+    """
+    with atomic(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix("."), dpi=dpi, **options)
     plt.close(figure)

@@ -184,14 +184,15 @@ def parse(name: str, norm: str | None = None) -> Spec:
     is given, for a norm that the attack does not exist for.
     """
     form = re.fullmatch(
-        r"(?P<family>[a-z-]*[a-z])(?:-(?P<steps>[1-9]\d*)(?:x(?P<starts>[1-9]\d*))?)?",
+        r"(?P<family>[a-z-]*[a-z])(?:-(?P<steps>[1-9]\d{0,8})(?:x(?P<starts>[1-9]\d{0,8}))?)?",
         name.strip().lower(),
     )
     family = FAMILIES.get(form["family"]) if form else None
     known = ", ".join(choices(norm))
     if form is None or family is None:
         raise InputError(
-            f"--attacks: {name!r} is unknown; choose from {known}, or linf, l2 or released alone"
+            f"--attacks: {name[:40]!r} is unknown; choose from {known}, "
+            "or linf, l2 or released alone"
         )
     named, wrong = form["family"], ""
     if form["steps"] and family.steps is None:

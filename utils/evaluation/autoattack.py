@@ -1,7 +1,6 @@
 """AutoAttack part by part, so that a long batch resumes with the part in which it was stopped."""
 
 import contextlib
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Protocol
 
 import numpy
 import torch
+
+from common.writing import atomic
 
 
 def unfinished(output: Path) -> Path:
@@ -44,10 +45,9 @@ class BatchFile:
     def write(self, x_adv: torch.Tensor, robust: list[int], passes: list[int]) -> None:
         """Write the batch after a part: images, robust counts, and forward and backward passes."""
         if self.path:
-            beside = self.path.with_name(f"{self.path.name}.part.npz")
-            images = x_adv.cpu().contiguous().numpy()
-            numpy.savez(beside, question=self.question, x_adv=images, robust=robust, passes=passes)
-            os.replace(beside, self.path)
+            images, asked = x_adv.cpu().contiguous().numpy(), self.question
+            with atomic(self.path) as file:
+                numpy.savez(file, question=asked, x_adv=images, robust=robust, passes=passes)
 
     def remove(self) -> None:
         """Remove the file, once the batch is done."""

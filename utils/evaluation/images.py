@@ -6,8 +6,7 @@ file per attack and batch.
 """
 
 import json
-import os
-import shutil
+import re
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 import data
 from common.errors import InputError
 from common.files import file_hash, write_text
+from common.writing import atomic
 from data.sets import DataSet, holdout_size, split_holdout
 from utils.evaluation.networks import Network
 
@@ -141,33 +141,82 @@ def all_kept(kept: Path, attack: str, batches: int) -> bool:
 
 def keep_images(kept: Path, attack: str, batch: int, x_adv: torch.Tensor) -> None:
     """Write the adversarial images of a batch, float32 (N,3,H,W)."""
-    numpy.save(kept_file(kept, attack, batch), x_adv.cpu().contiguous().numpy())
+    with atomic(kept_file(kept, attack, batch)) as file:
+        numpy.save(file, x_adv.cpu().contiguous().numpy())
 
 
 def open_kept(
-    path: Path | None, identity: dict, saved: dict | None, attacks: dict[str, dict]
+    path: Path | None,
+    identity: dict,
+    saved: dict | None,
+    attacks: dict[str, dict],
+    restart: bool = False,
 ) -> Path | None:
     """Open the folder that keeps the images of --save-adv until all of them are made.
 
     The folder is emptied, unless a stopped run of the same evaluation left it. Returns None where
-    no file is asked for, and where the file has the images already.
+    no file is asked for, and where the file has the images already. Raises InputError where file
+    or folder hold something else.
 
     Args:
         path: the file; None: no images are kept.
         identity: what fixes the evaluation.
         saved: the results file's entry of that name, which describes the file it wrote last.
         attacks: {name: its settings}.
+        restart: whether to replace the images of another evaluation, and those of a stopped run.
     """
-    if path is None or _saved_before(path, saved, attacks):
+    if path is None:
+        return None
+    _check_replaceable(path, identity, restart)
+    if _saved_before(path, saved, attacks):
         return None
     kept = kept_folder(path)
     question = kept / "question.json"
     asked = json.dumps(identity | {"all_steps": True}, default=str)
-    if kept.is_dir() and not (question.is_file() and question.read_text() == asked):
-        shutil.rmtree(kept)
+    known = question.is_file() and question.read_text() == asked
+    if kept.is_dir() and (restart or not known):
+        _remove(kept)
     kept.mkdir(exist_ok=True)
     write_text(question, asked)
     return kept
+
+
+OURS = re.compile(r"question\.json|.+\.\d{6}\.npy|\..+\.part")  # names in the folder of kept images
+
+
+def _check_replaceable(path: Path, identity: dict, restart: bool) -> None:
+    """Refuse a file and a folder beside it that --save-adv did not write."""
+    kept = kept_folder(path)
+    strange = [each.name for each in kept.glob("*") if not OURS.fullmatch(each.name)]
+    if kept.is_symlink() or (kept.exists() and not kept.is_dir()) or strange:
+        what = f"the folder of {strange[0]}" if strange else "no folder of ours"
+        raise InputError(
+            f"--save-adv {path}: {kept.name} beside it is {what}; move it away, or name another "
+            "file"
+        )
+    if not path.exists():
+        return
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            about = dict(json.loads(str(file[ABOUT])))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile):
+        raise InputError(
+            f"--save-adv {path}: holds something else; move it away, or name another file"
+        ) from None
+    asked = json.loads(json.dumps(identity, default=str))
+    other = [key for key, value in asked.items() if about.get(key, value) != value]
+    if other and not restart:
+        raise InputError(
+            f"--save-adv {path}: holds images of another evaluation: {other[0]} {about[other[0]]} "
+            f"(now {asked[other[0]]}); name another file, or --restart to replace it"
+        )
+
+
+def _remove(kept: Path) -> None:
+    """Remove the folder of kept images."""
+    for each in kept.iterdir():
+        each.unlink()
+    kept.rmdir()
 
 
 def _saved_before(path: Path, saved: dict | None, attacks: dict[str, dict]) -> bool:
@@ -191,8 +240,7 @@ def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) 
         if about["rounded"]:
             arrays[name] = (arrays[name] * 255).round().astype(numpy.uint8)
     arrays = {"labels": labels.numpy(), ABOUT: numpy.array(json.dumps(about, default=str))} | arrays
-    beside = path.with_name(f"{path.name}.part.npz")
-    numpy.savez_compressed(beside, allow_pickle=False, **arrays)
-    os.replace(beside, path)
-    shutil.rmtree(kept)
+    with atomic(path) as file:
+        numpy.savez_compressed(file, allow_pickle=False, **arrays)
+    _remove(kept)
     return {"attacks": list(about["attacks"]), "file_hash": file_hash(path), "all_steps": True}

@@ -6,11 +6,8 @@ w wrong without an attack, f fooled within the budget, o fooled outside of it. d
 lists the other keys.
 """
 
-import contextlib
 import json
 import math
-import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,10 +15,8 @@ import numpy
 import torch
 
 from common.errors import InputError
-from common.files import make_folder, write_text
-from common.locks import locked
+from common.files import write_text
 from utils.evaluation import stored
-from utils.evaluation.autoattack import unfinished
 from utils.evaluation.identity import NOT_COMPARED, Identity, Metadata
 from utils.evaluation.predictors import FRESH_DRAWS
 from utils.evaluation.stored import MADE
@@ -78,6 +73,10 @@ class Results:
     Args:
         identity, metadata: of the evaluation; None where no file is written.
         path: the file; rows that it holds already are read from it. None: the rows are not kept.
+        restart: the file's rows are left out, and the first write replaces it.
+
+    Raises InputError where `path` is another file than an evaluation writes, or holds the rows of
+    another evaluation.
     """
 
     def __init__(
@@ -85,6 +84,7 @@ class Results:
         identity: Identity | None = None,
         metadata: Metadata | None = None,
         path: Path | None = None,
+        restart: bool = False,
     ):
         """Read the rows of the file where there is one."""
         self.identity = asdict(identity) if identity else {}
@@ -92,7 +92,7 @@ class Results:
         self.path = path
         self.content = {**self.identity, **self.metadata, "attacks": {}}
         if path and path.is_file():
-            self._resume(path)
+            self._resume(path, restart)
 
     @property
     def rows(self) -> dict[str, dict]:
@@ -113,7 +113,7 @@ class Results:
         settings = {name: self.rows[name]["settings"] for name in attacks}
         return {**self.identity, **self.metadata, "all_steps": True, "attacks": settings}
 
-    def _resume(self, path: Path) -> None:
+    def _resume(self, path: Path, restart: bool) -> None:
         """Read the rows of the file, and refuse a file of another evaluation."""
         try:
             found = json.loads(path.read_text())
@@ -124,8 +124,10 @@ class Results:
                     raise ValueError
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(
-                f"--output {path}: is no results file; name another, or --restart to replace it"
+                f"--output {path}: is no results file; name another, or move it away"
             ) from None
+        if restart:
+            return
         asked = json.loads(json.dumps({**self.identity, **self.metadata}))
         for key in asked | found:
             if key not in NOT_COMPARED and asked.get(key) != found.get(key):
@@ -217,49 +219,3 @@ def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     middle = (seen + spread / 2) / (1 + spread)
     half = z * math.sqrt(seen * (1 - seen) / n + spread / (4 * n)) / (1 + spread)
     return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
-
-
-@contextlib.contextmanager
-def sole_writer(paths: dict[str, Path | None]) -> Iterator[None]:
-    """Lock the files that a command writes, {option: path}, against other processes.
-
-    Refuses a path that is no plain file, a folder that cannot be written, and a locked file.
-    """
-    given = {option: path for option, path in paths.items() if path}
-    for option, path in given.items():
-        if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "no plain file"
-            raise InputError(f"{option} {path}: is {what}; name a file")
-        make_folder(path.parent, f"{option}: the folder")
-    with contextlib.ExitStack() as locks:
-        for option, path in given.items():
-            locks.enter_context(_locked(option, path))
-        yield
-
-
-@contextlib.contextmanager
-def _locked(option: str, path: Path) -> Iterator[None]:
-    """Lock one file, by a file beside it that is removed afterwards."""
-
-    def busy():
-        """Refuse the file."""
-        raise InputError(
-            f"{option} {path}: another process is writing it; wait for it, or name another file"
-        )
-
-    lock = path.with_name(f".{path.name}.lock")
-    lock.touch()
-    with locked(lock, busy):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def start_over(output: Path | None, kept: Path | None) -> None:
-    """Remove the results file, its batch in progress, and the folder of kept images."""
-    if output:
-        output.unlink(missing_ok=True)
-        unfinished(output).unlink(missing_ok=True)
-    if kept and kept.is_dir():
-        shutil.rmtree(kept)

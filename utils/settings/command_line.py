@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,10 +13,12 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
+from common import streams
 from common.errors import InputError
 from models import EARLIER_REPRESENTATIONS, SPELLINGS
 from utils.settings import presets
 from utils.settings.options import StageSettings
+from utils.settings.values import need
 
 Settings = TypeVar("Settings")
 Stage = TypeVar("Stage", bound=StageSettings)
@@ -45,6 +49,30 @@ def check(settings) -> None:
         for part in _groups(settings):
             if hasattr(part, step):
                 getattr(part, step)()
+            if step == "fill_in":
+                _check_plain(part)
+
+
+def _check_plain(part) -> None:
+    """Refuse non-finite and huge numbers and impossible paths in the fields of one group."""
+    for each in dataclasses.fields(part):
+        value = getattr(part, each.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            finite = not isinstance(one, float) or math.isfinite(one)
+            need(finite, each.name, one, "is not a finite number; give one such as 0.1")
+            huge = isinstance(one, int) and abs(one) >= 2**63
+            need(not huge, each.name, f"{str(one)[:9]}...", "give a smaller number")
+            if isinstance(one, Path):
+                _check_path(each.name, one)
+
+
+def _check_path(option: str, path: Path) -> None:
+    """Refuse a name that no file can have; whether there is a file is checked later."""
+    try:
+        path.lstat()
+    except OSError as error:
+        impossible = error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
+        need(not impossible, option, path, f"{error.strerror}; give another path")
 
 
 def _groups(settings) -> Iterator:
@@ -131,6 +159,7 @@ def parse(kind: type[Settings], description: str, argv: list[str] | None = None)
 
     Bad input ends the program: one line on stderr that names the option, exit status 2.
     """
+    streams.open_missing()
     said, argv = io.StringIO(), _today(_flags(sys.argv[1:] if argv is None else argv))
     try:
         with contextlib.redirect_stderr(said):
@@ -151,17 +180,32 @@ def parse(kind: type[Settings], description: str, argv: list[str] | None = None)
     except SystemExit as end:
         if end.code:
             exit_with(_one_line(said.getvalue()))
+        exit_unless_printed()
         raise
 
 
-def exit_with(message) -> NoReturn:
-    """Print the user's mistake as one line on stderr and exit with status 2.
+def complain(message) -> int:
+    """Print the user's mistake as one line on stderr, and return the exit status 2.
 
     Under torchrun only the first process prints.
     """
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    torchrun = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    if not torchrun or os.environ["RANK"] == "0":
+        streams.say(f"{Path(sys.argv[0]).name}: {message}")
+    return 2
+
+
+def exit_with(message) -> NoReturn:
+    """Print the user's mistake as one line on stderr and exit with status 2."""
+    raise SystemExit(complain(message))
+
+
+def exit_unless_printed() -> None:
+    """Exit with status 2 where --help cannot be written to standard output."""
+    try:
+        streams.Printable(sys.stdout).flush()
+    except InputError as error:
+        exit_with(error)
 
 
 def _one_line(box: str) -> str:

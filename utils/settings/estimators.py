@@ -10,7 +10,7 @@ from utils.mi.names import estimator_files
 from utils.settings.choices import Bound, Representation, Selection
 from utils.settings.normalisation import Normalization
 from utils.settings.options import Arch, Attack, Data, Run, StageSettings
-from utils.settings.values import Count, group, need
+from utils.settings.values import Count, group, need, need_memory
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Estimation:
 
     def check(self) -> None:
         need(self.n_units > 0, "n_units", self.n_units, "give 1 or more")
+        need_memory("n_units", self.n_units, self.n_units**2)
 
 
 @dataclass
@@ -67,6 +68,7 @@ class EstimatorFiles:
     def check(self) -> None:
         valid = self.n_units is None or self.n_units > 0
         need(valid, "n_units", self.n_units, "give 1 or more")
+        need_memory("n_units", self.n_units, (self.n_units or 0) ** 2)
 
     def paths(self, folder: Path, letters: str) -> dict[str, Path]:
         """Return {option: path} of the estimators' files.

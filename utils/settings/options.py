@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from utils.settings.choices import Arch, Dataset, Norm, Preset, Schedule
 from utils.settings.normalisation import Normalization
-from utils.settings.values import Count, Fraction, need
+from utils.settings.values import Count, Fraction, need, need_memory
 from utils.settings.values import group as group  # the scripts import it from here, too
 
 # This must be set before torch is imported. A waiting thread spins 1,000 times, then sleeps.
@@ -70,6 +70,7 @@ class Network:
     def check(self) -> None:
         valid = self.width is None or self.width > 0
         need(valid, "width", self.width, "give 1 or more channels, or leave it out")
+        need_memory("width", self.width, (self.width or 0) ** 2)  # of one layer, at the least
 
 
 @dataclass
@@ -237,7 +238,11 @@ class Run:
     model_dir: Path = Path("runs/run")
     """The run's folder. The same command again resumes an unfinished run."""
     restart: bool = False
-    """Delete the run in --model-dir and start from scratch."""
+    """Replace the run in --model-dir, and start from scratch. It is deleted when the new run saves
+    its first state.
+    """
+    checkpoint_every: float = 10.0
+    """Minutes between two checkpoints inside an epoch; the end of each epoch saves one as well."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -248,6 +253,10 @@ class Run:
     """Compile the target with torch.compile: --compile or --no-compile. auto: on CUDA only. On a
     CPU compiling takes a minute, which pays off in runs of more than a few minutes (docs/speed.md).
     """
+
+    def check(self) -> None:
+        every = self.checkpoint_every
+        need(every > 0, "checkpoint_every", every, "give a number of minutes above 0")
 
 
 class StageGroups:

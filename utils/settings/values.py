@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from common import memory
 from common.errors import InputError
 
 
@@ -16,7 +17,8 @@ def fraction(text: str) -> float:
     """Read "8/255" or "0.03". Raises ValueError for other text and for non-finite values."""
     above, slash, below = text.partition("/")
     try:
-        value = float(above) / (float(below) if slash else 1.0)
+        divisor = float(below) if slash else 1.0
+        value = float(above) / divisor
     except ZeroDivisionError:
         raise ValueError(
             f"{text} divides by zero; write a number or a fraction such as 8/255"
@@ -25,7 +27,7 @@ def fraction(text: str) -> float:
         raise ValueError(
             f"{text} is not a number; write a number or a fraction such as 8/255"
         ) from None
-    if not math.isfinite(value):
+    if not (math.isfinite(value) and math.isfinite(divisor)):
         raise ValueError(f"{text} is not finite; write a number or a fraction such as 8/255")
     return value
 
@@ -67,6 +69,12 @@ def need(holds: bool, option: str, value, right: str) -> None:
     """Raise InputError, in one line that names the option, unless `holds`."""
     if not holds:
         raise InputError(f"--{option.replace('_', '-')} {value}: {right}")
+
+
+def need_memory(option: str, value, numbers: float) -> None:
+    """Raise InputError where `value` asks for more float32 numbers than the memory holds."""
+    if lacking := memory.lack(numbers):
+        need(False, option, value, f"{lacking}; give a smaller number")
 
 
 def group(kind, **defaults):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from utils.settings.choices import Form, LocalConvs, Pairs
 from utils.settings.options import Attack
-from utils.settings.values import Fraction, need
+from utils.settings.values import Fraction, need, need_memory
 
 STEP = 0.01 / (8 / 255)  # length of a step, as a share of the budget (paper, CIFAR-10)
 
@@ -33,6 +33,7 @@ class CriticForm:
 
     def check(self) -> None:
         need(self.n_units > 0, "n_units", self.n_units, "give 1 or more")
+        need_memory("n_units", self.n_units, self.n_units**2)
 
 
 @dataclass

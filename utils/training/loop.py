@@ -21,15 +21,13 @@ from collections.abc import Callable, Iterator
 import torch
 from tqdm import tqdm
 
-from common.errors import Diverged, Interrupted
+from common.errors import Diverged, InputError, Interrupted
 from utils import distributed
 from utils.plots import plot_curves
 from utils.schedules import learning_rate
 from utils.training.means import Means
 from utils.training.signals import Signals
 from utils.training.stages import Stage
-
-SAVE_EVERY = 600  # seconds between saves inside a long epoch
 
 
 class Loop:
@@ -71,8 +69,12 @@ class Loop:
         self.best: float | None = None
         self.generator: torch.Generator | None = None
         self.first, self.index, self.means = 0, 0, Means()
+        self.save_every = stage.save_every
         if self.folder.checkpoint:
-            self._resume(self.folder.checkpoint)
+            try:
+                self._resume(self.folder.checkpoint)
+            except InputError as error:
+                self._resume(self.folder.before_last(error))
         self.elapsed = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def _resume(self, saved: dict) -> None:
@@ -91,6 +93,7 @@ class Loop:
         )
 
     def __enter__(self) -> "Loop":
+        self.folder.begin()
         self.signals = Signals()
         self.signals.__enter__()
         return self
@@ -143,12 +146,12 @@ class Loop:
         self.images_per_second = images / seconds if images else None
 
     def _after_batch(self, epoch: int, now: float) -> None:
-        """Stop after a signal; save where the last save was more than SAVE_EVERY seconds ago."""
+        """Stop after a signal; save where the last save was `save_every` seconds ago."""
         # A signal reaches the processes in different steps.
         number = distributed.any_number(self.signals.number)
         if number:
             self._stop(epoch, self.index + 1, number)
-        if now - self.saved_at > SAVE_EVERY:
+        if now - self.saved_at >= self.save_every:
             self._check_finite(epoch)
             self._save(epoch, self.index + 1)
             self.saved_at = now
@@ -181,6 +184,8 @@ class Loop:
             **values,
             "images_per_second": self.images_per_second,
         }
+        if distributed.first():
+            self.folder.check_place()
         self.elapsed += time.monotonic() - self.began
         self.rows.append(row | {"seconds": self.elapsed})
         if "score" in row and (self.best is None or row["score"] > self.best):

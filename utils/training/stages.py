@@ -28,6 +28,7 @@ class Stage:
     holdout_images: torch.Tensor
     holdout_labels: torch.Tensor
     folder: RunFolder
+    save_every: float  # seconds between two checkpoints inside an epoch
     split: dict  # which images are held out, for a target file's metadata
 
 
@@ -84,7 +85,16 @@ def _opened(
         "held_out_seed": settings.training.seed,
     }
     holdout_images, holdout_labels = dataset.train_images[holdout], dataset.train_labels[holdout]
-    return Stage(compute, dataset, batches, holdout_images, holdout_labels, folder, held_out)
+    return Stage(
+        compute=compute,
+        dataset=dataset,
+        batches=batches,
+        holdout_images=holdout_images,
+        holdout_labels=holdout_labels,
+        folder=folder,
+        save_every=60 * settings.run.checkpoint_every,
+        split=held_out,
+    )
 
 
 def check_split(option: str, path: Path, about: dict, stage: Stage) -> None:

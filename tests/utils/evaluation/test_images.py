@@ -124,7 +124,7 @@ def test_images_are_kept_when_the_rows_are_there_already_and_in_a_sweep(chain, t
         assert again["attacks"]["bim-3"]["outcomes"] == first["attacks"]["bim-3"]["outcomes"]
         runs.append(again["attacks"]["bim-3"]["seconds"])
         if len(runs) == 2:
-            np.savez(tmp_path / "a.npz", labels=[1])
+            np.savez(tmp_path / "a.npz", labels=[1], about=np.load(tmp_path / "a.npz")["about"])
     assert runs[0] == runs[1] != runs[2]  # made once, and then again
     images = data.load("digits", limit_test=60).test_images.numpy() / 255
     assert 0.1 < np.abs(np.load(tmp_path / "a.npz")["bim-3"] - images).max() <= 0.15 + 1e-6

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import analyze_MI
+import test_comparison
 import train_MI_estimator
 import train_MI_estimator_only_max
 import train_MIAT
 import train_standard
+from common import memory
 from common.errors import InputError
 from utils.settings.command_line import check, flat, parse
 from utils.settings.values import fraction
@@ -157,6 +160,18 @@ def test_a_stage_has_its_own_defaults():
         ("--defense natural --awp 0.01", "--awp 0.01"),
         ("--device tpu", "tpu"),
         ("--precision fp8", "fp8"),
+        ("--lr inf", "--lr inf"),
+        ("--momentum inf", "--momentum inf"),
+        ("--weight-decay nan", "--weight-decay nan"),
+        ("--beta inf", "--beta inf"),
+        ("--lr-factor inf", "--lr-factor inf"),
+        ("--lr-milestones 0.5 nan", "--lr-milestones nan"),
+        ("--epsilon 1/inf", "--epsilon"),
+        ("--checkpoint-every nan", "--checkpoint-every nan"),
+        ("--checkpoint-every 0", "--checkpoint-every 0"),
+        ("--width 1000000", "--width 1000000: needs 3.73e+03 GiB of memory"),
+        (f"--epochs 1{400 * '0'}", "--epochs 1000"),
+        (f"--seed 1{30 * '0'}", "--seed 1000"),
         ("--nosuch 3", "--nosuch"),
         ("stray", "stray"),
         ("--epochs", "--epochs"),
@@ -176,6 +191,8 @@ def test_a_wrong_option_is_named_in_one_line(words, named, capsys, kind=train_st
         ("--mi-loss mine", "mine"),
         ("--alpha -1", "--alpha -1"),
         ("--alpha inf", "--alpha"),
+        ("--alpha-ramp inf", "--alpha-ramp inf"),
+        ("--n-units 1000000000", "--n-units 1000000000: needs"),
         ("--alpha x", "--alpha"),
         ("--lam nan", "--lam"),
         ("--mi-loss wmim --alpha -1", "--alpha -1"),
@@ -199,10 +216,53 @@ def test_a_wrong_option_of_stage_3_too(words, named, capsys):
         ("--momentum 0.8", "--momentum 0.8"),
         ("--weight-decay 0", "--weight-decay 0"),
         ("--n-units 0", "--n-units 0"),
+        ("--n-units 1000000", "--n-units 1000000: needs"),
     ],
 )
 def test_stage_2_refuses_what_it_has_no_use_for(kind, words, named, capsys):
     test_a_wrong_option_is_named_in_one_line(words, named, capsys, kind)
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        ("theorem1 --dim 10000000", "--dim 10000000: needs"),
+        ("gaussians --samples 10000000", "--samples 10000000: needs"),
+        ("gaussians --mi inf", "--mi inf"),
+        ("mixture --shift nan", "--shift nan"),
+        ("mixture --batch-size 10000000", "--batch-size 10000000: needs"),
+        ("vulnerability --model m.pth --n-units 1000000", "--n-units 1000000: needs"),
+        ("vulnerability --model m.pth --lr inf", "--lr inf"),
+    ],
+)
+def test_a_wrong_option_of_an_analysis_too(words, named, capsys):
+    test_a_wrong_option_is_named_in_one_line(words, named, capsys, analyze_MI.Settings)
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (f"--attacks pgd-{5000 * '9'}", "'pgd-999"),
+        ("--samples 1000000000000", "--samples 1000000000000: needs"),
+        ("--surrogate-arch resnet18", "--surrogate-arch resnet18"),
+        ("--arch resnet18 --factory a:b", "--arch resnet18"),
+        ("--sweep 0,inf", "--sweep"),
+    ],
+)
+def test_a_wrong_option_of_the_evaluation_too(words, named, capsys):
+    words += "" if "--factory" in words else " --model m.pth"
+    with pytest.raises(SystemExit) as end:
+        ask(words.split(), test_comparison.Settings)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1 and named in said and len(said) < 800
+
+
+def test_a_size_is_compared_with_the_memory_that_there_is(monkeypatch):
+    """A layer of n channels has n * n weights of 4 bytes at the least."""
+    monkeypatch.setattr(memory, "total", lambda: 4 * 300**2)
+    assert ask(["--width", "300"]).network.width == 300
+    with pytest.raises(SystemExit):
+        ask(["--width", "301"])
 
 
 def test_weight_of_each_mi_loss():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.settings.values import need
+from utils.settings.values import need, need_memory
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Gaussians:
 
     def check(self) -> None:
         need(self.dim > 0, "dim", self.dim, "give 1 or more")
+        need_memory("dim", self.dim, 8 * self.dim)
         need(
             bool(self.mi) and all(0 < mi < 8 * self.dim for mi in self.mi),
             "mi",
@@ -39,6 +40,8 @@ class Gaussians:
             self.samples,
             "give batch sizes of 2 or more",
         )
+        for n in self.samples:
+            need_memory("samples", n, n**2)
         need(self.repetitions > 1, "repetitions", self.repetitions, "give 2 or more")
         need(self.steps > 0, "steps", self.steps, "give 1 or more")
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")

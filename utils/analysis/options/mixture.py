@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.settings.options import group, need
+from utils.settings.values import need_memory
 
 
 @dataclass
@@ -25,6 +26,7 @@ class MixtureTraining:
         need(self.critics >= 0, "critics", self.critics, "give 0 or more")
         need(self.steps > 0, "steps", self.steps, "give 1 or more")
         need(self.batch_size > 1, "batch_size", self.batch_size, "give 2 or more samples")
+        need_memory("batch_size", self.batch_size, self.batch_size**2)
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
 
 

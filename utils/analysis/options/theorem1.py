@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.settings.values import need
+from utils.settings.values import need, need_memory
 
 
 @dataclass
@@ -22,4 +22,6 @@ class Theorem1:
     def check(self) -> None:
         need(self.dim > 0, "dim", self.dim, "give 1 or more")
         need(self.outputs > 0, "outputs", self.outputs, "give 1 or more")
+        for option in ("dim", "outputs"):
+            need_memory(option, getattr(self, option), 2 * getattr(self, option) ** 2)
         need(self.seed >= 0, "seed", self.seed, "give 0 or more")
