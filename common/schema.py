@@ -7,6 +7,7 @@ for a dict that may have other names besides. A name that ends in "?" may be mis
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from common.errors import InputError
 
@@ -61,7 +62,7 @@ FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 FLOAT = Kind("a number", lambda value: type(value) in (int, float))  # NaN and infinity, too
 
 
-def fault(value, right, field: str = "") -> str | None:
+def fault(value: Any, right, field: str = "") -> str | None:
     """Name the first field of `value` that does not fit the description `right`; None: all fit."""
     if isinstance(right, Kind):
         return (
@@ -70,19 +71,19 @@ def fault(value, right, field: str = "") -> str | None:
     expected = list if isinstance(right, list) else dict
     if not isinstance(value, expected):
         return f"{field or 'it'} is {_shown(value)}, not a {expected.__name__}"
-    if isinstance(right, list):
-        parts = ((f"{field}[{index}]", each, right[0]) for index, each in enumerate(value))
+    if isinstance(value, list):
+        parts = [(f"{field}[{index}]", each, right[0]) for index, each in enumerate(value)]
     elif isinstance(right, Each):
         if wrong := [name for name in value if not isinstance(name, str)]:
             return f"{field or 'it'} has the name {_shown(wrong[0])}, not a text"
-        parts = ((_below(field, name), each, right.of) for name, each in value.items())
+        parts = [(_below(field, name), each, right.of) for name, each in value.items()]
     else:
         names = {name.removesuffix("?"): name for name in right}
         missing = [name for name, key in names.items() if name == key and name not in value]
         if missing:
             return f"{_below(field, missing[0])} is missing"
         known = [name for name in names if name in value]
-        parts = ((_below(field, name), value[name], right[names[name]]) for name in known)
+        parts = [(_below(field, name), value[name], right[names[name]]) for name in known]
     return next((found for name, each, kind in parts if (found := fault(each, kind, name))), None)
 
 

@@ -25,6 +25,7 @@ from common.errors import Diverged, Interrupted
 from utils import distributed
 from utils.plots import plot_curves
 from utils.schedules import learning_rate
+from utils.training.checkpoint import checked
 from utils.training.means import Means
 from utils.training.signals import Signals
 from utils.training.stages import Stage
@@ -76,7 +77,9 @@ class Loop:
         self.elapsed = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def _resume(self, saved: dict) -> None:
-        """Restore the state of a checkpoint."""
+        """Restore the state of a checkpoint; raise InputError where it does not fit the run."""
+        path, length = self.folder.path / "last.ckpt", (self.training.epochs, len(self.data))
+        saved = checked(saved, path, self.nets, self.optimizer, length)
         self.first, self.index = saved["epoch"], saved["index"]
         self.rows, self.best = saved["rows"], saved["best"]
         self.means = Means(saved["means"], self.compute.device)

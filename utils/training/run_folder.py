@@ -18,6 +18,7 @@ from common.files import file_hash, make_folder, read_file, write_csv, write_fil
 from common.locks import locked
 from utils import devices, distributed, provenance
 from utils.settings.command_line import flat, origin, translated
+from utils.training.checkpoint import check_identity
 
 # Options that name places, presets and hardware, not what is computed: a run may resume with
 # others. The precision that was used is compared, not the --precision that was asked for.
@@ -141,6 +142,7 @@ class RunFolder:
         if not (self.path / "last.ckpt").exists():
             return None
         checkpoint, now = read_file(self.path / "last.ckpt"), self.identity
+        check_identity(checkpoint, self.path / "last.ckpt")
         # A run from before an option existed did what the option's default does.
         before = {name: value for name, value in self.defaults.items() if name in now}
         before |= translated(checkpoint.get("identity", {}))
