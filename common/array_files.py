@@ -4,7 +4,7 @@ import io
 import sys
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy
 
@@ -74,7 +74,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, largest: int) -> nu
     return array.reshape(shape, order=order).copy()
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], str, numpy.dtype]:
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], Literal["C", "F"], numpy.dtype]:
     """Read shape, order and type, and leave `file` where the values begin.
 
     Raises InputError for an array of Python objects, and ValueError where the file is damaged.

@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 
 from common.errors import InputError
-from common.schema import ANYTHING, FLAG, TEXT, Each, number, or_none, require, whole
+from common.schema import ANYTHING, FLAG, TEXT, Each, OrNone, number, require, whole
 from common.sketches import sketched
 from common.tensor_files import load_tensors, wrong_values
 
@@ -27,9 +27,9 @@ Net = TypeVar("Net", bound=torch.nn.Module)
 PLAIN = (type(None), bool, int, float, str)  # the values of options
 # The facts of a model file that are used when it is read.
 ABOUT = {
-    **dict.fromkeys(("norm?", "dataset?", "bound?", "pattern?", "representation?"), or_none(TEXT)),
-    **{"epsilon?": or_none(number(0)), "scaled?": or_none(FLAG)},
-    **dict.fromkeys(("held_out?", "held_out_of?", "held_out_seed?"), or_none(whole())),
+    **dict.fromkeys(("norm?", "dataset?", "bound?", "pattern?", "representation?"), OrNone(TEXT)),
+    **{"epsilon?": OrNone(number(0)), "scaled?": OrNone(FLAG)},
+    **dict.fromkeys(("held_out?", "held_out_of?", "held_out_seed?"), OrNone(whole())),
 }
 
 

@@ -9,10 +9,15 @@ from common.schema import fault, too_deep
 LARGEST = 2**28  # bytes; the results of 10,000 images under 50 attacks have a twentieth of it
 
 
-def read_json(path, right, remedy: str):
+def read_json(path, right, remedy: str, what: str = ""):
     """Return the content of a JSON file that fits the description `right` (`common.schema`).
 
-    remedy: what to do where it does not fit, the end of the message.
+    Args:
+        path: the file, as the message names it.
+        right: the description.
+        remedy: what to do where it does not fit, the end of the message.
+        what: what the message says before the reason, such as "is no results file: ".
+
     Raises InputError in one line that names the file and what is wrong: missing, no regular file,
     larger than 256 MiB, no JSON, nested too deep, or the first field that does not fit.
     """
@@ -21,7 +26,7 @@ def read_json(path, right, remedy: str):
     try:
         return parsed(text, right)
     except InputError as error:
-        raise InputError(f"{path}: {error}; {remedy}") from None
+        raise InputError(f"{path}: {what}{error}; {remedy}") from None
 
 
 def parsed(text: str | bytes, right):

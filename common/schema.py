@@ -29,6 +29,13 @@ class Each:
     of: object
 
 
+@dataclass(frozen=True)
+class OrNone:
+    """What fits a description, or None."""
+
+    of: object
+
+
 def number(low: float = -math.inf, high: float = math.inf) -> Kind:
     """Describe a finite number from `low` to `high`."""
 
@@ -51,11 +58,6 @@ def _range(low: float, high: float) -> str:
     return lower + ("" if high == math.inf else f" to {high:.10g}")
 
 
-def or_none(kind: Kind) -> Kind:
-    """Describe what may be None as well."""
-    return Kind(f"{kind.right}, or null", lambda value: value is None or kind.fits(value))
-
-
 ANYTHING = Kind("anything", lambda value: True)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
@@ -68,6 +70,8 @@ def fault(value: Any, right, field: str = "") -> str | None:
         return (
             None if right.fits(value) else f"{field or 'it'} is {_shown(value)}, not {right.right}"
         )
+    if isinstance(right, OrNone):
+        return None if value is None else fault(value, right.of, field)
     expected = list if isinstance(right, list) else dict
     if not isinstance(value, expected):
         return f"{field or 'it'} is {_shown(value)}, not a {expected.__name__}"

@@ -12,7 +12,7 @@ from data.sets import DataSet
 from models.targets import Target
 from utils.devices import Compute
 from utils.evaluation.factories import from_factory, state_hash, try_out
-from utils.training.run_folder import read_settings
+from utils.training import settings_file
 from utils.training.stages import check_classes
 
 
@@ -73,7 +73,7 @@ def load_network(
     if model:
         return Network(models.load(model, arch), str(model), {})
     assert model_dir is not None  # a script asks for one of the three
-    options = read_settings(model_dir)["options"]
+    options = settings_file.read(model_dir)["options"]
     names = ["target_model.pth", "best_model.pth"] if which == "best" else ["last_model.pth"]
     path = next((model_dir / name for name in names if (model_dir / name).is_file()), None)
     if path is None:

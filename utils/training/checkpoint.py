@@ -16,9 +16,9 @@ from common.schema import (
     FLOAT,
     Each,
     Kind,
+    OrNone,
     fault,
     number,
-    or_none,
     require,
     whole,
 )
@@ -40,7 +40,7 @@ def _is_plain(value) -> bool:
 
 IDENTITY = {"identity?": Each(Kind("a plain value or a list of them", _is_plain))}
 CELL = Kind("a plain value", lambda value: type(value) in PLAIN)
-ROW = {"epoch": whole(1), "seconds": number(0), "score?": or_none(FLOAT)}
+ROW = {"epoch": whole(1), "seconds": number(0), "score?": OrNone(FLOAT)}
 
 
 def check_identity(saved: dict, path) -> None:
@@ -71,7 +71,7 @@ def checked(
     """
     right = {
         **{"epoch": whole(0, length[0]), "index": whole(0, length[1])},
-        **{"rows": [Each(CELL)], "best": or_none(number()), "means": Each(ANYTHING)},
+        **{"rows": [Each(CELL)], "best": OrNone(number()), "means": Each(ANYTHING)},
         **{"nets": Each(Each(ANYTHING)), "optimizer": {"param_groups": [Each(ANYTHING)]}},
     }
     require(saved, right, path, REMEDY)

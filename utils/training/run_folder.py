@@ -18,6 +18,7 @@ from common.files import file_hash, make_folder, read_file, write_csv, write_fil
 from common.locks import locked
 from utils import devices, distributed, provenance
 from utils.settings.command_line import flat, origin, translated
+from utils.training import settings_file
 from utils.training.checkpoint import check_identity
 
 # Options that name places, presets and hardware, not what is computed: a run may resume with
@@ -160,8 +161,8 @@ class RunFolder:
 
     def _precision_used(self) -> str | None:
         """Read from settings.json the precision of the run's networks; None where it has none."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            return json.loads((self.path / "settings.json").read_text()).get("precision_used")
+        with contextlib.suppress(InputError):
+            return settings_file.read(self.path).get("precision_used")
         return None
 
     def save(self, **content) -> None:
@@ -173,15 +174,3 @@ class RunFolder:
         """Write metrics.csv, in the first process."""
         if rows and distributed.first():
             write_csv(self.path / "metrics.csv", rows)
-
-
-def read_settings(folder: Path) -> dict:
-    """Read settings.json of a run's folder. Raises InputError where the folder holds no run."""
-    try:
-        settings = json.loads((folder / "settings.json").read_text())
-        return settings | {"options": dict(settings["options"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"--model-dir {folder}: holds no run (no readable settings.json); "
-            "name the folder of a training stage, or a model file with --model"
-        ) from None
