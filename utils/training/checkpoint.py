@@ -70,7 +70,7 @@ def checked(
     not fit the networks or the optimizer.
     """
     right = {
-        **{"epoch": whole(0, length[0]), "index": whole(0, length[1])},
+        **{"epoch": whole(0, length[0]), "index": whole(0, length[1]), "threads?": whole(1)},
         **{"rows": [Each(CELL)], "best": OrNone(number()), "means": Each(ANYTHING)},
         **{"nets": Each(Each(ANYTHING)), "optimizer": {"param_groups": [Each(ANYTHING)]}},
     }
@@ -86,6 +86,20 @@ def checked(
     if optimizer.defaults.get("momentum") and not state and (saved["epoch"] or saved["index"]):
         raise InputError(f"{path}: optimizer.state has no momentum; {REMEDY}")
     return saved | {"optimizer": _relaid(saved["optimizer"], optimizer)}
+
+
+def other_threads(saved: dict) -> str:
+    """Return a line that warns of another number of CPU threads than before; "": it is the same.
+
+    Checkpoints of earlier commits do not say it.
+    """
+    threads, now = saved.get("threads"), torch.get_num_threads()
+    if threads in (None, now):
+        return ""
+    return (
+        f"warning: the run used {threads} CPU threads before and uses {now} now, with which sums "
+        "round otherwise: it may end with other bits than an uninterrupted run\n"
+    )
 
 
 def _progress(saved: dict, epochs: int) -> str | None:
