@@ -54,12 +54,13 @@ def read(folder: Path) -> tuple[FileSplit, FileSplit]:
                 f"{annotations}: line {number} does not name a class of train/; "
                 "give image name and WordNet id, tab-separated"
             )
-        if Path(columns[0]).name != columns[0] or columns[0] in ("", ".."):  # a path would lead out of the folder
+        name = columns[0]
+        if Path(name).name != name or name in ("", ".."):  # a path would lead out of the folder
             raise InputError(
                 f"{annotations}: line {number} does not name a file of val/images; "
                 "give its name without a folder"
             )
-        files.append(root / "val" / "images" / columns[0])
+        files.append(root / "val" / "images" / name)
         labels.append(wnids[columns[1]])
     if not files:
         raise InputError(f"{annotations}: is empty; unpack tiny-imagenet-200.zip again")
