@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.array_files import open_array
 from common.errors import InputError
 from data.names import DATASETS
 
@@ -36,14 +37,14 @@ def read(folder: Path, name: str) -> tuple[Split, Split]:
     splits: list[Split] = []
     for split in ("train", "test"):
         images_file, labels_file = folder / f"{split}_images.npy", folder / f"{split}_labels.npy"
-        images, labels = _open(images_file), _open(labels_file)
-        _check_images(images, images_file, name)
+        images, labels = open_array(images_file), open_array(labels_file)
+        check_images(images, images_file, name)
         if splits and images.shape[1:3] != splits[0][0].shape[1:3]:
             raise InputError(
                 f"{images_file}: images are {_size(images)}, those of train_images.npy are "
                 f"{_size(splits[0][0])}; both must have one size"
             )
-        _check_labels(labels, labels_file, len(images), num_classes, name)
+        check_labels(labels, labels_file, len(images), num_classes, name)
         labels = labels.astype(np.int64)
         if num_classes is None:
             num_classes = 1 + int(labels.max())
@@ -55,31 +56,11 @@ def read(folder: Path, name: str) -> tuple[Split, Split]:
     return splits[0], splits[1]
 
 
-def _open(path: Path) -> np.ndarray:
-    """Open a .npy file as a memory map. Raises InputError for a file that NumPy cannot map."""
-    try:
-        # A memory map reads only the images that --limit-train keeps, and cannot unpickle.
-        return np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); give a readable .npy file"
-        ) from None
-    except (ValueError, EOFError, OverflowError) as error:
-        if "Python objects" in str(error):
-            raise InputError(
-                f"{path}: holds pickled Python objects, which are not loaded; "
-                "save uint8 images and integer labels"
-            ) from None
-        raise InputError(
-            f"{path}: is truncated or not an .npy file; write it again with numpy.save"
-        ) from None
-
-
 def _size(images: np.ndarray) -> str:
     return f"{images.shape[1]}x{images.shape[2]}"
 
 
-def _check_images(images: np.ndarray, path: Path, name: str) -> None:
+def check_images(images: np.ndarray, path, name: str) -> None:
     """Raise InputError unless `images` are uint8 images of a size that the data set `name` has."""
     if (
         images.ndim not in (3, 4)
@@ -106,10 +87,13 @@ def _check_images(images: np.ndarray, path: Path, name: str) -> None:
         )
 
 
-def _check_labels(
-    labels: np.ndarray, path: Path, n_images: int, num_classes: int | None, name: str
+def check_labels(
+    labels: np.ndarray, path, n_images: int, num_classes: int | None, name: str
 ) -> None:
-    """Raise InputError unless `labels` are `n_images` integers from 0 to num_classes - 1."""
+    """Raise InputError unless `labels` are `n_images` integers from 0 to num_classes - 1.
+
+    num_classes: None where the largest label gives it; it is then smaller than `n_images`.
+    """
     if labels.ndim != 1:
         raise InputError(f"{path}: has shape {labels.shape}; labels must be (N,)")
     if labels.dtype.kind not in "iu":
@@ -122,6 +106,11 @@ def _check_labels(
         )
     if labels.min() < 0:
         raise InputError(f"{path}: holds the label {labels.min()}; labels start at 0")
+    if num_classes is None and labels.max() >= max(n_images, 2):
+        raise InputError(
+            f"{path}: holds the label {labels.max()}, and {n_images} images cannot have so many "
+            "classes; number the classes 0, 1, ..."
+        )
     if num_classes is not None and labels.max() >= num_classes:
         known = "the training labels" if name == "arrays" else name
         raise InputError(
@@ -134,8 +123,8 @@ def read_images(path: Path, name: str) -> np.ndarray:
 
     Raises InputError as `read` does.
     """
-    images = _open(path)
-    _check_images(images, path, name)
+    images = open_array(path)
+    check_images(images, path, name)
     return images
 
 
@@ -144,6 +133,6 @@ def read_labels(path: Path, n_images: int, name: str) -> np.ndarray:
 
     Raises InputError as `read` does.
     """
-    labels = _open(path)
-    _check_labels(labels, path, n_images, DATASETS[name].num_classes, name)
+    labels = open_array(path)
+    check_labels(labels, path, n_images, DATASETS[name].num_classes, name)
     return labels.astype(np.int64)

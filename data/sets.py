@@ -124,6 +124,7 @@ def _torchvision(name: str, folder: Path) -> tuple[arrays.Split, arrays.Split]:
         "cifar100": datasets.CIFAR100,
         "svhn": datasets.SVHN,
     }[name]
+    _check_regular(folder, name)
     splits = []
     for split in ("train", "test"):
         which = {"split": split} if name == "svhn" else {"train": split == "train"}
@@ -143,7 +144,24 @@ def _torchvision(name: str, folder: Path) -> tuple[arrays.Split, arrays.Split]:
             splits.append((np.moveaxis(part.data, 1, -1), np.asarray(part.labels, np.int64)))
         else:
             splits.append((np.asarray(part.data), np.asarray(part.targets, np.int64)))
+        images, labels = splits[-1]
+        where = f"--data-dir {folder}: the {split} set of {name}"
+        arrays.check_images(images, where, name)
+        arrays.check_labels(labels, where, len(images), DATASETS[name].num_classes, name)
     return splits[0], splits[1]
+
+
+def _check_regular(folder: Path, name: str) -> None:
+    """Raise InputError where something in the folder of a set is neither a file nor a folder.
+
+    torchvision would wait for ever for a FIFO.
+    """
+    for path in [*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/raw/*")]:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(
+                f"--data-dir {folder}: {path.name} is no plain file; remove it, so that {name} can "
+                "be read"
+            )
 
 
 def _first(images, labels: np.ndarray, limit: int | None, option: str, what: str):

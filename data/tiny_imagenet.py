@@ -7,8 +7,11 @@ import numpy as np
 from PIL import Image
 
 from common.errors import InputError
+from common.reading import open_regular
 from data.names import DATASETS
 
+LARGEST_TEXT = 2**24  # bytes; val_annotations.txt has 0.5 MB
+LARGEST_IMAGE = 2**24  # bytes; an image has 2 kB
 FileSplit = tuple[list[Path], np.ndarray]  # images and labels
 
 
@@ -44,18 +47,30 @@ def read(folder: Path) -> tuple[FileSplit, FileSplit]:
     train = [image for _, _, image in turns], np.array([label for _, label, _ in turns], np.int64)
 
     files, labels = [], []
-    for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_lines(annotations), start=1):
         columns = line.split("\t")
         if len(columns) < 2 or columns[1] not in wnids:
             raise InputError(
                 f"{annotations}: line {number} does not name a class of train/; "
                 "give image name and WordNet id, tab-separated"
             )
-        files.append(root / "val" / "images" / columns[0])
+        name = columns[0]
+        if Path(name).name != name or name in ("", ".."):  # a path would lead out of the folder
+            raise InputError(
+                f"{annotations}: line {number} does not name a file of val/images; "
+                "give its name without a folder"
+            )
+        files.append(root / "val" / "images" / name)
         labels.append(wnids[columns[1]])
     if not files:
         raise InputError(f"{annotations}: is empty; unpack tiny-imagenet-200.zip again")
     return train, (files, np.array(labels, np.int64))
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file; what is no UTF-8 names nothing that exists."""
+    with open_regular(path, "unpack tiny-imagenet-200.zip again", LARGEST_TEXT) as file:
+        return file.read().decode(errors="replace").splitlines()
 
 
 def _wnids(root: Path) -> dict[str, int]:
@@ -65,7 +80,7 @@ def _wnids(root: Path) -> dict[str, int]:
     found = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
     listed = root / "wnids.txt"
     if listed.is_file():
-        missing = sorted(set(listed.read_text().split()) - set(found))
+        missing = sorted(set(_lines(listed)) - set(found))
         if missing:
             raise InputError(
                 f"{root / 'train' / missing[0]}: is missing; "
@@ -91,16 +106,22 @@ def decode(files: list[Path]) -> np.ndarray:
 
 def _decode(file: Path) -> np.ndarray:
     """Decode one JPEG file to uint8 (64,64,3)."""
-    size = DATASETS["tiny-imagenet"].size
-    try:
-        with Image.open(file, formats=["JPEG"]) as image:
-            if image.size != (size, size):
-                raise InputError(
-                    f"{file}: is {image.height}x{image.width}; "
-                    f"Tiny-ImageNet has {size}x{size} images"
-                )
-            return np.asarray(image.convert("RGB"))
-    except OSError:
-        raise InputError(
-            f"{file}: is missing or not a readable JPEG; unpack tiny-imagenet-200.zip again"
-        ) from None
+    size, again = DATASETS["tiny-imagenet"].size, "unpack tiny-imagenet-200.zip again"
+    with open_regular(file, again, LARGEST_IMAGE, "is missing or not a readable JPEG") as octets:
+        try:
+            # Opening reads the header; the pixels are decoded only where the size is right.
+            with Image.open(octets, formats=["JPEG"]) as image:
+                if image.size != (size, size):
+                    raise InputError(
+                        f"{file}: is {image.height}x{image.width}; "
+                        f"Tiny-ImageNet has {size}x{size} images"
+                    )
+                return np.asarray(image.convert("RGB"))
+        except InputError:
+            raise
+        except Image.DecompressionBombError:
+            raise InputError(
+                f"{file}: is far larger than {size}x{size}, the size of Tiny-ImageNet; {again}"
+            ) from None
+        except Exception:  # a damaged byte can raise almost any exception
+            raise InputError(f"{file}: is missing or not a readable JPEG; {again}") from None

@@ -146,13 +146,20 @@ def load(
     Draws no random numbers from the caller's generator. Raises InputError when the file does not
     fit or cannot be read; where it fits no architecture, the error says which ones come nearest.
     """
-    from common.files import load_strictly, read_file, rebuilt, state_dict_of
+    from common.files import (
+        about_of,
+        load_strictly,
+        options_of,
+        read_file,
+        rebuilt,
+        state_dict_of,
+    )
     from models.published import unwrapped
 
     path = found(path)
     content = unwrapped(read_file(path))
     state = state_dict_of(content, path)
-    said, options, about = (content.get(key) for key in ("arch", "options", "about"))
+    said, options = content.get("arch"), options_of(content, state, path)
     if said == ENCODER:
         raise InputError(
             f"{path}: holds an encoder, which gives codes and no logits; train a classifier on it "
@@ -173,8 +180,8 @@ def load(
     try:
         network_class, _ = _class_of(arch)
         adapted = network_class.adapt(state)
-        sizes = network_class.sizes_of(adapted) | (options if isinstance(options, dict) else {})
-        net = rebuilt(lambda: build(arch, **sizes))
+        sizes = network_class.sizes_of(adapted) | options
+        net = rebuilt(lambda: build(arch, **sizes), adapted)
         _normalise(net, content, normalisation)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -182,7 +189,7 @@ def load(
         load_strictly(net, adapted, path, arch)
     except InputError as error:
         raise InputError(f"{error}; {_nearest(state)}") from None
-    net.about = about if isinstance(about, dict) else {}
+    net.about = about_of(content, path)
     return net.to(device).eval()
 
 
@@ -248,8 +255,9 @@ def _check_option(arch: str, option: str, value, allowed: int | tuple[str, ...])
     The option "size" has two numbers.
     """
     if option == "size" and isinstance(allowed, int):
-        valid = len(value) == 2 and all(type(n) is int and n >= allowed for n in value)
-        value, right = list(value), f"choose two whole numbers from {allowed} up"
+        pair = list(value) if isinstance(value, list | tuple) else [value]
+        valid = len(pair) == 2 and all(type(n) is int and n >= allowed for n in pair)
+        value, right = pair, f"choose two whole numbers from {allowed} up"
     elif isinstance(allowed, tuple):
         valid, right = value in allowed, f"choose one of: {', '.join(allowed)}"
     else:

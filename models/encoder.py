@@ -138,14 +138,15 @@ def load_encoder(path, device="cpu") -> Encoder:
         raise InputError(
             f"{path}: holds {found}, not an encoder; give a file of train_worst_case_MI.py"
         )
+    options = files.options_of(content, state, path)
     try:
-        encoder = files.rebuilt(lambda: Encoder(**content["options"]))
-    except (KeyError, TypeError, ValueError, RuntimeError):
+        if not options:
+            raise TypeError("no options")
+        encoder = files.rebuilt(lambda: Encoder(**options), state)
+    except (TypeError, ValueError, RuntimeError):
         raise InputError(
-            f"{path}: its options {content.get('options')!r} do not build an encoder; copy it or "
-            "train it again"
+            f"{path}: its options {options!r} do not build an encoder; copy it or train it again"
         ) from None
     files.load_strictly(encoder, state, path, "an encoder")
-    about = content.get("about")
-    encoder.about = about if isinstance(about, dict) else {}
+    encoder.about = files.about_of(content, path)
     return encoder.to(device).eval()

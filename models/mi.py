@@ -239,7 +239,7 @@ def load_net(path, device="cpu") -> LocalNet | OutputNet:
     """
     content = unwrapped(files.read_file(path))
     state = files.state_dict_of(content, path)
-    arch, options, about = (content.get(key) for key in ("arch", "options", "about"))
+    arch, options = content.get("arch"), files.options_of(content, state, path)
     if isinstance(arch, str):
         if arch not in _NETS:
             raise InputError(
@@ -251,15 +251,15 @@ def load_net(path, device="cpu") -> LocalNet | OutputNet:
         state = {name: value for name, value in state.items() if not name.startswith("layers.")}
         arch, options = _recognise(state, path)
     try:
-        if not isinstance(options, dict):
+        if not options:
             raise TypeError("no options")
-        net = files.rebuilt(lambda: _NETS[arch](**options))
+        net = files.rebuilt(lambda: _NETS[arch](**options), state)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
             f"{path}: the options {options!r} do not build {arch}; copy it or train it again"
         ) from None
     files.load_strictly(net, state, path, arch)
-    net.about = about if isinstance(about, dict) else {}
+    net.about = files.about_of(content, path)
     if now := EARLIER_REPRESENTATIONS.get(str(net.about.get("representation"))):
         net.about = net.about | {"representation": now}
     return net.to(device).eval()

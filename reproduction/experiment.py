@@ -1,13 +1,24 @@
 """An experiment: its data set, scale and seeds, and the file experiment.json that keeps them."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from common.errors import InputError
+from common.json_files import read_json
+from common.schema import TEXT, Kind, OrNone, number, whole
+from data.names import DATASETS
 from reproduction.paper import PAPER
-from reproduction.scales import EPSILON
+from reproduction.scales import EPSILON, SCALES
 from utils.settings import options
+
+MOST_SEEDS = 1000
+EXPERIMENT = {
+    "dataset": Kind("a data set", lambda value: isinstance(value, str) and value in DATASETS),
+    "scale": Kind("a scale", lambda value: isinstance(value, str) and value in SCALES),
+    **{"seeds": whole(1, MOST_SEEDS), "data_dir": OrNone(TEXT), "alpha?": OrNone(number())},
+    "data_note?": TEXT,
+}
 
 
 @dataclass
@@ -68,17 +79,24 @@ def remember(experiment: Experiment) -> Experiment:
 
 
 def recall(path: Path) -> Experiment:
-    """Read the experiment that `remember` wrote to `path`."""
-    try:
-        content = json.loads(path.read_text())
-        directory = content.pop("data_dir")
-        return Experiment(
-            out=path.parent.parent, data_dir=Path(directory) if directory else None, **content
-        )
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise InputError(
-            f"{path}: does not say what was reproduced here; delete it and give the options again"
-        ) from None
+    """Read the experiment that `remember` wrote to `path`.
+
+    Raises InputError where the file is damaged, or describes an experiment of another folder.
+    """
+    what, remedy = "does not say what was reproduced here: ", "delete it and give the options again"
+    content = read_json(path, EXPERIMENT, remedy, what)
+    known = {
+        name: content[name]
+        for name in (each.name for each in fields(Experiment))
+        if name in content
+    }
+    directory = known.pop("data_dir")
+    found = Experiment(
+        out=path.parent.parent, data_dir=Path(directory) if directory else None, **known
+    )
+    if found.root != path.parent:
+        raise InputError(f"{path}: {what}it is of {found.root.name}; {remedy}")
+    return found
 
 
 def budget(experiment: Experiment, norm: str) -> float:

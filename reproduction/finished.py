@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from common.errors import InputError
+from common.schema import TEXT, fault
 from reproduction.now import inputs, options, read
 from utils.evaluation import stored
 from utils.mi.names import estimator_files
+from utils.training import settings_file
 
 
 def complete(node) -> bool:
@@ -14,7 +17,8 @@ def complete(node) -> bool:
     if node.analyzes:
         return True
     if node.trains:
-        return isinstance(read(node.folder / "settings.json").get("command"), str)
+        written = read(node.folder / settings_file.NAME)
+        return fault(written, settings_file.SETTINGS | {"command": TEXT}) is None
     results = read(node.outputs[-1])
     if not node.attacks:
         return isinstance(results.get(node.key), (dict, list))
@@ -32,7 +36,7 @@ def _evaluated(results: dict, attacks: tuple[str, ...]) -> bool:
         closed = closed and all("warnings" in row for row in rows if "made" in row)
         judged = set((results["worst_case"] or {}).get("attacks", ()))
         return whole and closed and (len(attacks) == 1 or judged >= set(attacks))
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, InputError):
         return False
 
 

@@ -1,10 +1,11 @@
 """Read the present files: their hashes, a command's options, the data's fingerprint."""
 
 import functools
-import json
 from pathlib import Path
 
 from common.errors import InputError
+from common.json_files import read_json
+from common.schema import ANYTHING, Each
 from data import arrays
 from utils.mi.names import estimator_files
 
@@ -21,10 +22,9 @@ DOWNLOADED = {
 def read(path: Path) -> dict:
     """Read the object in a JSON file; {} where there is none."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, Each(ANYTHING), "")
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def options(words: list[str]) -> dict[str, str]:

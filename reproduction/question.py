@@ -47,9 +47,12 @@ def without_paths(words: list[str]) -> list[str]:
 
 def _command(written: dict) -> list[str] | None:
     """Return the command that a file names as words; None where it names none."""
+    command = written.get("command")
+    if not isinstance(command, str):  # shlex.split(None) would read the standard input
+        return None
     try:
-        return shlex.split(written["command"])
-    except (KeyError, ValueError, AttributeError):
+        return shlex.split(command)
+    except ValueError:
         return None
 
 

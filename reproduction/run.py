@@ -12,8 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+from common import schema
 from common.errors import InputError
+from common.json_files import LARGEST, parsed
 from common.locks import locked
+from common.reading import open_regular
 from common.writing import write_text
 from reproduction import now, question
 from reproduction.experiment import Experiment
@@ -22,6 +25,7 @@ from reproduction.node import ROOT, Node
 from reproduction.stale import set_aside, set_aside_stale
 
 DIVERGED = 3  # the stages' exit status
+JOURNAL_LINE = {"node": schema.TEXT, "seconds": schema.number(0), "status": schema.whole()}
 
 
 class Stopped(Exception):
@@ -265,12 +269,21 @@ def _note(experiment: Experiment, node: Node, began: float, status: int) -> None
 def journal(experiment: Experiment) -> list[dict]:
     """Read what was run, in order: node, date, seconds, status, command.
 
-    A line that a kill cut short is left out.
+    A line that a kill cut short is left out. Raises InputError for a line with other fields.
     """
-    path, lines = experiment.root / "journal.jsonl", []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
+    path = experiment.root / "journal.jsonl"
+    lines: list[dict] = []
+    if not path.exists():
+        return lines
+    with open_regular(path, "delete it: times are left out then", LARGEST) as file:
+        texts = file.read().splitlines()
+    for index, text in enumerate(texts, start=1):
+        try:
+            line = parsed(text, schema.ANYTHING)
+        except InputError:
+            continue
+        schema.require(line, JOURNAL_LINE, f"{path}: line {index}", "delete the line")
+        lines.append(line)
     return lines
 
 

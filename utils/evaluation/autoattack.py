@@ -1,14 +1,15 @@
 """AutoAttack part by part, so that a long batch resumes with the part in which it was stopped."""
 
-import contextlib
-import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy
 import torch
 
+from common.array_files import read_archive
+from common.errors import InputError
 from common.writing import atomic
 
 
@@ -31,16 +32,27 @@ class BatchFile:
         """Name the file, which need not exist."""
         self.path, self.question = path, question
 
-    def read(self) -> dict[str, numpy.ndarray] | None:
-        """Read the arrays of an earlier command; None where it left none of this batch."""
-        if not self.path or not self.path.is_file():
+    def read(self, x: torch.Tensor, parts: int) -> dict[str, numpy.ndarray] | None:
+        """Read the arrays of an earlier command; None where it left none of this batch.
+
+        A damaged file is no loss but of time: a line says so, and the batch begins again.
+
+        x: the batch's images. parts: how many the attack has.
+        """
+        if not self.path or not self.path.exists():
             return None
-        damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-        with contextlib.suppress(*damaged), numpy.load(self.path, allow_pickle=False) as file:
-            found = {RENAMED.get(name, name): file[name] for name in file.files}
-            if found["question"] == self.question and "robust" in found:
-                return found
-        return None
+        largest = max(4 * x.numel(), 2**20)
+        try:
+            found = read_archive(self.path, largest, "its batch begins again")
+            found = {RENAMED.get(name, name): array for name, array in found.items()}
+            if str(found.get("question")) != self.question:
+                return None
+            if why := _wrong_state(found, tuple(x.shape), parts):
+                raise InputError(f"{self.path}: {why}; its batch begins again")
+        except InputError as error:
+            print(f"warning: {error}", flush=True)
+            return None
+        return found
 
     def write(self, x_adv: torch.Tensor, robust: list[int], passes: list[int]) -> None:
         """Write the batch after a part: images, robust counts, and forward and backward passes."""
@@ -53,6 +65,24 @@ class BatchFile:
         """Remove the file, once the batch is done."""
         if self.path:
             self.path.unlink(missing_ok=True)
+
+
+def _wrong_state(found: dict[str, numpy.ndarray], shape: tuple[int, ...], parts: int) -> str | None:
+    """Say what is wrong with the state of a batch; None: nothing."""
+    x_adv, robust, passes = (found.get(name) for name in ("x_adv", "robust", "passes"))
+    if x_adv is None or robust is None or passes is None:
+        return "lacks one of the arrays x_adv, robust and passes"
+    if x_adv.shape != shape or x_adv.dtype != numpy.float32:
+        return f"x_adv has shape {x_adv.shape} and type {x_adv.dtype}, not {shape} and float32"
+    if not (numpy.isfinite(x_adv).all() and x_adv.min() >= 0 and x_adv.max() <= 1):
+        return "x_adv has values outside [0,1]"
+    if robust.dtype.kind != "i" or passes.dtype.kind != "i" or passes.shape != (2,):
+        return "robust and passes are no whole numbers"
+    if robust.ndim != 1 or len(robust) > parts or passes.min() < 0:
+        return "robust and passes are not those of this attack"
+    counts = [shape[0], *robust.tolist()]
+    falling = all(before >= after > 0 for before, after in pairwise(counts))
+    return None if falling else "robust does not fall from part to part"
 
 
 class Counting(Protocol):
@@ -84,7 +114,7 @@ def craft_in_parts(
     Returns the adversarial images, and how many are robust before each part and in the end.
     """
     x_adv, robust = x.clone(), []
-    if state := file.read():
+    if state := file.read(x, len(parts)):
         x_adv, robust = torch.from_numpy(state["x_adv"]).to(x), state["robust"].tolist()
         network.forwards, network.backwards = state["passes"].tolist()
     for part in parts[len(robust) :]:

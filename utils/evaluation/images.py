@@ -14,12 +14,17 @@ import numpy
 import torch
 
 import data
+from common.array_files import open_array, read_archive
 from common.errors import InputError
 from common.files import file_hash, write_text
+from common.json_files import parsed
+from common.schema import ANYTHING, Each
 from common.writing import atomic
 from data.sets import DataSet, holdout_size, split_holdout
 from utils.evaluation.networks import Network
 
+HOW_MADE = Each(ANYTHING)  # names and values of an evaluation
+LARGEST_ABOUT = 2**24  # bytes
 ABOUT = "about"  # the array that says, as JSON, how the images were made
 
 
@@ -58,7 +63,9 @@ def read_adversarial(
 
     Refuses a file that was made from other images than `images` with `labels`.
     """
-    content = _arrays(path)
+    # The labels are int64, and float32 takes four bytes.
+    largest = max(8 * labels.numel(), 4 * images.numel(), LARGEST_ABOUT)
+    content = _arrays(path, largest)
     content.pop(ABOUT, None)
     stored = content.pop("labels", None)
     if stored is None or not numpy.array_equal(stored, labels.numpy()):
@@ -95,27 +102,24 @@ def read_about(path: Path) -> dict:
 
     Returns {} where the file does not say it.
     """
-    about = _arrays(path).get(ABOUT)
+    about = _arrays(path, LARGEST_ABOUT, only=(ABOUT,)).get(ABOUT)
     try:
-        found = json.loads(str(about)) if about is not None else {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        return parsed(str(about), HOW_MADE) if about is not None else {}
+    except InputError as error:
         raise InputError(
-            f"--adv {path}: its array {ABOUT!r} is not what --save-adv writes; make the file again"
-        )
-    return found
-
-
-def _arrays(path: Path) -> dict[str, numpy.ndarray]:
-    """Read all arrays of an .npz file."""
-    try:
-        with numpy.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-        raise InputError(
-            f"--adv {path}: is no .npz file of arrays; give one that --save-adv wrote"
+            f"--adv {path}: its array {ABOUT!r} is not what --save-adv writes ({error}); make the "
+            "file again"
         ) from None
+
+
+def _arrays(
+    path: Path, largest: int, only: tuple[str, ...] | None = None
+) -> dict[str, numpy.ndarray]:
+    """Read the arrays of an .npz file, each of at most `largest` bytes."""
+    try:
+        return read_archive(path, largest, "give one that --save-adv wrote", only)
+    except InputError as error:
+        raise InputError(f"--adv {error}") from None
 
 
 def as_images(array: numpy.ndarray) -> torch.Tensor:
@@ -235,7 +239,7 @@ def save_adversarial(kept: Path, path: Path, labels: torch.Tensor, about: dict) 
     """
     arrays: dict[str, numpy.ndarray] = {}
     for name in about["attacks"]:
-        batches = [numpy.load(file) for file in sorted(kept.glob(f"{name}.??????.npy"))]
+        batches = [open_array(file) for file in sorted(kept.glob(f"{name}.??????.npy"))]
         arrays[name] = numpy.concatenate(batches)
         if about["rounded"]:
             arrays[name] = (arrays[name] * 255).round().astype(numpy.uint8)

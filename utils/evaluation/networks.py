@@ -15,7 +15,7 @@ from models.targets import Target
 from utils.devices import Compute
 from utils.evaluation.factories import from_factory, state_hash, try_out
 from utils.normalised import normalised, suspected
-from utils.training.run_folder import read_settings
+from utils.training import settings_file
 from utils.training.stages import check_classes
 
 SAMPLE = 64  # images on which a normalisation is suspected
@@ -118,7 +118,7 @@ def load_network(
             f"--model-dir {model_dir}: a run's files say how images are normalised; "
             "leave --normalize, --mean and --std out"
         )
-    options = read_settings(model_dir)["options"]
+    options = settings_file.read(model_dir)["options"]
     names = ["target_model.pth", "best_model.pth"] if which == "best" else ["last_model.pth"]
     path = next((model_dir / name for name in names if (model_dir / name).is_file()), None)
     if path is None:

@@ -16,6 +16,8 @@ import torch
 
 from common.errors import InputError
 from common.files import write_text
+from common.json_files import read_json
+from common.schema import ANYTHING, Each
 from utils.evaluation import stored
 from utils.evaluation.identity import NOT_COMPARED, Identity, Metadata
 from utils.evaluation.predictors import FRESH_DRAWS
@@ -115,17 +117,16 @@ class Results:
 
     def _resume(self, path: Path, restart: bool) -> None:
         """Read the rows of the file, and refuse a file of another evaluation."""
+        what, remedy = "is no results file", "name another, or --restart to replace it"
         try:
-            found = json.loads(path.read_text())
+            found = read_json(path, Each(ANYTHING), remedy, f"{what}: ")
+        except InputError as error:
+            raise InputError(f"--output {error}") from None
+        try:
             rows = {name: empty_row() | row for name, row in stored.rows(found).items()}
-            del found["attacks"]
-            for row in rows.values():
-                if not (isinstance(row["outcomes"], str) and isinstance(row["norms"], list)):
-                    raise ValueError
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise InputError(
-                f"--output {path}: is no results file; name another, or move it away"
-            ) from None
+        except InputError as error:
+            raise InputError(f"--output {path}: {what}: {error}; {remedy}") from None
+        del found["attacks"]
         if restart:
             return
         asked = json.loads(json.dumps({**self.identity, **self.metadata}))

@@ -21,8 +21,8 @@ from utils.attacks.projected_gradient import frozen
 from utils.devices import Compute
 from utils.mi import bottleneck, lipschitz, theorem3
 from utils.mi.feature_entropy import ESTIMATORS, feature_entropies
+from utils.training import settings_file
 from utils.training.information import BIT, encode, information
-from utils.training.run_folder import read_settings
 
 BATCH = 250
 
@@ -57,7 +57,7 @@ class Attacked:
 
 def load(folder: Path, compute: Compute, file: str = "best_model.pth") -> Trained:
     """Load a model of a run's folder."""
-    options = read_settings(folder)["options"]
+    options = settings_file.read(folder)["options"]
     path = folder / file
     if not path.is_file():
         raise InputError(f"--model-dirs {folder}: has no {file} yet; let its training finish")

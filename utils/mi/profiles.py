@@ -15,6 +15,8 @@ from scipy.special import stdtrit
 
 from common.errors import InputError
 from common.files import write_text
+from common.json_files import read_json
+from common.schema import ANYTHING, Each
 
 ROLES = ("natural", "adversarial", "control")  # h_0, h_adv and h_ctl
 
@@ -82,7 +84,7 @@ def read_profile(path: Path, quantity: str) -> dict[str, Layer]:
     """
     right = "give a profile.json that analyze_MI.py layers wrote with --adversarial"
     try:
-        quantities = dict(json.loads(path.read_text())["quantities"])
+        quantities = read_json(path, {"quantities": Each(Each(ANYTHING))}, right)["quantities"]
         layers = {name: _layer(entry) for name, entry in quantities.get(quantity, {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"--profile {path}: holds no signs of layers; {right}") from None

@@ -13,7 +13,6 @@ optimizer, saves and resumes. Each random draw depends on (seed, epoch, step) on
 interrupted run ends with the same weights.
 """
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +20,12 @@ from collections.abc import Callable, Iterator
 import torch
 from tqdm import tqdm
 
-from common.errors import Diverged, InputError, Interrupted
+from common.errors import InputError, Interrupted
 from utils import distributed
 from utils.plots import plot_curves
 from utils.schedules import learning_rate
+from utils.training.checkpoint import checked, other_threads
+from utils.training.finite import FiniteSteps, after_steps, stop_if
 from utils.training.means import Means
 from utils.training.signals import Signals
 from utils.training.stages import Stage
@@ -69,7 +70,7 @@ class Loop:
         self.best: float | None = None
         self.generator: torch.Generator | None = None
         self.first, self.index, self.means = 0, 0, Means()
-        self.save_every = stage.save_every
+        self.steps, self.save_every = FiniteSteps(), stage.save_every
         if self.folder.checkpoint:
             try:
                 self._resume(self.folder.checkpoint)
@@ -78,7 +79,9 @@ class Loop:
         self.elapsed = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def _resume(self, saved: dict) -> None:
-        """Restore the state of a checkpoint."""
+        """Restore the state of a checkpoint; raise InputError where it does not fit the run."""
+        path, length = self.folder.path / "last.ckpt", (self.training.epochs, len(self.data))
+        saved = checked(saved, path, self.nets, self.optimizer, length)
         self.first, self.index = saved["epoch"], saved["index"]
         self.rows, self.best = saved["rows"], saved["best"]
         self.means = Means(saved["means"], self.compute.device)
@@ -86,6 +89,8 @@ class Loop:
             net.load_state_dict(saved["nets"][name])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.folder.write_metrics(self.rows)
+        if self.compute.device.type == "cpu":
+            print(other_threads(saved), end="")
         done = "already finished" if self.first == self.training.epochs else "resumed"
         print(
             f"{self.folder.path}: {done} after epoch {self.first}"
@@ -162,7 +167,11 @@ class Loop:
         The loss and the scalars of `log` are logged as means over the epoch's images.
         """
         loss.backward()
-        distributed.average([weight.grad for weight in self.weights if weight.grad is not None])
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        distributed.average(gradients)
+        where = f"epoch {len(self.rows) + 1}, batch {self.index + 1}"
+        wrong = self.steps.wrong({"loss": loss, **(log or {})}, gradients, where)
+        stop_if(wrong, self.folder.path / "last.ckpt")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss = loss.detach()
@@ -214,6 +223,7 @@ class Loop:
             means=self.means.state(),
             optimizer=self.optimizer.state_dict(),
             nets=nets,
+            threads=torch.get_num_threads(),
         )
 
     def _stop(self, epoch: int, index: int, number: int) -> None:
@@ -230,20 +240,8 @@ class Loop:
 
     def _check_finite(self, epoch: int) -> None:
         """Raise Diverged where a logged mean or a weight is non-finite."""
-        wrong = [name for name, value in self.means.get().items() if not math.isfinite(value)]
-        wrong += [
-            f"a weight of {name}"
-            for name, net in self.nets.items()
-            if not torch.stack([weight.isfinite().all() for weight in net.parameters()]).all()
-        ]
-        if wrong:
-            kept, state = self.folder.path / "last.ckpt", "no state was saved before"
-            if kept.exists():
-                state = f"the last good state stays in {kept}"
-            raise Diverged(
-                f"{wrong[0]} is non-finite (NaN or infinite) in epoch {epoch + 1}; {state}; "
-                "a smaller --lr or --alpha, or an --alpha-ramp, may help"
-            )
+        wrong = after_steps(self.means.get(), self.nets, f"epoch {epoch + 1}")
+        stop_if(wrong, self.folder.path / "last.ckpt")
 
 
 # (column, its format) of the line that is printed after each epoch.

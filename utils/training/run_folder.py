@@ -21,7 +21,8 @@ from common.locks import locked
 from common.writing import second_name
 from utils import devices, distributed, provenance
 from utils.settings.command_line import flat, origin, translated
-from utils.training import replaced
+from utils.training import replaced, settings_file
+from utils.training.checkpoint import check_identity
 from utils.training.run_files import BEST, EPOCH, LAST, PREVIOUS, SETTINGS, run_files
 
 # Options that name places, presets and hardware, not what is computed: a run may resume with
@@ -186,10 +187,16 @@ class RunFolder:
             self._check_without_checkpoint()
             return None
         try:
-            checkpoint = read_file(self.path / LAST)
+            checkpoint = self._read(LAST)
         except InputError as error:
             return self.before_last(error)
         self._compare(checkpoint.get("identity", {}))
+        return checkpoint
+
+    def _read(self, name: str) -> dict:
+        """Read a checkpoint whose identity can be compared; InputError for any other file."""
+        checkpoint = read_file(self.path / name)
+        check_identity(checkpoint, self.path / name)
         return checkpoint
 
     def before_last(self, error: InputError) -> dict:
@@ -200,7 +207,7 @@ class RunFolder:
         if not self._sound:  # the one before the last is in use already
             raise error
         try:
-            checkpoint = read_file(self.path / PREVIOUS)
+            checkpoint = self._read(PREVIOUS)
         except InputError:
             raise error from None
         self._compare(checkpoint.get("identity", {}))
@@ -242,9 +249,8 @@ class RunFolder:
 
     def _written(self) -> dict:
         """Read settings.json; {} where it is not what a run writes."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            found = json.loads((self.path / SETTINGS).read_text())
-            return found if isinstance(found.get("options"), dict) else {}
+        with contextlib.suppress(InputError):
+            return settings_file.read(self.path)
         return {}
 
     def check_place(self) -> None:
@@ -272,15 +278,3 @@ class RunFolder:
         """Write metrics.csv, in the first process."""
         if rows and distributed.first():
             write_csv(self.path / "metrics.csv", rows)
-
-
-def read_settings(folder: Path) -> dict:
-    """Read settings.json of a run's folder. Raises InputError where the folder holds no run."""
-    try:
-        settings = json.loads((folder / "settings.json").read_text())
-        return settings | {"options": dict(settings["options"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"--model-dir {folder}: holds no run (no readable settings.json); "
-            "name the folder of a training stage, or a model file with --model"
-        ) from None

@@ -1,7 +1,6 @@
 """Begin a stage: device, data, held-out split, and the run's folder."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from data.corruptions import Corruptions
 from data.sets import DataSet, holdout_size, split_holdout
 from models.targets import Target
 from utils import devices, distributed
+from utils.training import settings_file
 from utils.training.run_folder import RunFolder
 
 
@@ -134,14 +134,14 @@ def _split_beside(path: Path, stage: Stage) -> dict:
     Returns {} where there is none.
     """
     try:
-        options = json.loads((path.parent / "settings.json").read_text())["options"]
+        options = settings_file.read(path.parent)["options"]
         number = options["limit_train"] or stage.split["held_out_of"]
         return {
             "held_out": holdout_size(options["holdout"], number),
             "held_out_of": number,
             "held_out_seed": options["seed"],
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError):
         return {}
 
 
