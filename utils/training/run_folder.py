@@ -18,13 +18,14 @@ from common.files import file_hash, make_folder, read_file, write_csv, write_fil
 from common.locks import locked
 from utils import devices, distributed, provenance
 from utils.settings.command_line import flat, origin, translated
+from utils.training.tracking import SENT
 
 # Options that name places, presets and hardware, not what is computed: a run may resume with
 # others. The precision that was used is compared, not the --precision that was asked for.
 FREE = {"preset", "model_dir", "data_dir", "estimator_dir"}
-FREE |= {"restart", "device", "compile", "precision"}
+FREE |= {"restart", "device", "compile", "precision", "log"}
 OURS = (
-    *("settings.json", "metrics.csv", "last.ckpt", "curves.png", "results.json"),
+    *("settings.json", "metrics.csv", "last.ckpt", "curves.png", "results.json", SENT),
     *("best_model.pth", "last_model.pth", "target_model.pth"),
     *("local_model.pth", "global_model.pth"),
     *("local_n_model.pth", "global_n_model.pth", "local_a_model.pth", "global_a_model.pth"),
