@@ -48,6 +48,7 @@ class Identity:
     predictor: str | None = None
     samples: int | None = None
     attack_samples: int | None = None
+    extra_data: str | None = field(default=None, compare=False)  # that it was trained on
 
     @classmethod
     def of(
@@ -88,6 +89,7 @@ class Identity:
             seed=settings.seed,
             batch_size=settings.batch_size,
             precision=precision,
+            extra_data=network.extra_data,
             **(predictors.facts if predictors else {}),
         )
 
