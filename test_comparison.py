@@ -199,6 +199,7 @@ if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
 from utils import devices, distributed
+from utils.attacks.available import available
 from utils.devices import Compute
 from utils.evaluation import checks, rows
 from utils.evaluation.counting import Evaluation
@@ -236,7 +237,7 @@ def evaluate(
     identity = Identity.of(settings, network, dataset, n, threat, compute.precision, stochastic)
     print_header(identity, threat, compute.device, output)
 
-    attacks = settings.chosen_attacks(threat.norm)
+    attacks = available(settings.chosen_attacks(threat.norm))
     results = Results(identity, Metadata.now(compute.device), output)
     evaluation = Evaluation(
         network.model,
