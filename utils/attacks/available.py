@@ -23,10 +23,10 @@ def available(attacks: dict[str, dict]) -> dict[str, dict]:
             wrong |= dict.fromkeys(names, str(error))
     left = {name: settings for name, settings in attacks.items() if name not in wrong}
     for reason in dict.fromkeys(wrong.values()):
-        names = ", ".join(name for name in wrong if wrong[name] == reason)
+        listed = ", ".join(name for name in wrong if wrong[name] == reason)
         if not left:
-            raise InputError(f"--attacks {names}: {reason}")
-        print(f"warning: {names} left out: {reason}", flush=True)
+            raise InputError(f"--attacks {listed}: {reason}")
+        print(f"warning: {listed} left out: {reason}", flush=True)
     return left
 
 
