@@ -199,6 +199,7 @@ if __name__ == "__main__":
     settings = parse(Settings, __doc__)  # before torch is imported, so that --help answers at once
 
 from utils import devices, distributed
+from utils.attacks.available import available
 from utils.devices import Compute
 from utils.evaluation import checks, robustbench, rows
 from utils.evaluation.adaptive import with_estimators
@@ -234,14 +235,13 @@ def evaluate(
     )
     network.prepare(compute, images, dataset.num_classes)
     given = read_adversarial(settings.adv, images, labels) if settings.adv else {}
-    stochastic = predictors(
-        network.model, settings.predictor, settings.samples, settings.attack_samples
-    )
+    draws = settings.predictor, settings.samples, settings.attack_samples
+    stochastic = predictors(network.model, *draws)
     n = len(labels)
     identity = Identity.of(settings, network, dataset, n, threat, compute.precision, stochastic)
     print_header(identity, threat, compute.device, output)
 
-    attacks = settings.chosen_attacks(threat.norm)
+    attacks = available(settings.chosen_attacks(threat.norm))
     attacks = with_estimators(attacks, others.estimator_dir, network, threat, dataset, compute)
     results = Results(identity, Metadata.now(compute.device), output, settings.restart)
     robustbench.check(others.robustbench_json, results, attacks)

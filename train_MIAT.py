@@ -109,6 +109,7 @@ class Settings(StageSettings):
         need(self.alpha_ramp >= 0, "alpha_ramp", self.alpha_ramp, "give 0 or more epochs")
         need(self.beta >= 0, "beta", self.beta, "give 0 or more")
         need(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "give 0 or more epochs")
+        self.weights.check_loss(LOSSES[self.adv_loss])
 
     def files(self) -> dict[str, Path]:
         """Return {option: path} of the estimators' files: four, or two for wmim."""
@@ -257,13 +258,13 @@ def train(stage: Stage, settings: Settings) -> None:
 
     def keep(which):
         name = "target_model.pth" if which == "best" else "last_model.pth"
-        about = {"dataset": settings.data.dataset} | stage.split | settings.attack.threat_model
+        about = settings.data.about | stage.split | settings.attack.threat_model
         defense = f"{settings.mi_loss}-{settings.adv_loss}"
         models.save(kept, stage.folder.path / name, defense=defense, **about)
 
     budget, autocast, steps = settings.attack.budget, compute.autocast, len(stage.batches)
     method = Method(
-        defense=LOSSES[settings.adv_loss],
+        defense=LOSSES[settings.adv_loss].smoothed(settings.weights.label_smoothing),
         beta=settings.beta,
         lam=settings.lam,
         selection=settings.selection,
@@ -275,7 +276,7 @@ def train(stage: Stage, settings: Settings) -> None:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
                 if epoch < settings.warmup_epochs:
-                    loop.step(natural_loss(x, y, target, autocast))
+                    loop.step(natural_loss(x, y, target, autocast, method.defense.smoothing))
                     continue
                 with autocast():
                     noise = loop.generator  # of the attack's start

@@ -244,7 +244,7 @@ def save(net: torch.nn.Module, which: str, stage: Stage, settings: Settings) -> 
     """Write the best or last model, or an epoch's, with what is known of its training."""
     if not distributed.first():
         return
-    about = {"dataset": settings.data.dataset, "objective": settings.objective}
+    about = settings.data.about | {"objective": settings.objective}
     about |= {"beta": settings.beta, "adversarial": settings.adversarial} | stage.split
     if settings.adversarial != "none":
         about |= settings.attack.threat_model

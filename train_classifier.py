@@ -114,7 +114,7 @@ def train(stage: Stage, settings: Settings) -> None:
         return held_out(held_out_examples(target, stage, settings.attack, settings.training))
 
     def keep(which):
-        about = {"dataset": settings.data.dataset, "defense": settings.defense} | stage.split
+        about = settings.data.about | {"defense": settings.defense} | stage.split
         about |= settings.attack.threat_model if robust else {}
         models.save(target, stage.folder.path / f"{which}_model.pth", **about)
 

@@ -64,8 +64,6 @@ class Settings(StageSettings):
     """Weight of the term; 0 is natural training."""
     control: Literal["none", "reversed", "random"] = "none"
     """A control of the mode sign: reversed signs, or the signs on layers drawn at random."""
-    label_smoothing: float = 0.0
-    """A control: smooth the labels by this much, say 0.1 with --lam 0."""
     logit_penalty: float = 0.0
     """A control: weight of the mean squared norm of the logits, say 0.01 with --lam 0."""
     data: Data = group(Data)
@@ -82,9 +80,7 @@ class Settings(StageSettings):
 
     def check(self) -> None:
         need(self.lam >= 0, "lam", self.lam, "give 0 or more")
-        smoothing, penalty = self.label_smoothing, self.logit_penalty
-        need(0 <= smoothing < 1, "label_smoothing", smoothing, "give a share from 0 to below 1")
-        need(penalty >= 0, "logit_penalty", penalty, "give 0 or more")
+        need(self.logit_penalty >= 0, "logit_penalty", self.logit_penalty, "give 0 or more")
         need(self.weights.awp == 0, "awp", self.weights.awp, "applies to adversarial training")
         read = self.run.compile != "on"
         need(read, "compile", "on", "the layers are read as the network runs; leave it out")
@@ -224,11 +220,12 @@ def train(stage: Stage, settings: Settings) -> None:
         return held_out(held_out_examples(kept, stage, settings.attack, settings.training))
 
     def keep(which):
-        about = {"dataset": settings.data.dataset} | stage.split
+        about = settings.data.about | stage.split
         path = stage.folder.path / f"{which}_model.pth"
         models.save(kept, path, defense=f"entropic-{settings.mode}", **about)
 
-    lam, penalty, smoothing = settings.lam, settings.logit_penalty, settings.label_smoothing
+    lam, penalty = settings.lam, settings.logit_penalty
+    smoothing = settings.weights.label_smoothing
     mode, quantity = settings.mode, settings.quantity or "activation"
     with Loop(stage, nets, optimizer, settings.training, keep, "entropic retraining") as loop:
         for epoch in loop.epochs():

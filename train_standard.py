@@ -2,7 +2,7 @@ r"""Stage 1: train a target network, naturally or by adversarial training.
 
     python train_standard.py --model-dir runs/standard        # the paper's setting on CIFAR-10
     python train_standard.py --defense natural --model-dir runs/natural
-    python train_standard.py --preset strong --defense trades --awp 0.005 --model-dir runs/strong
+    python train_standard.py --preset leaderboard --model-dir runs/leaderboard
     python train_standard.py --dataset digits --width 8 --epochs 3 --epsilon 0.15 \
         --batch-size 128 --model-dir runs/try
 
@@ -62,6 +62,14 @@ class Settings(StageSettings):
             self.weights.awp,
             "applies to adversarial training; leave it out with --defense natural",
         )
+        self.weights.check_loss(self.loss)
+
+    @property
+    def loss(self) -> AdversarialLoss:
+        """Return L_adv; that of natural training is the cross-entropy."""
+        cross_entropy = self.defense in ("natural", "standard")
+        loss = LOSSES["ce" if cross_entropy else self.defense]
+        return loss.smoothed(self.weights.label_smoothing)
 
 
 if __name__ == "__main__":
@@ -111,7 +119,7 @@ def train(stage: Stage, settings: Settings) -> None:
         return held_out(held_out_examples(kept, stage, settings.attack, settings.training))
 
     def keep(which):
-        about = {"dataset": settings.data.dataset} | stage.split
+        about = settings.data.about | stage.split
         if settings.defense != "natural":
             about |= settings.attack.threat_model
         path = stage.folder.path / f"{which}_model.pth"
@@ -119,13 +127,13 @@ def train(stage: Stage, settings: Settings) -> None:
 
     natural = settings.defense == "natural"
     budget, autocast = settings.attack.budget, compute.autocast
-    defense = LOSSES["ce" if settings.defense in ("natural", "standard") else settings.defense]
+    defense = settings.loss
     title = f"{settings.defense} training"
     with Loop(stage, nets, optimizer, settings.training, keep, title) as loop:
         for epoch in loop.epochs():
             for x, y in loop.batches(epoch):
                 if natural:
-                    loss = natural_loss(x, y, target, autocast)
+                    loss = natural_loss(x, y, target, autocast, defense.smoothing)
                 else:
                     with autocast():
                         noise = loop.generator  # of the attack's start

@@ -124,7 +124,7 @@ def train(stage: Stage, settings: Settings) -> None:
         return held_out_mi(encoder, critic, images, batch_size, budget, compute)
 
     def keep(which):
-        about = {"dataset": settings.data.dataset, "mi": settings.mi} | stage.split
+        about = settings.data.about | {"mi": settings.mi} | stage.split
         about |= {"beta": settings.beta} | settings.attack.threat_model if worst else {}
         models.save(encoder, stage.folder.path / f"{which}_model.pth", **about)
         if which == "best":

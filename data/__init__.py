@@ -4,9 +4,9 @@ the device.
 This file imports neither torch nor NumPy: the command line reads it before they are loaded.
 """
 
-from data.names import DATASETS, Spec
+from data.names import AUGMENTATIONS, DATASETS, Spec
 
-__all__ = ["DATASETS", "Spec", "load"]
+__all__ = ["AUGMENTATIONS", "DATASETS", "Spec", "load"]
 
 
 def load(name: str, data_dir=None, limit_train: int | None = None, limit_test: int | None = None):

@@ -1,6 +1,6 @@
 """Make batches of a data set that lives on the device.
 
-The order is drawn once per epoch; one gather per batch crops and flips.
+The order and the augmentation are drawn once per epoch; one gather per batch crops and flips.
 """
 
 import hashlib
@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import torch
 
 from common.errors import InputError
+from data.augmentation import augmented, draw
+from data.augmentation import crop_and_flip as crop_and_flip
 
 
 class Batches:
-    """Draw training batches in random order, with random crops and flips.
+    """Draw training batches in random order, augmented, of one data set or of two in a fixed ratio.
 
     Args:
         images: uint8 (N,3,H,W). They stay on `device` as uint8; a batch becomes float32 when it is
@@ -22,11 +24,20 @@ class Batches:
         batch_size: images in a batch, at least 2; above N, one batch holds all.
         padding: zero pixels around an image before an H x W window is cut out at random.
         flip: mirror horizontally with probability 1/2.
+        augmentation: one of `data.names.AUGMENTATIONS`; None: the images stay as they are.
+            Those but "crop" need no `padding`.
         device: where images, labels and batches are.
         channels_last: whether a batch has torch.channels_last strides.
         share: (rank, count): which part of each batch this process gets where `count` processes
             share it. All parts together are the batch of a single process; their sizes differ by
             one image at most.
+        extra: more images and labels, uint8 (M,3,H,W) and int64 (M,); None: none.
+        extra_fraction: how much of each batch is drawn from `extra`.
+
+    With `extra` an epoch has as many batches as without: of any m images that follow each other
+    from the beginning of a batch, floor(m extra_fraction) are extra ones. An epoch then sees that
+    much less of the `images`, each at most once, and extra images without replacement until all
+    have been seen.
 
     The last batch may be smaller. It is left out where it would hold a single image, since batch
     normalisation and the MI bounds need two, or fewer images than there are processes. Another
@@ -50,6 +61,9 @@ class Batches:
         device="cpu",
         channels_last: bool = False,
         share: tuple[int, int] = (0, 1),
+        augmentation: str | None = "crop",
+        extra: tuple[torch.Tensor, torch.Tensor] | None = None,
+        extra_fraction: float = 0.0,
     ):
         _check(images, labels)
         if batch_size < 2:
@@ -67,25 +81,32 @@ class Batches:
             )
         if padding < 0:
             raise ValueError(f"padding must be 0 or more, not {padding}")
+        self.count, self.extra_fraction = len(images), extra_fraction if extra else 0.0
+        if extra:
+            _check(*extra)
+            images, labels = torch.cat([images, extra[0]]), torch.cat([labels, extra[1]])
         self.images, self.labels = images.to(device), labels.to(device)
-        self.batch_size = min(batch_size, len(images))
+        self.batch_size = min(batch_size, self.count)
         self.padding, self.flip, self.channels_last = padding, flip, channels_last
+        changes = augmentation and (augmentation != "crop" or padding or flip)
+        self.augmentation = augmentation if changes else None
         self.share = share
         self.generator = torch.Generator()
 
     def keep(self, index: slice) -> None:
-        """Keep the images of a slice alone."""
+        """Keep the images of a slice alone; there must be no extra ones."""
         self.images, self.labels = self.images[index], self.labels[index]
-        self.batch_size = min(self.batch_size, len(self.images))
+        self.count = len(self.images)
+        self.batch_size = min(self.batch_size, self.count)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        full, rest = divmod(len(self.images), self.batch_size)
+        full, rest = divmod(self.count, self.batch_size)
         return full + (rest >= max(2, self.share[1]))
 
     def size(self, batch: int) -> int:
         """Return the number of images in a batch, over all processes."""
-        return min(self.batch_size, len(self.images) - batch * self.batch_size)
+        return min(self.batch_size, self.count - batch * self.batch_size)
 
     def epoch(
         self, seed: int, epoch: int, start: int = 0
@@ -98,57 +119,48 @@ class Batches:
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start must lie in 0..{len(self)}, not {start}")
-        n, device = len(self.images), self.images.device
+        n, device = self.count, self.images.device
         digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
         self.generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         # Drawn at once: one copy per epoch goes to the device, and a late start costs nothing.
-        order = torch.randperm(n, generator=self.generator).to(device)
-        corner = torch.randint(2 * self.padding + 1, (n, 2), generator=self.generator).to(device)
-        mirrored = torch.randint(2, (n,), generator=self.generator).bool().to(device) & self.flip
+        order = torch.randperm(n, generator=self.generator)
+        drawn = {}
+        if self.augmentation:
+            sides = (self.images.shape[2], self.images.shape[3])
+            how = (self.augmentation, n, sides, self.padding, self.flip)
+            drawn = draw(*how, self.generator)
+        order = self._mixed(order).to(device)
+        drawn = {
+            name: value if name == "operation" else value.to(device)
+            for name, value in drawn.items()
+        }
         for batch in range(start, len(self)):
             rank, count = self.share
             first, size = batch * self.batch_size, self.size(batch)
             part = slice(first + rank * size // count, first + (rank + 1) * size // count)
             index = order[part]
-            if self.padding or self.flip:
-                x = crop_and_flip(self.images, index, corner[part] - self.padding, mirrored[part])
+            if drawn:
+                x = augmented(
+                    self.images, index, {name: value[part] for name, value in drawn.items()}
+                )
             else:
                 x = self.images[index]
             yield to_float(x, self.channels_last), self.labels[index]
 
-
-def crop_and_flip(
-    images: torch.Tensor, index: torch.Tensor, corner: torch.Tensor, mirrored: torch.Tensor
-):
-    """Cut windows of the images' own size out of the zero-padded images[index], and mirror some of
-    them.
-
-    Args:
-        images: (N,C,H,W).
-        index: int64 (n,), which images.
-        corner: int64 (n,2), row and column of the image at which its window begins; may be
-            negative.
-        mirrored: bool (n,), whose window is then mirrored left to right.
-
-    Returns (n,C,H,W).
-    """
-    channels, height, width = images.shape[1:]
-    row = torch.arange(height, device=images.device)
-    column = torch.arange(width, device=images.device)
-    row = row + corner[:, :1]  # (n,H)
-    column = torch.where(mirrored[:, None], width - 1 - column, column) + corner[:, 1:]  # (n,W)
-    inside = ((row >= 0) & (row < height))[:, None, :, None] & ((column >= 0) & (column < width))[
-        :, None, None, :
-    ]
-    row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
-    plane = index[:, None] * channels + torch.arange(channels, device=images.device)  # (n,C)
-    # Flat positions: on a CPU `take` is twice as fast as indexing with four tensors.
-    pixel = (
-        plane[:, :, None, None] * (height * width)
-        + (row * width)[:, None, :, None]
-        + column[:, None, None, :]
-    )
-    return images.take(pixel) * inside
+    def _mixed(self, order: torch.Tensor) -> torch.Tensor:
+        """Replace a part of an epoch's `order`, int64 (count,), by places of extra images."""
+        if not self.extra_fraction:
+            return order
+        place = (torch.arange(len(order)) % self.batch_size).double()
+        # A little is added to the products, of which 10 times 0.7 is to be 7.
+        seen = (torch.stack([place, place + 1]) * self.extra_fraction + 1e-9).floor()
+        is_extra = seen[1] > seen[0]
+        there, wanted = len(self.images) - self.count, int(is_extra.sum())
+        rounds = [
+            torch.randperm(there, generator=self.generator) for _ in range(-(-wanted // there))
+        ]
+        order[is_extra] = self.count + torch.cat(rounds)[:wanted]
+        return order
 
 
 def in_order(

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+AUGMENTATIONS = ("crop", "cropshift", "idbh-weak")  # data/augmentation.py
+
 
 @dataclass(frozen=True)
 class Spec:

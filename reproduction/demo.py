@@ -58,7 +58,14 @@ def command(script: str, options: str, restart: bool = False) -> None:
         raise SystemExit(status or 128 + commands.received[0])
 
 
-def train_estimators(name: str, restart: bool) -> None:
+def train_target(run: str, restart: bool = False) -> None:
+    """Train the target of "natural" or "standard": without an attack, or by standard AT."""
+    defense = "--defense natural " if run == "natural" else ""
+    options = f"{DATA} {TRAINING} --epochs {EPOCHS[run]} {defense}--model-dir {OUT}/{run}"
+    command("train_standard.py", options, restart)
+
+
+def train_estimators(name: str, restart: bool = False) -> None:
     """Train the estimators `name` of the standard AT network."""
     options = (
         f"{DATA} --pre-target {OUT}/standard/best_model.pth {ESTIMATORS[name]} --n-units 256 "
@@ -67,7 +74,7 @@ def train_estimators(name: str, restart: bool) -> None:
     command("train_MI_estimator.py", options, restart)
 
 
-def train_namid(estimators: str, alpha: float, folder: Path, restart: bool) -> None:
+def train_namid(estimators: str, alpha: float, folder: Path, restart: bool = False) -> None:
     """Train NAMID with estimators of a name and a weight `alpha` into a folder."""
     options = (
         f"{DATA} {TRAINING} --epochs {EPOCHS['namid']} --estimator-dir "
@@ -107,6 +114,13 @@ def _accuracies(folder: Path) -> list[str]:
 
 
 NAMES = {"natural": "natural training", "standard": "standard AT", "namid": "NAMID"}
+
+
+def evaluate() -> None:
+    """Measure the accuracies of the three networks under ATTACKS."""
+    for run in NAMES:
+        options = f"--model-dir {OUT}/{run} --epsilon {EPSILON} --attacks {','.join(ATTACKS)}"
+        command("test_comparison.py", options)
 
 
 def show() -> None:
@@ -160,17 +174,14 @@ def draw_examples() -> list[Path]:
 
 def main(settings: Settings) -> None:
     restart = settings.restart
-    for run, defense in (("natural", "--defense natural "), ("standard", "")):
-        options = f"{DATA} {TRAINING} --epochs {EPOCHS[run]} {defense}--model-dir {OUT}/{run}"
-        command("train_standard.py", options, restart)
+    for run in ("natural", "standard"):
+        train_target(run, restart)
     if settings.choose:
         choose(restart)
         return
     train_estimators(CHOSEN[0], restart)
     train_namid(*CHOSEN, OUT / "namid", restart)
-    for run in NAMES:
-        options = f"--model-dir {OUT}/{run} --epsilon {EPSILON} --attacks {','.join(ATTACKS)}"
-        command("test_comparison.py", options)
+    evaluate()
     show()
 
 

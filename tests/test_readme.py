@@ -1,4 +1,4 @@
-"""The commands of the README, of docs/training.md, docs/evaluation.md and of the scripts' docstrings run on
+"""The commands of the README, of docs/training.md, leaderboard.md, evaluation.md and of the scripts' docstrings run on
 tiny data; the links of all pages lead somewhere; the demo works."""
 
 import ast
@@ -71,6 +71,9 @@ class Place:
     def run(self, words: list[str]) -> None:
         """Run a command, with options that make it short where it does not give them itself."""
         command = words[1:]
+        if "--tyro-write-completion" in command:
+            succeed(command[0], *map(self.text, command[1:]))
+            return
         if command[0] == "test_comparison.py":
             if tuple(command) not in self.evaluated:
                 self.evaluated.add(tuple(command))
@@ -93,6 +96,7 @@ class Place:
             re.sub(r"^(none,fgsm,|none,|)pgd-40$", r"\1pgd-2", word)
             for word in self._shortened(command)
         ]
+        given = ["none,fgsm" if word == "none,aa" else word for word in given]  # 5,000 queries
         pretrained = "digits-namid" in given  # on its own data set, which needs no folder
         if "--model-dir" not in given and not pretrained:
             given += ["--data-dir", str(self.folder)]
@@ -128,6 +132,34 @@ def test_the_commands_of_docs_training_run(place):
     assert {words[1] for words in commands} == set(TINY)
     for words in commands:
         place.run(words)
+
+
+def test_the_commands_of_docs_leaderboard_run(place):
+    images = np.load(place.folder / "train_images.npy")
+    np.savez(place.folder / "generated.npz", image=images, label=np.arange(len(images)) % 10)
+    for words in shell_commands(read("docs/leaderboard.md")):
+        place.run(words)
+    about = json.loads((place.folder / "runs/generated/results.json").read_text())
+    assert about["extra_data"] == "70 % generated.npz"
+    assert (place.folder / "runs/leaderboard/results-last.json").exists()
+
+
+def test_the_completion_of_docs_training_knows_options_and_choices(place):
+    """As bash completes them, from the file that the page's command writes."""
+    words = [
+        words
+        for words in shell_commands(read("docs/training.md"))
+        if "--tyro-write-completion" in words
+    ]
+    place.run(words[0])
+    file = place.folder / "runs" / "train_standard.bash"
+    complete = re.search(r"^complete -F (\w+) \S*train_standard.py$", file.read_text(), re.M)[1]
+    typed = f"COMP_CWORD={{1}}; COMP_WORDS=(train_standard.py {{0}}); {complete}"
+    typed += "; echo ${{COMPREPLY[@]}}"
+    for given, known in (("--aug", "--augmentation"), ("--preset lead", "leaderboard")):
+        script = f"source {file}; " + typed.format(given, len(given.split()))
+        found = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+        assert known in found.stdout.split(), found.stderr + found.stdout
 
 
 def test_the_commands_of_docs_evaluation_run(place, monkeypatch):
@@ -182,8 +214,23 @@ def test_run_without_or_with_a_wrong_word_says_how():
         assert ended.returncode == 2 and "./run demo" in ended.stderr
 
 
-def test_the_demo_runs_whole(tmp_path, monkeypatch, capfd):
-    """Everything the demo does, with fewer images and epochs; its commands run in this process."""
+def run_notebook() -> list[str]:
+    """Run the cells of demo.ipynb in their order; return the pictures that they show."""
+    book, shown = json.loads((ROOT / "demo.ipynb").read_text()), []
+    names = {"Image": lambda filename: filename, "display": shown.append}
+    assert len(book["cells"]) == 8 and book["nbformat"] == 4
+    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    for cell in code:
+        text = "".join(cell["source"])
+        text = text.replace("from IPython.display import Image, display\n", "")  # Jupyter has it
+        exec(compile(text, cell["id"], "exec"), names)
+    return shown
+
+
+def test_the_notebook_runs_whole_and_the_demo_alike(tmp_path, monkeypatch, capfd):
+    """Everything the notebook does, with fewer images and epochs, in this process; the demo runs the same
+    commands."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(run, "launch", launch)
     monkeypatch.setattr(demo, "OUT", tmp_path)
@@ -193,8 +240,22 @@ def test_the_demo_runs_whole(tmp_path, monkeypatch, capfd):
         demo.DATA.replace("--eval-steps 10", "--eval-steps 2") + " --limit-train 200 --num-steps 2",
     )
     monkeypatch.setattr(demo, "EPOCHS", {"natural": 1, "standard": 1, "estimators": 1, "namid": 3})
-    demo.main(demo.Settings())
+    commands, command = {"notebook": [], "demo": []}, demo.command
+
+    def noted(script, options, restart=False):
+        commands["notebook"].append((script, options, restart))
+        command(script, options, restart)
+
+    monkeypatch.setattr(demo, "command", noted)
+    shown = run_notebook()
+    assert len(shown) == 4
+    assert all(Path(path).read_bytes()[:4] == b"\x89PNG" for path in shown)
     said = capfd.readouterr().out
+    monkeypatch.setattr(demo, "command", lambda *words: commands["demo"].append(words))
+    monkeypatch.setattr(demo, "show", lambda: None)
+    demo.main(demo.Settings())
+    assert [each[:2] for each in commands["demo"]] == [each[:2] for each in commands["notebook"]]
+    assert len(commands["demo"]) == 7
     table = said[said.index("Accuracy in percent") :]
     for text in ("natural training", "standard AT", "NAMID", "no attack", "FGSM", "PGD-40"):
         assert text in table, said

@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 import torch
@@ -72,6 +74,8 @@ def compute(device_asked: str, precision: str = "fp32", compile: str = "off") ->
             "--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto"
         )
     use_cuda = device_asked != "cpu" and torch.cuda.is_available()
+    if device_asked == "auto":
+        warn_of_unseen_gpu()
     device = start(torch.device("cuda" if use_cuda else "cpu"))
     if precision == "auto":
         if device.type == "cuda":
@@ -90,6 +94,28 @@ def compute(device_asked: str, precision: str = "fp32", compile: str = "off") ->
     return Compute(
         device, precision, compile == "on" or (compile == "auto" and device.type == "cuda")
     )
+
+
+def warn_of_unseen_gpu(system: Path = Path("/sys")) -> None:
+    """Print a warning where the machine has an NVIDIA device and PyTorch sees none.
+
+    Linux lists the devices, with a driver or without, below `system`. Where CUDA_VISIBLE_DEVICES is
+    empty or -1 they are hidden on purpose, and there is no warning.
+    """
+    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return
+    for device in (system / "bus/pci/devices").glob("*"):
+        with contextlib.suppress(OSError):
+            # PCI class 03: a display controller.
+            display = (device / "class").read_text().startswith("0x03")
+            if display and (device / "vendor").read_text().strip() == "0x10de":
+                built = torch.version.cuda
+                why = f"its driver is missing or older than CUDA {built} needs"
+                why = why if built else "this build of PyTorch is for CPUs"
+                print(
+                    f"warning: there is an NVIDIA device and PyTorch sees none: {why}", flush=True
+                )
+                return
 
 
 def _keep_memory() -> None:

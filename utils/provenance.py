@@ -29,10 +29,12 @@ def hardware(device: torch.device) -> str:
 
 
 def versions() -> dict:
-    """Return the versions of the packages that a result depends on."""
-    packages = {
-        name: metadata.version(name) for name in ("torchvision", "pyautoattack", "advertorch")
-    }
+    """Return the versions of the packages that a result depends on; None for a missing one."""
+    packages: dict[str, str | None] = {}
+    for name in ("torchvision", "pyautoattack", "advertorch"):
+        packages[name] = None
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

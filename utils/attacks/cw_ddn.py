@@ -9,12 +9,19 @@ import sys
 import torch
 import torch.autograd.gradcheck
 
+from common.errors import InputError
 from utils.attacks.common import contained, in_float32
 
 # The module by its name: torch.autograd.gradcheck is also the name of a function, which hides it.
 _gradcheck = sys.modules["torch.autograd.gradcheck"]
 vars(_gradcheck).setdefault("zero_gradients", None)
-from advertorch.attacks import CarliniWagnerL2Attack, DDNL2Attack
+try:
+    from advertorch.attacks import CarliniWagnerL2Attack, DDNL2Attack
+except Exception as error:  # a library of 2020 may break in any way
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    raise InputError(
+        f"cw and ddn need advertorch 0.2.3, which cannot be imported ({reason}); run ./run setup"
+    ) from None
 
 
 def cw(

@@ -52,6 +52,7 @@ class Identity:
     attack_samples: int | None = None
     normalisation: Normalisation | None = None
     surrogate_normalisation: Normalisation | None = None
+    extra_data: str | None = field(default=None, compare=False)  # that it was trained on
 
     @classmethod
     def of(
@@ -94,6 +95,7 @@ class Identity:
             seed=settings.seed,
             batch_size=settings.batch_size,
             precision=precision,
+            extra_data=network.extra_data,
             **(predictors.facts if predictors else {}),
         )
 

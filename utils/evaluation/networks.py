@@ -55,6 +55,12 @@ class Network:
         """Return the options of its run, overridden by what its file says of it."""
         return {**self.options, **getattr(self.model, "about", {})}
 
+    @property
+    def extra_data(self) -> str | None:
+        """Return the extra images that it was trained on, as "70 % FILE"; None for none."""
+        file, share = self.known.get("extra_data"), self.known.get("extra_fraction")
+        return f"{100 * share:g} % {Path(file).name}" if file and share else None
+
     def dataset(self, asked: str | None) -> str:
         """Return the name of the data set: the one asked for, else its own, else CIFAR-10."""
         return asked or self.known.get("dataset") or "cifar10"

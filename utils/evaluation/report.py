@@ -65,19 +65,25 @@ def print_header(
 def print_results(rows: dict[str, dict], results: Results, names: list[str]) -> None:
     """Print the table of `rows` with the worst case, and the warnings of the rows in `names`."""
     worst = results.content["worst_case"]
-    print_table(rows | ({"worst case": worst} if worst else {}))
+    print_table(rows | ({"worst case": worst} if worst else {}), results.identity["extra_data"])
     texts = [text for name in names for text in results.rows[name]["warnings"]]
     for text in dict.fromkeys(texts):
         print(f"warning: {text}")
 
 
-def print_table(rows: dict[str, dict]) -> None:
-    """Print a line for each row: accuracy, interval, images changed, and cost."""
+def print_table(rows: dict[str, dict], extra_data: str | None = None) -> None:
+    """Print a line for each row: accuracy, interval, images changed, and cost.
+
+    extra_data: the images besides the data set that the network was trained on, a column of their
+    own; None: no column.
+    """
     lines = []
+    more = {"extra data": extra_data} if extra_data else {}
     for name, row in rows.items():
         known = [(write, row.get(key) is not None) for key, write in COLUMNS.values()]
-        lines.append([name, *(write(row) if is_known else "" for write, is_known in known)])
-    print(table(["attack", *COLUMNS], lines))
+        cells = (write(row) if is_known else "" for write, is_known in known)
+        lines.append([name, *cells, *more.values()])
+    print(table(["attack", *COLUMNS, *more], lines))
 
 
 def sweep(

@@ -21,6 +21,7 @@ from utils.settings import presets
 
 if TYPE_CHECKING:
     Dataset = str
+    Augmentation = str
     Arch = str
     Representation = str
     Bound = str
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     Output = str
 else:
     Dataset = Literal[tuple(data.DATASETS)]
+    Augmentation = Literal[data.AUGMENTATIONS]
     Arch = Literal[tuple(models.ARCHITECTURES)]
     Representation = Literal[models.REPRESENTATIONS]
     Bound = Literal[BOUNDS]

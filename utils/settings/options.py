@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from utils.settings.choices import Arch, Dataset, Norm, Preset, Schedule
+from utils.settings.choices import Arch, Augmentation, Dataset, Norm, Preset, Schedule
 from utils.settings.normalisation import Normalization
 from utils.settings.values import Count, Fraction, need, need_memory
 from utils.settings.values import group as group  # the scripts import it from here, too
+from utils.settings.weights import Weights as Weights
 
 # This must be set before torch is imported. A waiting thread spins 1,000 times, then sleeps.
 # Images/s of PGD on two cores (ResNet-18 of width 16, 16x16, bf16; 2026-11-20), alone and beside a
@@ -44,15 +45,43 @@ class Data:
     kept.
     """
     augment: bool = True
-    """Crop at random, and flip horizontally where a mirrored image keeps its class (paper, section
-    5.1).
+    """Augment the training images, by --augmentation."""
+    augmentation: Augmentation = "crop"
+    """How: crop at random, and flip horizontally where a mirrored image keeps its class (paper,
+    section 5.1); cropshift or idbh-weak (Li and Spratling 2023, docs/leaderboard.md).
     """
+    extra_data: Path | None = None
+    """An .npz file of further training images, say generated ones: image, uint8 (M,H,W,3), and
+    label, integers (M,).
+    """
+    extra_fraction: Fraction = 0.7
+    """Which part of each batch comes from --extra-data (Rebuffi et al. 2021: 0.7)."""
 
     def check(self) -> None:
         for option in ("limit_train", "limit_test"):
             limit = getattr(self, option)
             need(limit is None or limit > 0, option, limit, "give 1 or more images")
         need(self.holdout >= 0, "holdout", self.holdout, "give 0 or more images")
+        need(
+            self.augment or self.augmentation == "crop",
+            "augmentation",
+            self.augmentation,
+            "does nothing with --no-augment; leave one of the two out",
+        )
+        need(
+            self.extra_fraction is not None and 0 < self.extra_fraction < 1,
+            "extra_fraction",
+            self.extra_fraction,
+            "give a fraction between 0 and 1, say 0.7",
+        )
+
+    @property
+    def about(self) -> dict:
+        """Return what the file of a network says of its data, --extra-data included."""
+        if self.extra_data is None:
+            return {"dataset": self.dataset}
+        extra = {"extra_data": self.extra_data.name, "extra_fraction": self.extra_fraction}
+        return {"dataset": self.dataset, **extra}
 
 
 @dataclass
@@ -201,37 +230,6 @@ class Training:
 
 
 @dataclass
-class Weights:
-    """Changes to the target's weights besides gradient descent. The paper uses none."""
-
-    ema: float = 0.0
-    """Decay of an exponential moving average of the weights and batch-norm statistics, say 0.999;
-    0: off. The average is evaluated and kept instead of the network itself. After t steps the decay
-    is min(EMA, (1+t)/(10+t)), so that the average of a short run does not consist of its first
-    weights.
-    """
-    awp: float = 0.0
-    """gamma of adversarial weight perturbation (Wu et al. 2020; its authors: 0.005 to 0.01); 0:
-    off. Gradients and the logged loss are taken at weights moved up the loss by this fraction of
-    each layer's norm.
-    """
-    awp_warmup: int = 0
-    """Epochs at the beginning without weight perturbation (its authors begin late, say after 10 of
-    200).
-    """
-
-    def check(self) -> None:
-        need(0 <= self.ema < 1, "ema", self.ema, "give a decay from 0 (off) to below 1, say 0.999")
-        need(
-            0 <= self.awp < 1,
-            "awp",
-            self.awp,
-            "give a fraction of the weights' norm from 0 (off) to below 1, say 0.005",
-        )
-        need(self.awp_warmup >= 0, "awp_warmup", self.awp_warmup, "give 0 or more epochs")
-
-
-@dataclass
 class Run:
     """The run's folder and the machine. None of these options changes a result, up to rounding."""
 
@@ -243,6 +241,10 @@ class Run:
     """
     checkpoint_every: float = 10.0
     """Minutes between two checkpoints inside an epoch; the end of each epoch saves one as well."""
+    log: Literal["tensorboard", "wandb", "trackio"] | None = None
+    """Show the rows of metrics.csv elsewhere, too: in TensorBoard (event files in the run's folder)
+    or by the package wandb or trackio (docs/log.md).
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -276,7 +278,8 @@ class StageSettings(StageGroups):
 
     preset: Preset = "paper"
     """Values of the options that are not given: paper; released, the code released with it; strong,
-    present settings of adversarial training (weight decay 5e-4, batch 128, averaged weights); or
+    common settings of adversarial training (weight decay 5e-4, batch 128, averaged weights);
+    leaderboard, those with which published networks are trained today (docs/leaderboard.md); or
     stable, with which short runs of NAMID trained (alpha 0.1). utils/settings/presets.py lists each
     value with its reason.
     """

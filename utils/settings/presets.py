@@ -32,6 +32,15 @@ STRONG = {
     # Averaged weights overfit later and less (Gowal et al. 2020; Rebuffi et al. 2021).
     "ema": 0.999,
 }
+# What published ResNet-18s of CIFAR-10 are trained with today, docs/leaderboard.md.
+LEADERBOARD = STRONG | {
+    "epochs": 200,  # Rice et al. 2020
+    "lr_milestones": (0.5, 0.75),  # Rice et al. 2020: epochs 100 and 150
+    "awp": 0.005,  # Wu et al. 2020
+    "awp_warmup": 10,  # Wu et al. 2020, their code for TRADES
+    "augmentation": "idbh-weak",  # Li and Spratling 2023
+    "label_smoothing": 0.1,  # Pang et al. 2021
+}
 RELEASED_MIAT = RELEASED_TARGET | {
     "num_steps": 40,  # PGD-40 in training
     "lam": 0.0,  # lambda's term is commented out
@@ -71,6 +80,10 @@ PRESETS: dict[str, dict[str | tuple[str, str], dict]] = {
         "train_standard": STRONG,
         "train_MIAT": STRONG,
         "train_entropic": {name: STRONG[name] for name in ("weight_decay", "ema")},
+    },
+    "leaderboard": {
+        "train_standard": LEADERBOARD,
+        "train_MIAT": LEADERBOARD,
     },
     "stable": {  # the paper's values except one, with which short runs of narrow networks collapse
         "train_MIAT": {"alpha": 0.1},  # the paper's is 5; docs/stability.md

@@ -3,6 +3,7 @@ et al. 2020).
 """
 
 import copy
+from typing import NamedTuple
 
 import torch
 
@@ -38,11 +39,23 @@ class Average(torch.nn.Module):
     def update(self, net: torch.nn.Module) -> None:
         """Move the average towards the present weights of `net`."""
         weight = 1 - decay_after(int(self.steps), self.decay)
-        for average, value in zip(
-            [*self.module.parameters(), *self.module.buffers()], [*net.parameters(), *net.buffers()]
-        ):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
-            else:
-                average.copy_(value)
+        averages, values = map(_tensors, (self.module, net))
+        # One call for all tensors: on a GPU a few kernels instead of one for each tensor.
+        torch._foreach_lerp_(averages.continuous, values.continuous, weight)
+        if averages.counters:
+            torch._foreach_copy_(averages.counters, values.counters)
         self.steps += 1
+
+
+class _Tensors(NamedTuple):
+    """Hold the tensors of a network that are averaged, and those that are copied."""
+
+    continuous: list[torch.Tensor]
+    counters: list[torch.Tensor]
+
+
+def _tensors(net: torch.nn.Module) -> _Tensors:
+    """List the parameters and buffers of a network."""
+    tensors = [*net.parameters(), *net.buffers()]
+    continuous = [each for each in tensors if each.is_floating_point()]
+    return _Tensors(continuous, [each for each in tensors if not each.is_floating_point()])

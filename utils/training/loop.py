@@ -64,7 +64,7 @@ class Loop:
     ):
         self.folder, self.data, self.compute = stage.folder, stage.batches, stage.compute
         self.nets, self.optimizer, self.training = nets, optimizer, training
-        self.keep, self.title = keep, title
+        self.keep, self.title, self.tracker = keep, title, stage.tracker
         self.weights = [weight for net in nets.values() for weight in net.parameters()]
         self.rows: list[dict] = []
         self.best: float | None = None
@@ -101,15 +101,18 @@ class Loop:
         self.folder.begin()
         self.signals = Signals()
         self.signals.__enter__()
+        self.tracker.start(self.folder.path, self.folder.options, self.rows)
         return self
 
     def __exit__(self, kind, *error) -> None:
         self.signals.__exit__()
+        self.tracker.close()
         if kind is None and distributed.first():
             self.keep("last")
             if self.best is None:
                 self.keep("best")
             plot_curves(self.rows, self.folder.path / "curves.png", self.title)
+            print(_best_and_last(self.rows), end="")
 
     def epochs(self) -> Iterator[int]:
         """Yield the remaining epochs, counted from 0."""
@@ -204,6 +207,7 @@ class Loop:
         self.index, self.means = 0, Means()
         self._save(epoch + 1, 0)
         self.folder.write_metrics(self.rows)
+        self.tracker.add(self.rows[-1])
         print(_line(self.rows[-1], self.training.epochs), flush=True)
         for text in warnings(self.rows[-1]):
             print(f"warning: {text}", flush=True)
@@ -261,6 +265,23 @@ SHOWN = [
     ("images_per_second", "{:7.0f} images/s"),
     ("seconds", "{:7.1f} s"),
 ]
+
+
+def _best_and_last(rows: list[dict]) -> str:
+    """Compare the best epoch with the last in two lines; "" where no epoch has a score.
+
+    Robust overfitting (Rice et al. 2020) is the difference.
+    """
+    scored = [row for row in rows if row.get("score") is not None and "robust_accuracy" in row]
+    if not scored:
+        return ""
+    lines = ""
+    for what, row in (("best", max(scored, key=lambda row: row["score"])), ("last", scored[-1])):
+        accuracies = (
+            f"natural {row['natural_accuracy']:.2f} %, robust {row['robust_accuracy']:.2f} %"
+        )
+        lines += f"{what} epoch {row['epoch']}, held-out images: {accuracies}\n"
+    return lines
 
 
 def _line(row: dict, epochs: int) -> str:

@@ -26,16 +26,31 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
     return F.log_softmax(at_least_float32(logits), 1)
 
 
-def ce(logits: torch.Tensor | None, logits_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _cross_entropy(logits: torch.Tensor, y: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Compute the mean of -sum_k q_k log p_k, where q is (1 - smoothing) on y and smoothing/C on
+    each class.
+    """
+    log_p = _log_softmax(logits)
+    loss = F.nll_loss(log_p, y)
+    return loss - smoothing * (log_p.mean() + loss) if smoothing else loss
+
+
+def ce(
+    logits: torch.Tensor | None, logits_adv: torch.Tensor, y: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Compute the cross-entropy on adversarial samples (Madry et al. 2018), without `logits`."""
-    return F.nll_loss(_log_softmax(logits_adv), y)
+    return _cross_entropy(logits_adv, y, smoothing)
 
 
 def trades(
-    logits: torch.Tensor, logits_adv: torch.Tensor, y: torch.Tensor, beta: float = BETA
+    logits: torch.Tensor,
+    logits_adv: torch.Tensor,
+    y: torch.Tensor,
+    beta: float = BETA,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Compute CE(h(x), y) + beta KL(softmax h(x) || softmax h(x~)) (Zhang et al. 2019)."""
-    return F.nll_loss(_log_softmax(logits), y) + beta * _kl(logits, logits_adv).mean()
+    return _cross_entropy(logits, y, smoothing) + beta * _kl(logits, logits_adv).mean()
 
 
 def mart(
@@ -54,13 +69,17 @@ def mart(
 
 
 def natural_loss(
-    x: torch.Tensor, y: torch.Tensor, target: torch.nn.Module, autocast: Callable
+    x: torch.Tensor,
+    y: torch.Tensor,
+    target: torch.nn.Module,
+    autocast: Callable,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Compute CE(h(x), y) of images x (N,3,H,W) in [0,1] and labels y (N,).
 
     With several processes each has a part of the batch, and the loss is over the whole batch.
-    autocast() is the context in which networks run.
+    autocast() is the context in which networks run. smoothing: of the labels, below 1.
     """
     with autocast():
         logits = gather(at_least_float32(target(x)))
-    return ce(None, logits, gather(y))
+    return ce(None, logits, gather(y), smoothing)

@@ -9,6 +9,7 @@ BEST = ("best_model.pth", "target_model.pth")
 EPOCH = re.compile(r"epoch\d+_model\.pth")  # train_VIB.py --keep-every
 OURS = (
     *(SETTINGS, "metrics.csv", LAST, PREVIOUS, "curves.png"),
+    "tracked.json",  # what --log has sent
     *("results.json", ".results.json.unfinished.npz"),
     *(*BEST, "last_model.pth"),
     *("local_model.pth", "global_model.pth"),

@@ -28,7 +28,7 @@ from utils.training.run_files import BEST, EPOCH, LAST, PREVIOUS, SETTINGS, run_
 # Options that name places, presets and hardware, not what is computed: a run may resume with
 # others. The precision that was used is compared, not the --precision that was asked for.
 FREE = {"preset", "model_dir", "data_dir", "estimator_dir"}
-FREE |= {"restart", "device", "compile", "precision", "checkpoint_every"}
+FREE |= {"restart", "device", "compile", "precision", "checkpoint_every", "log"}
 
 
 class RunFolder:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,11 +11,13 @@ import data
 from common.errors import InputError
 from data.batches import Batches
 from data.corruptions import Corruptions
+from data.extra import read_extra
 from data.sets import DataSet, holdout_size, split_holdout
 from models.targets import Target
 from utils import devices, distributed
 from utils.training import settings_file
 from utils.training.run_folder import RunFolder
+from utils.training.tracking import Tracker, open_tracker
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Stage:
     folder: RunFolder
     save_every: float  # seconds between two checkpoints inside an epoch
     split: dict  # which images are held out, for a target file's metadata
+    tracker: Tracker = field(default_factory=Tracker)  # of --log
 
 
 @contextlib.contextmanager
@@ -49,14 +52,30 @@ def open_stage(name: str, settings, inputs: dict | None = None) -> Iterator[Stag
             f"--limit-train {options.limit_train}: leaves {len(train)} training images; "
             "give 2 or more"
         )
+    extra, inputs = None, dict(inputs or {})
+    if options.extra_data:
+        extra = read_extra(options.extra_data, dataset)
+        inputs["extra_data"] = options.extra_data
+    tracker = open_tracker(settings.run.log)
     with RunFolder(name, settings, compute, dataset.fingerprint, inputs) as folder:
-        yield _opened(name, settings, compute, dataset, (train, holdout), folder)
+        stage = _opened(name, settings, compute, dataset, (train, holdout), folder, extra)
+        stage.tracker = tracker
+        yield stage
 
 
 def _opened(
-    name: str, settings, compute: devices.Compute, dataset: DataSet, split: tuple, folder: RunFolder
+    name: str,
+    settings,
+    compute: devices.Compute,
+    dataset: DataSet,
+    split: tuple,
+    folder: RunFolder,
+    extra: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> Stage:
-    """Seed PyTorch, make the batches, and print a line about the training data."""
+    """Seed PyTorch, make the batches, and print a line about the training data.
+
+    extra: the images and labels of --extra-data.
+    """
     options, (train, holdout) = settings.data, split
     torch.manual_seed(settings.training.seed)
     batches = Batches(
@@ -68,11 +87,17 @@ def _opened(
         device=compute.device,
         channels_last=True,
         share=(distributed.rank(), distributed.count()),
+        augmentation=options.augmentation if options.augment else None,
+        extra=extra,
+        extra_fraction=options.extra_fraction,
     )
     how = [compute.device.type, compute.precision] + ["compiled"] * compute.compiles
     if distributed.count() > 1:
         how.append(f"{distributed.count()} processes")
     images = f"{len(train)} training and {len(holdout)} held-out images"
+    if extra:
+        share = f"{100 * options.extra_fraction:g} % of each batch"
+        images += f", {share} from {len(extra[1])} of {options.extra_data}"
     budget = f"{settings.attack.norm} {settings.attack.epsilon:.4g}"
     print(
         f"{name}: {dataset.name}, {images}, {dataset.num_classes} classes; {budget}; "

@@ -128,3 +128,23 @@ def test_mart_at_logits_of_plus_and_minus_a_thousand():
         ]  # 1.0001 - 1 keeps 3 digits in float32
     mart(logits, logits_adv, y).backward()
     assert torch.isfinite(logits.grad).all() and torch.isfinite(logits_adv.grad).all()
+
+
+@pytest.mark.parametrize("name", ["ce", "trades"])
+def test_smoothed_labels_are_torchs(name):
+    """And the smoothing of 0 leaves the bits; MART, which has no cross-entropy of p_y alone, none."""
+    torch.manual_seed(0)
+    logits, logits_adv = torch.randn(2, 7, 5, dtype=torch.float64)
+    y = torch.arange(7) % 5
+    loss = LOSSES[name].smoothed(0.3)
+    value, plain = (
+        loss(logits, logits_adv, y, beta=2.0),
+        LOSSES[name](logits, logits_adv, y, beta=2.0),
+    )
+    seen = logits_adv if name == "ce" else logits
+    more = torch.nn.functional.cross_entropy(seen, y, label_smoothing=0.3)
+    assert value - plain == pytest.approx(
+        (more - torch.nn.functional.cross_entropy(seen, y)).item(), rel=1e-12
+    )
+    assert torch.equal(LOSSES[name].smoothed(0.0)(logits, logits_adv, y, beta=2.0), plain)
+    assert not LOSSES["mart"].takes_smoothing
