@@ -160,23 +160,7 @@ def load(
     content = unwrapped(read_file(path))
     state = state_dict_of(content, path)
     said, options = content.get("arch"), options_of(content, state, path)
-    if said == ENCODER:
-        raise InputError(
-            f"{path}: holds an encoder, which gives codes and no logits; train a classifier on it "
-            f"with train_classifier.py --encoder {path}"
-        )
-    if isinstance(said, str) and (arch is None or said in ARCHITECTURES):
-        if arch not in (None, said):
-            raise InputError(
-                f"{path}: holds a {said}, not a {arch}; give --arch {said} or another file"
-            )
-        arch = said
-    elif arch is None:
-        raise InputError(
-            f"{path}: does not name its architecture; "
-            f"give --arch, one of: {', '.join(ARCHITECTURES)}; {_nearest(state)}"
-        )
-
+    arch = _agreed_arch(said, arch, path, state)
     try:
         network_class, _ = _class_of(arch)
         adapted = network_class.adapt(state)
@@ -191,6 +175,27 @@ def load(
         raise InputError(f"{error}; {_nearest(state)}") from None
     net.about = about_of(content, path)
     return net.to(device).eval()
+
+
+def _agreed_arch(said, asked: str | None, path: Path, state: dict[str, Tensor]) -> str:
+    """Return the architecture that a file says or that was asked for; they must agree."""
+    if said == ENCODER:
+        raise InputError(
+            f"{path}: holds an encoder, which gives codes and no logits; train a classifier on it "
+            f"with train_classifier.py --encoder {path}"
+        )
+    if isinstance(said, str) and (asked is None or said in ARCHITECTURES):
+        if asked not in (None, said):
+            raise InputError(
+                f"{path}: holds a {said}, not a {asked}; give --arch {said} or another file"
+            )
+        return said
+    if asked is None:
+        raise InputError(
+            f"{path}: does not name its architecture; "
+            f"give --arch, one of: {', '.join(ARCHITECTURES)}; {_nearest(state)}"
+        )
+    return asked
 
 
 def _normalise(net: Target, content: dict, asked: Normalisation | None) -> None:

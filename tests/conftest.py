@@ -33,7 +33,7 @@ torch.ones(1, requires_grad=True).sum().backward()
 
 ROOT = Path(__file__).parent.parent
 DATA = "--dataset digits --limit-train 300 --holdout 60 --epsilon 0.15 --eval-steps 2".split()
-SMALL = [*DATA, *"--width 4 --batch-size 64 --lr 0.05 --num-steps 2".split()]
+SMALL = [*DATA, *"--width 8 --batch-size 64 --lr 0.05 --num-steps 2".split()]
 ESTIMATOR = [*DATA, *"--batch-size 64 --num-steps 2 --n-units 16 --epochs 2".split()]
 
 

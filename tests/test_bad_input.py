@@ -221,6 +221,7 @@ def test_a_target_with_pickled_code_does_not_run(tmp_path):
 def test_a_checkpoint_of_a_run_that_is_damaged(chain, tmp_path):
     shutil.copytree(chain / "standard", tmp_path / "run")
     (tmp_path / "run" / "last.ckpt").write_bytes(b"PK\x03\x04 cut short")
+    (tmp_path / "run" / "previous.ckpt").unlink()  # or the run would go on from it
     assert "last.ckpt" in refused(
         "train_standard.py", *SMALL, "--epochs", 4, "--model-dir", tmp_path / "run"
     )

@@ -147,13 +147,13 @@ def test_a_plan_is_shell_lines(tmp_path, monkeypatch):
         tmp_path / "a b",
     ).out
     lines = commands(said)
-    assert len(lines) == 14 + 1 and all((ROOT / words[1]).is_file() for words in lines)
+    assert len(lines) == 16 + 1 and all((ROOT / words[1]).is_file() for words in lines)
     assert {words[0] for words in lines} == {
         lines[0][0]
     } and f"{tmp_path}/a b/digits-tiny/seed2/linf/namid" in lines[-4]
     assert (
-        "14 runs" in said
-        and "about 14 min for those" in said
+        "16 runs" in said
+        and "about 16 min for those" in said
         and "after 1: about 60 s" in said
         and not (tmp_path / "a b").exists()
     )

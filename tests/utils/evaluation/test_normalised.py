@@ -149,7 +149,7 @@ def test_the_warning_needs_a_clear_gain(at, n, warned):
         ("--mean 0.5 --std 0", "--mean and --std: std (0.0,): give numbers above 0"),
         ("--mean 0.5 --std 1 --normalize svhn", "--normalize svhn: leave it out, or --mean"),
         ("--mean 1,2 --std 1", "one for each of 3 channels"),
-        ("--mean nan --std 1", "give one number"),
+        ("--mean nan --std 1", "is not a finite number"),
         ("--mean black --std 1", "write numbers such as"),
         ("--normalize cifar", "cifar100"),
     ],
