@@ -117,7 +117,7 @@ class Results:
 
     def _resume(self, path: Path, restart: bool) -> None:
         """Read the rows of the file, and refuse a file of another evaluation."""
-        what, remedy = "is no results file", "name another, or --restart to replace it"
+        what, remedy = "is no results file", "name another, or move it away"
         try:
             found = read_json(path, Each(ANYTHING), remedy, f"{what}: ")
         except InputError as error:
