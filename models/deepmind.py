@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.resnet import stages
 from models.targets import Target
 from models.wideresnet import STEM
 
@@ -135,13 +136,11 @@ class SiluPreActResNet(Target):
     def __init__(self, width: int, num_classes: int):
         super().__init__(num_classes, layer3=4 * width, layer4=8 * width)
         self.conv_2d = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        n_in = width
-        for number, factor in enumerate((1, 2, 4, 8)):
-            first = SiluBlock(n_in, factor * width, stride=2 if number else 1)
-            n_in = factor * width
-            self.add_module(f"layer_{number}", nn.Sequential(first, SiluBlock(n_in, n_in, 1)))
-        self.batchnorm = nn.BatchNorm2d(n_in)
-        self.logits = nn.Linear(n_in, num_classes)
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        for number, stage in enumerate(stages(SiluBlock, (2, 2, 2, 2), width, widths)):
+            self.add_module(f"layer_{number}", stage)
+        self.batchnorm = nn.BatchNorm2d(8 * width)
+        self.logits = nn.Linear(8 * width, num_classes)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         layer3 = self.layer_2(self.layer_1(self.layer_0(self.conv_2d(x))))

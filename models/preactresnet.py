@@ -5,12 +5,13 @@ Parameters are named as in the published checkpoints of Rice et al. 2020, Wu et 
 MAIR.
 """
 
+from functools import partial
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.resnet import conv1x1, conv3x3
+from models.resnet import conv1x1, conv3x3, stages
 from models.targets import Target
 
 
@@ -71,16 +72,14 @@ class PreActResNet(Target):
     ):
         super().__init__(num_classes, layer3=4 * width, layer4=8 * width)
         self.conv1 = conv3x3(3, width)
-        n_in = width
-        for number, (depth, factor) in enumerate(zip(depths, (1, 2, 4, 8)), start=1):
-            blocks = []
-            for i in range(depth):
-                stride = 2 if i == 0 and number > 1 else 1
-                blocks.append(Block(n_in, factor * width, stride, activated))
-                n_in = factor * width
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
-        self.bn = nn.BatchNorm2d(n_in) if last_norm == "bn" else None
-        self.linear = nn.Linear(n_in, num_classes)
+        block, widths = (
+            partial(Block, activated=activated),
+            [width, 2 * width, 4 * width, 8 * width],
+        )
+        for number, stage in enumerate(stages(block, depths, width, widths), start=1):
+            self.add_module(f"layer{number}", stage)
+        self.bn = nn.BatchNorm2d(8 * width) if last_norm == "bn" else None
+        self.linear = nn.Linear(8 * width, num_classes)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         layer3 = self.layer3(self.layer2(self.layer1(self.conv1(x))))

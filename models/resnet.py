@@ -6,6 +6,7 @@ stem of stride 1 without pooling. Parameters are named as in the published CIFAR
 (TRADES, MART, AutoAttack's example).
 """
 
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -92,6 +93,31 @@ class Bottleneck(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
+def stages(
+    block: Callable[..., nn.Module],
+    depths: Iterable[int],
+    n_in: int,
+    widths: Iterable[int],
+    expansion: int = 1,
+) -> list[nn.Sequential]:
+    """Stack blocks in stages; all but the first halve the height and width in their first block.
+
+    Args:
+        block: (n_in, channels, stride=) -> a block with expansion * channels output channels.
+        depths: the blocks of each stage.
+        n_in: channels of the input.
+        widths: the channels of each stage.
+    """
+    found = []
+    for number, (depth, channels) in enumerate(zip(depths, widths)):
+        blocks = []
+        for i in range(depth):
+            blocks.append(block(n_in, channels, stride=2 if i == 0 and number else 1))
+            n_in = expansion * channels
+        found.append(nn.Sequential(*blocks))
+    return found
+
+
 class ResNet(Target):
     """Stack four stages of `depths` blocks with width, 2, 4 and 8 width channels.
 
@@ -119,14 +145,10 @@ class ResNet(Target):
         super().__init__(num_classes, layer3, layer4)
         self.conv1 = conv3x3(3, width)
         self.bn1 = nn.BatchNorm2d(width)
-        n_in = width
-        for number, (depth, channels) in enumerate(zip(depths, widths), start=1):
-            blocks = []
-            for i in range(depth):
-                blocks.append(block(n_in, channels, stride=2 if i == 0 and number > 1 else 1))
-                n_in = block.expansion * channels
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
-        self.linear = nn.Linear(n_in, num_classes)
+        stacked = stages(block, depths, width, widths, block.expansion)
+        for number, stage in enumerate(stacked, start=1):
+            self.add_module(f"layer{number}", stage)
+        self.linear = nn.Linear(layer4, num_classes)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         x = F.relu(self.bn1(self.conv1(x)))
