@@ -22,6 +22,9 @@ from common.writing import write_csv as write_csv
 from common.writing import write_text as write_text
 
 Net = TypeVar("Net", bound=torch.nn.Module)
+# What modules around a network put before its names: DataParallel, torch.compile, a wrapper, and
+# the second part of nn.Sequential(normalisation, network).
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.")
 PLAIN = (type(None), bool, int, float, str)  # the values of options
 # The facts of a model file that are used when it is read.
 ABOUT = {
@@ -43,8 +46,8 @@ def read_file(path, device="cpu") -> dict:
 def state_dict_of(content: dict, path) -> dict:
     """Return the parameters in the content that `read_file` returned.
 
-    They are in "state_dict" or "net" where the content has one. The prefixes ``module.``
-    (DataParallel) and ``_orig_mod.`` (torch.compile) are removed from the names.
+    They are in "state_dict" or "net" where the content has one. PREFIXES that all names share are
+    removed, in any order.
 
     Raises InputError where a value is not a tensor.
     """
@@ -58,13 +61,8 @@ def state_dict_of(content: dict, path) -> dict:
         )
     ):
         raise InputError(f"{path}: has no parameters; give a state dict (name -> tensor)")
-    for prefix in (
-        "_orig_mod.",
-        "module.",
-        "_orig_mod.",
-    ):  # compiled before or after DataParallel
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), ""):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 

@@ -4,12 +4,8 @@ import os
 import stat
 from typing import BinaryIO
 
+from common import memory
 from common.errors import InputError
-
-
-def memory() -> int:
-    """Return the bytes of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def open_regular(
@@ -22,7 +18,7 @@ def open_regular(
     Args:
         path: the file, as the message names it.
         right: what would be right, the end of the message.
-        largest: the most bytes that are read; None: the machine's memory.
+        largest: the most bytes that are read; None: the memory there is.
         otherwise: what the message says of what is no regular file.
 
     Raises InputError where the file is missing, none of these, unreadable or too large.
@@ -37,7 +33,7 @@ def open_regular(
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
         raise InputError(f"{path}: {otherwise}; {right}")
-    most = memory() if largest is None else largest
+    most = memory.total() if largest is None else largest
     if status.st_size > most:
         os.close(handle)
         raise InputError(

@@ -239,15 +239,13 @@ def _nearest(state: dict[str, Tensor]) -> str:
 
 
 def _check_memory(arch: str, build: Callable[[], torch.nn.Module]) -> None:
-    """Raise InputError where a network has more weights than the memory holds.
-
-    build: builds it, here without memory for its weights.
+    """Raise InputError where the network that `build` makes has more weights than the memory
+    holds.
     """
-    import torch
+    from common.sketches import sketched
 
     try:
-        with torch.device("meta"):
-            numbers = sum(weight.numel() for weight in build().parameters())
+        numbers = sum(weight.numel() for weight in sketched(build).parameters())
     except RuntimeError:  # more numbers than 64 bits can count
         numbers = 2**63
     if lacking := memory.lack(numbers):

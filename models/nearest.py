@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from common.errors import InputError
+from common.sketches import sketched
 from models.targets import Target
 
 SHOWN = 3  # architectures that a message names
@@ -34,8 +34,7 @@ def _differences(
     """Return what keeps a state dict from fitting an architecture, a text for each entry."""
     try:
         state = kind.adapt(state)
-        with torch.device("meta"):  # shapes alone
-            own = build(arch, **kind.sizes_of(state)).state_dict()
+        own = sketched(lambda: build(arch, **kind.sizes_of(state))).state_dict()
     except (InputError, RuntimeError, TypeError, ZeroDivisionError) as error:
         return [f"cannot be built: {str(error).splitlines()[0]}"] * len(state)
     names = {name for name in own.keys() | state if not name.endswith("num_batches_tracked")}

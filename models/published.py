@@ -1,8 +1,8 @@
 """Read the layouts in which other projects save their networks.
 
-A file may hold its parameters under a key of its own (MAIR: ``rmodel``), each name behind the
-prefixes of the modules around the network, and, as two of the entries, the mean and the standard
-deviation by which the images are normalised.
+A file may hold its parameters under a key of its own (MAIR: ``rmodel``) and, as two of the entries,
+the mean and the standard deviation by which the images are normalised. `common.files` removes the
+prefixes of the modules around the network.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,12 @@ KEYS = (
     *("state_dict", "net", "model_state_dict", "model", "rmodel"),
     *("ema", "ema_state_dict", "state_dict_ema", "model_ema"),
 )
-# What modules around a network put before its names: DataParallel, torch.compile, a wrapper, and
-# the second part of nn.Sequential(normalisation, network).
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.")
 MEAN_AND_STD = (("mean", "std"), ("mu", "sigma"))  # what entries of a normalisation are called
 OTHERS = ("n_classes",)  # further entries of MAIR, which are no parameters
 
 
 def unwrapped(content: dict) -> dict:
-    """Return the content of a file with its parameters under "state_dict", by their bare names.
+    """Return the content of a file with its parameters under "state_dict".
 
     The entries of a normalisation are left out of them and stand as lists of numbers under
     "normalisation", (mean, std). A content of ours, which names its architecture, and one without
@@ -37,14 +34,7 @@ def unwrapped(content: dict) -> dict:
         return content
     state, normalisation = _split(state)
     found = {"normalisation": normalisation} if normalisation else {}
-    return {**content, "state_dict": bare(state), **found}
-
-
-def bare(state: dict) -> dict:
-    """Remove the prefixes, in any order, that all names share."""
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), ""):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    return {**content, "state_dict": state, **found}
 
 
 _EXTRAS = {name for pair in MEAN_AND_STD for name in pair} | set(OTHERS)

@@ -1,4 +1,5 @@
-"""Model files that are well formed and wrong: flipped bits, sizes, types and values that would pass unseen."""
+"""Model files that are well formed and wrong: flipped bits, sizes, types and values that would
+pass unseen."""
 
 import os
 import zipfile
@@ -9,7 +10,7 @@ import torch
 import models
 from common.errors import InputError
 from common.files import read_file
-from common.reading import memory
+from common.memory import total
 from models import mi
 from models.encoder import load_encoder
 
@@ -65,7 +66,7 @@ def test_what_is_no_file_that_ends(tmp_path):
     assert refusal(tmp_path / ("x" * 300)).startswith("cannot be read (File name too long)")
     sparse = tmp_path / "sparse.pth"
     with open(sparse, "wb") as file:
-        file.truncate(2 * memory())
+        file.truncate(2 * total())
     assert "bytes, and at most" in refusal(sparse)
 
 
