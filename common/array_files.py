@@ -70,7 +70,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, largest: int) -> nu
         )
     octets = archive.read(info)  # stops at file_size, and compares the checksum
     shape, order, dtype = _header(stream := io.BytesIO(octets))
-    array = numpy.frombuffer(octets[stream.tell() :], dtype)
+    array = numpy.frombuffer(octets, dtype, offset=stream.tell())
     return array.reshape(shape, order=order).copy()
 
 

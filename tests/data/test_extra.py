@@ -52,10 +52,10 @@ def claims_more(path):
 
 
 WRONG = {
-    "is damaged or no .npz file": lambda path: path.write_bytes(b"PK\x03\x04 no archive"),
+    "is no .npz file of arrays; write it": lambda path: path.write_bytes(b"PK\x03\x04 no archive"),
     "holds no array 'label'": lambda path: write(path, image=valid()["image"]),
-    "label holds Python objects": pickled,
-    "image is truncated": claims_more,
+    "holds pickled Python objects": pickled,
+    "is no .npz file of arrays": claims_more,
     "needs uint8 (M,16,16,3)": lambda path: write(
         path, image=np.zeros((5, 32, 32, 3)), label=[0] * 5
     ),
