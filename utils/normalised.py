@@ -7,6 +7,7 @@ from models.normalisation import NORMALISATIONS, Normalisation, agreed, checked
 from models.targets import Target
 from utils.attacks.projected_gradient import frozen
 
+SAMPLE = 64  # images on which a normalisation is suspected
 GAIN = 0.2  # of the images: what normalised ones must gain, beside chance, for a warning
 
 
@@ -37,13 +38,22 @@ def normalised(model: nn.Module, asked: Normalisation | None, what: str) -> nn.M
     return model
 
 
+def doubtful(model: nn.Module, asked: Normalisation | None) -> bool:
+    """Return whether nothing says which images a network was trained on.
+
+    asked: the normalisation that an option gave.
+    """
+    own = getattr(model, "about", {}) or "mean" in getattr(model, "options", {})
+    return not own and asked is None
+
+
 @torch.no_grad()
 def suspected(model: nn.Module, x: torch.Tensor, y: torch.Tensor, option: str) -> list[str]:
     """Warn where a network gets far more images right when they are normalised.
 
     Args:
         model: a network that nothing says the normalisation of.
-        x, y: natural images (N,3,H,W) in [0,1], 64 are enough, and their labels (N,).
+        x, y: natural images (N,3,H,W) in [0,1], SAMPLE of them, and their labels (N,).
         option: what would tell the normalisation, "--normalize".
     """
     right = {}

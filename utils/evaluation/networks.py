@@ -14,11 +14,9 @@ from models.normalisation import Normalisation
 from models.targets import Target
 from utils.devices import Compute
 from utils.evaluation.factories import from_factory, state_hash, try_out
-from utils.normalised import normalised, suspected
+from utils.normalised import SAMPLE, doubtful, normalised, suspected
 from utils.training import settings_file
 from utils.training.stages import check_classes
-
-SAMPLE = 64  # images on which a normalisation is suspected
 
 
 @dataclass
@@ -43,12 +41,6 @@ class Network:
     def what(self) -> str:
         """Return how errors name it."""
         return f"{self.option or '--factory' * bool(self.factory)} {self.name}".strip()
-
-    @property
-    def doubtful(self) -> bool:
-        """Return whether nothing says which images the network was trained on."""
-        own = getattr(self.model, "about", {}) or "mean" in getattr(self.model, "options", {})
-        return not own and self.normalisation is None
 
     @property
     def known(self) -> dict:
@@ -92,7 +84,7 @@ class Network:
     def warnings(self, compute: Compute, images: torch.Tensor, labels: torch.Tensor) -> list[str]:
         """Warn where the first images say that the network was trained on normalised ones."""
         found = self.surrogate.warnings(compute, images, labels) if self.surrogate else []
-        if not self.doubtful:
+        if not doubtful(self.model, self.normalisation):
             return found
         x, y = (each[:SAMPLE].to(compute.device) for each in (images, labels))
         option = "--surrogate-normalize" if "surrogate" in self.option else "--normalize"

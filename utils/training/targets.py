@@ -6,7 +6,7 @@ import models
 from common.errors import InputError
 from models.normalisation import NORMALISATIONS, Normalisation
 from models.targets import Target
-from utils.normalised import suspected
+from utils.normalised import SAMPLE, doubtful, suspected
 from utils.training.stages import Stage, check_classes, check_split, check_threat_model
 
 
@@ -43,11 +43,10 @@ def warn_of_inputs(
     what: the option and the file. normalisation: the one that an option gave. The first training
     images are classified.
     """
-    if target.about or "mean" in target.options or normalisation is not None:
+    if not doubtful(target, normalisation):
         return
     device = next(target.parameters()).device
-    x, y = (
-        each[:64].to(device) for each in (stage.dataset.train_images, stage.dataset.train_labels)
-    )
+    images, labels = stage.dataset.train_images, stage.dataset.train_labels
+    x, y = (each[:SAMPLE].to(device) for each in (images, labels))
     for line in suspected(target, x.float() / 255, y, "--normalize"):
         print(f"warning: {what}: {line}")
