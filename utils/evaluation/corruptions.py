@@ -9,6 +9,8 @@ import torch
 
 from common.errors import InputError
 from common.files import write_text
+from common.json_files import read_json
+from common.schema import ANYTHING, Each
 from data.batches import in_order
 from data.corruptions import CORRUPTIONS, EXTRA, SEVERITIES, Corruptions
 from utils.attacks.projected_gradient import frozen
@@ -78,12 +80,11 @@ def check_output(path: Path | None) -> None:
     """Refuse to replace a file that holds other results than accuracies on corrupted images."""
     if path is None or not path.is_file():
         return
+    remedy = "name another file"
     try:
-        known = KEY in json.loads(path.read_text())
-    except (ValueError, TypeError):
-        known = False
-    if not known:
-        raise InputError(f"--output {path}: holds other results; name another file")
+        read_json(path, {KEY: Each(ANYTHING)}, remedy, "holds other results: ")
+    except InputError as error:
+        raise InputError(f"--output {error}") from None
 
 
 def run_corruptions(

@@ -80,8 +80,8 @@ class Loop:
 
     def _resume(self, saved: dict) -> None:
         """Restore the state of a checkpoint; raise InputError where it does not fit the run."""
-        path, length = self.folder.path / "last.ckpt", (self.training.epochs, len(self.data))
-        saved = checked(saved, path, self.nets, self.optimizer, length)
+        length = self.training.epochs, len(self.data)
+        saved = checked(saved, self.folder.checkpoint_file, self.nets, self.optimizer, length)
         self.first, self.index = saved["epoch"], saved["index"]
         self.rows, self.best = saved["rows"], saved["best"]
         self.means = Means(saved["means"], self.compute.device)

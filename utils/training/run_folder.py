@@ -215,6 +215,11 @@ class RunFolder:
         print(f"warning: {error}; {PREVIOUS}, the checkpoint before it, is used", flush=True)
         return checkpoint
 
+    @property
+    def checkpoint_file(self) -> Path:
+        """Return the file that `checkpoint`, or `before_last`, was read from."""
+        return self.path / (LAST if self._sound else PREVIOUS)
+
     def _check_without_checkpoint(self) -> None:
         """Refuse to train over the models of a run whose checkpoints were deleted."""
         names = run_files(self.path)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ class Stage:
     folder: RunFolder
     save_every: float  # seconds between two checkpoints inside an epoch
     split: dict  # which images are held out, for a target file's metadata
-    tracker: Tracker = field(default_factory=Tracker)  # of --log
+    tracker: Tracker  # of --log
 
 
 @contextlib.contextmanager
@@ -56,11 +56,8 @@ def open_stage(name: str, settings, inputs: dict | None = None) -> Iterator[Stag
     if options.extra_data:
         extra = read_extra(options.extra_data, dataset)
         inputs["extra_data"] = options.extra_data
-    tracker = open_tracker(settings.run.log)
     with RunFolder(name, settings, compute, dataset.fingerprint, inputs) as folder:
-        stage = _opened(name, settings, compute, dataset, (train, holdout), folder, extra)
-        stage.tracker = tracker
-        yield stage
+        yield _opened(name, settings, compute, dataset, (train, holdout), folder, extra)
 
 
 def _opened(
@@ -119,6 +116,7 @@ def _opened(
         folder=folder,
         save_every=60 * settings.run.checkpoint_every,
         split=held_out,
+        tracker=open_tracker(settings.run.log),
     )
 
 

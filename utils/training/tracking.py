@@ -11,10 +11,14 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import write_text
+from common.json_files import read_json
+from common.schema import TEXT, Each, whole
 from utils import distributed
 
 PROJECT = "namid"  # the name under which wandb and trackio list the runs
 SENT = "tracked.json"  # {package: {"id", "epochs"}}: what was sent of this run
+SENT_RUN = {"id": TEXT, "epochs": whole(0)}
+REMEDY = "delete it; the rows are then sent again"
 
 
 class Tracker:
@@ -74,7 +78,7 @@ class Online(Tracker):
     def start(self, folder: Path, options: dict, rows: list[dict]) -> None:
         """Begin or resume the package's run, and send the rows that were not sent yet."""
         self.path = folder / SENT
-        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        known = read_json(self.path, Each(SENT_RUN), REMEDY) if self.path.is_file() else {}
         self.known = {self.name: {"id": uuid.uuid4().hex[:8], "epochs": 0}} | known
         sent = self.known[self.name]
         where = {"project": PROJECT, "config": options, "resume": "allow"}

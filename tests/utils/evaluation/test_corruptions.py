@@ -1,4 +1,5 @@
-"""--corruptions: counts known beforehand, files that are missing or do not fit, the table and its file."""
+"""--corruptions: counts known beforehand, files that are missing or do not fit, the table and its
+file."""
 
 import json
 
@@ -17,7 +18,8 @@ NAMES = (*CORRUPTIONS, *EXTRA)
 
 
 def write(folder, n=4, size=16, classes=10):
-    """A folder with five severities of n images; each pixel is 10 times the severity, plus 100 in the extra files."""
+    """A folder with five severities of n images; each pixel is 10 times the severity, plus 100 in
+    the extra files."""
     folder.mkdir()
     for name in NAMES:
         values = 10 * np.repeat(np.arange(1, 6), n) + 100 * (name in EXTRA)
@@ -96,7 +98,7 @@ def test_the_script_prints_a_table_and_writes_it(chain, tmp_path):
     [
         (("--attacks", "pgd-3"), "corrupted images are not attacked; leave --attacks"),
         (("--split", "holdout"), "--split"),
-        (("--output", "MODEL"), "holds other results; name another file"),
+        (("--output", "MODEL"), "holds other results: corruptions is missing; name another file"),
     ],
 )
 def test_what_does_not_go_together_is_refused(words, says, chain, tmp_path):
