@@ -1,4 +1,5 @@
-"""docs/robustbench.md: its code with a stub of RobustBench's interface, its commands, its JSON file."""
+"""docs/robustbench.md: its code with a stub of RobustBench's interface, its commands, its JSON
+file."""
 
 import re
 import shlex
@@ -153,7 +154,8 @@ def test_the_file_for_the_leaderboard(place, monkeypatch):
 
 
 def test_its_accuracies_are_texts_in_percent():
-    """Of 10,000 images 100 are wrong without an attack and 4,567 robust; one was fooled beyond the budget."""
+    """Of 10,000 images 100 are wrong without an attack and 4,567 robust; one was fooled beyond the
+    budget."""
     outcomes = "w" * 100 + "r" * 4566 + "o" + "f" * 5333
     results = Results()
     results.identity = {"dataset": "cifar100", "norm": "l2", "epsilon": 0.5, "samples": None}
@@ -187,7 +189,15 @@ def test_names_and_budgets_are_written_as_the_leaderboard_does():
     assert (
         architecture("resnet18") == "ResNet-18" and architecture("wrn-34-10") == "WideResNet-34-10"
     )
-    assert architecture("preactresnet18") == "PreActResNet-18" and architecture("vgg19") == "vgg19"
+    assert (
+        architecture("preactresnet18") == "PreActResNet-18"
+        and architecture("wrn34-10") == "WideResNet-34-10"
+        and architecture("vgg19") == "vgg19"
+    )
     assert radius("linf", 8 / 255) == "8/255" and radius("linf", 0.12) == "0.12"
     assert radius("l2", 0.5) == "0.5"
-    assert {architecture(name) for name in models.ARCHITECTURES} >= {"ResNet-18", "ResNet-50"}
+    assert {architecture(name) for name in models.ARCHITECTURES} >= {
+        "ResNet-18",
+        "ResNet-50",
+        "WideResNet-28-10",
+    }

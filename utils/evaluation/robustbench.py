@@ -70,7 +70,7 @@ def architecture(arch: str) -> str:
     for ours, theirs in (("preactresnet", "PreActResNet-"), ("resnet", "ResNet-")):
         if re.fullmatch(rf"{ours}\d+", arch):
             return theirs + arch.removeprefix(ours)
-    return re.sub(r"^wrn-", "WideResNet-", arch)
+    return re.sub(r"^wrn-?(?=\d)", "WideResNet-", arch)
 
 
 def radius(norm: str, epsilon: float) -> str:
