@@ -16,7 +16,7 @@ DEEPEST = 60  # levels of nesting that a file may have; ours have fewer than ten
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of value: what is right, in words, and the test for it."""
+    """Describe a kind of value: what is right, in words, and the test for it."""
 
     right: str
     fits: Callable[[object], bool]
@@ -24,14 +24,14 @@ class Kind:
 
 @dataclass(frozen=True)
 class Each:
-    """A dict whose names are texts, and whose values all fit one description."""
+    """Describe a dict whose names are texts, and whose values all fit one description."""
 
     of: object
 
 
 @dataclass(frozen=True)
 class OrNone:
-    """What fits a description, or None."""
+    """Describe what fits a description, or None."""
 
     of: object
 

@@ -1,4 +1,5 @@
-"""mi-N and mi-values-N through test_comparison.py: the estimators are found, kept by hash, and refused."""
+"""mi-N and mi-values-N through test_comparison.py: the estimators are found, kept by hash, and
+refused."""
 
 import json
 import shutil

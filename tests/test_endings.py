@@ -1,4 +1,5 @@
-"""How a script ends where the terminal, the disk or the environment is at fault: a line, a status, no traceback."""
+"""How a script ends where the terminal, the disk or the environment is at fault: a line, a status,
+no traceback."""
 
 import os
 import runpy

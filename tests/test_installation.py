@@ -1,4 +1,5 @@
-"""What `./run` installs: the locked versions with their hashes, or on request the newest; and what a missing
+"""What `./run` installs: the locked versions with their hashes, or on request the newest; and what
+a missing
 library or GPU costs. pip is stood in for by a script that notes what it is asked for."""
 
 import json
@@ -29,7 +30,8 @@ esac
 
 @pytest.fixture
 def run(tmp_path):
-    """A function that runs ./run with this pip in a folder of its own: the process, and the files installed."""
+    """A function that runs ./run with this pip in a folder of its own: the process, and the files
+    installed."""
     for name in ("run", *FILES):
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / "python"

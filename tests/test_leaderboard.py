@@ -1,4 +1,5 @@
-"""A run with everything that --preset leaderboard adds, and with extra images: it resumes with the same bits,
+"""A run with everything that --preset leaderboard adds, and with extra images: it resumes with the
+same bits,
 says what it was trained on, and compares its best epoch with its last."""
 
 import numpy as np
@@ -59,7 +60,8 @@ def test_the_best_and_the_last_epoch_are_reported(through):
 
 
 def test_extra_images_have_their_column(through, chain, tmp_path):
-    """In the file of the network, in a results file and in its table; without them there is none."""
+    """In the file of the network, in a results file and in its table; without them there is
+    none."""
     root, _, out = through
     assert "70 % of each batch from 90 of" in out
     about = torch.load(root / "run" / "best_model.pth", weights_only=True)["about"]

@@ -1,4 +1,5 @@
-"""The commands of the README, of docs/training.md, leaderboard.md, evaluation.md and of the scripts' docstrings run on
+"""The commands of the README, of docs/training.md, leaderboard.md, evaluation.md and of the
+scripts' docstrings run on
 tiny data; the links of all pages lead somewhere; the demo works."""
 
 import ast
@@ -229,7 +230,8 @@ def run_notebook() -> list[str]:
 
 
 def test_the_notebook_runs_whole_and_the_demo_alike(tmp_path, monkeypatch, capfd):
-    """Everything the notebook does, with fewer images and epochs, in this process; the demo runs the same
+    """Everything the notebook does, with fewer images and epochs, in this process; the demo runs
+    the same
     commands."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(run, "launch", launch)

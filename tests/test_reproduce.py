@@ -211,7 +211,8 @@ def test_a_failing_stage_stops_with_its_status(tiniest, tmp_path):
 
 
 def test_stopped_by_a_signal_it_goes_on(tmp_path, monkeypatch):
-    """The real command, from another folder and with a Python of its own: SIGTERM in a training, which then goes on in this
+    """The real command, from another folder and with a Python of its own: SIGTERM in a training,
+    which then goes on in this
     process."""
     words = [
         sys.executable,

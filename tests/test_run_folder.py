@@ -1,4 +1,5 @@
-"""A run's folder: a refused start changes nothing, and a finished run is lost to nobody but its owner."""
+"""A run's folder: a refused start changes nothing, and a finished run is lost to nobody but its
+owner."""
 
 import errno
 import itertools
@@ -73,7 +74,8 @@ def test_a_refused_restart_loses_nothing(words, said, chain, tmp_path):
 
 
 def test_a_restart_that_ends_before_its_first_state_gives_the_run_back(run):
-    """By an error, a divergence, a full disk or a second signal; with a state, the old run is gone."""
+    """By an error, a divergence, a full disk or a second signal; with a state, the old run is
+    gone."""
     before, words = content(run), (*TRAIN, run, "--epochs", 3, "--restart")
     with mock.patch("utils.training.held_out.pgd", mock.Mock(side_effect=KeyboardInterrupt)):
         result = run_script(*words)

@@ -1,4 +1,5 @@
-"""--log: the rows of metrics.csv in real event files of TensorBoard, and what wandb and trackio are sent.
+"""--log: the rows of metrics.csv in real event files of TensorBoard, and what wandb and trackio
+are sent.
 
 The last two are stood in for by a module of the same functions: both would need their servers.
 """

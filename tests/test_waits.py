@@ -21,7 +21,8 @@ MAY_WAIT = ("_check_finite", "_save", "evaluate", "get", "state", "update")
 
 
 class Waits(TorchDispatchMode):
-    """Notes operations that would wait for an accelerator, from an epoch's first batch to its last."""
+    """Notes operations that would wait for an accelerator, from an epoch's first batch to its
+    last."""
 
     def __init__(self):
         super().__init__()

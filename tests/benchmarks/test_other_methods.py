@@ -35,7 +35,8 @@ def test_an_entropic_step_costs_a_natural_step():
 
 
 def test_a_vib_step_runs_the_network_once_on_each_distinct_input():
-    """FGSM: forward and back to the image, two passes. The loss on both kinds of images: three passes each."""
+    """FGSM: forward and back to the image, two passes. The loss on both kinds of images: three
+    passes each."""
     with FakeTensorMode():
         net = bottleneck.network(SMALL, COMPUTE, channels_last=False)
         x, y = torch.rand(8, 3, 16, 16), torch.arange(8)

@@ -1,4 +1,5 @@
-"""JSON files: what does not fit the description is refused in one line that names the file and the field."""
+"""JSON files: what does not fit the description is refused in one line that names the file and the
+field."""
 
 import os
 

@@ -1,4 +1,5 @@
-"""Data files that are well formed and wrong: sizes that are declared, labels out of range, paths that lead out, FIFOs."""
+"""Data files that are well formed and wrong: sizes that are declared, labels out of range, paths
+that lead out, FIFOs."""
 
 import os
 import struct

@@ -1,4 +1,5 @@
-"""Networks as other projects define them, written from their descriptions, for files in their layouts."""
+"""Networks as other projects define them, written from their descriptions, for files in their
+layouts."""
 
 import torch
 import torch.nn.functional as F

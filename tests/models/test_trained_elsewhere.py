@@ -1,4 +1,5 @@
-"""Networks that were trained with another project's classes are right here on the images on which they are right there."""
+"""Networks that were trained with another project's classes are right here on the images on which
+they are right there."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""The files of an experiment, damaged or edited: one line names the file and the field, and nothing hangs."""
+"""The files of an experiment, damaged or edited: one line names the file and the field, and
+nothing hangs."""
 
 import json
 

@@ -292,7 +292,8 @@ def test_statistics_of_a_cell():
 
 
 def test_a_defense_with_estimators_is_attacked_with_them_and_the_worst_case_counts_it(tmp_path):
-    """60 of 100 images are right under the paper's attacks, of the first 50, which AutoAttack saw, 30; 12 under mi-40."""
+    """60 of 100 images are right under the paper's attacks, of the first 50, which AutoAttack saw,
+    30; 12 under mi-40."""
     graph = plan(experiment(tmp_path), "table1", ("linf",))
     right = "r" * 30 + "f" * 20 + "r" * 30 + "f" * 20
     for defense in ("standard", "namid"):

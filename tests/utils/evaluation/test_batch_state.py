@@ -1,4 +1,5 @@
-"""The state of a stopped AutoAttack: what does not fit the batch is left, said in a line, and the batch begins again."""
+"""The state of a stopped AutoAttack: what does not fit the batch is left, said in a line, and the
+batch begins again."""
 
 import os
 

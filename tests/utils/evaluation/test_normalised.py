@@ -27,7 +27,8 @@ def shifted(x):
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
-    """A folder with a network trained on normalised digits: a plain state dict, and a module that loads it."""
+    """A folder with a network trained on normalised digits: a plain state dict, and a module that
+    loads it."""
     folder, digits = tmp_path_factory.mktemp("foreign"), data.load("digits", limit_train=1000)
     x = digits.train_images.float() / 255
     torch.manual_seed(0)

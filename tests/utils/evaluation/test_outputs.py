@@ -1,4 +1,5 @@
-"""What an evaluation writes replaces nothing that is not its own, and a refused one replaces nothing at all."""
+"""What an evaluation writes replaces nothing that is not its own, and a refused one replaces
+nothing at all."""
 
 import os
 import shutil

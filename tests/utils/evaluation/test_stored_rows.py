@@ -1,4 +1,5 @@
-"""Rows of a results file whose numbers are not those of its outcomes are refused, and no table shows them."""
+"""Rows of a results file whose numbers are not those of its outcomes are refused, and no table
+shows them."""
 
 import copy
 import json

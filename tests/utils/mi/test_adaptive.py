@@ -1,4 +1,5 @@
-"""The adaptive attack: its objective written out, the ball, PGD as a special case, images that leave."""
+"""The adaptive attack: its objective written out, the ball, PGD as a special case, images that
+leave."""
 
 import pytest
 import torch
@@ -61,7 +62,8 @@ def case():
 
 
 def dv(estimator, pattern, output):
-    """The Donsker-Varadhan value of each sample, as written: a log-mean-exp over the other samples."""
+    """The Donsker-Varadhan value of each sample, as written: a log-mean-exp over the other
+    samples."""
     local, vectors = estimator.local_net(pattern), estimator.global_net(output)[:, :, 0] / 8**0.5
     u = torch.einsum("iu,jul->ijl", vectors, local)
     others = ~torch.eye(len(u), dtype=torch.bool)
@@ -157,7 +159,8 @@ def test_images_leave_at_the_first_iterate_that_fools(case):
 
 
 def test_the_feature_map_that_the_estimators_take(case):
-    """It comes from the pass that gives the logits, which is counted once, and so is its gradient."""
+    """It comes from the pass that gives the logits, which is counted once, and so is its
+    gradient."""
     _, _, x, y = case
     x, model = x.float(), Network().eval()
     nets = {kind: estimator(OfMap()) for kind in ("natural", "adversarial")}

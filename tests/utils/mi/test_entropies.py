@@ -57,7 +57,8 @@ def test_a_constant_sample_has_the_bias_correction_alone(n):
 
 
 def best_in_fifty_digits(degree: int) -> list:
-    """The best polynomial's coefficients by Remez's algorithm in 50 digits, whose extrema are the roots of e'."""
+    """The best polynomial's coefficients by Remez's algorithm in 50 digits, whose extrema are the
+    roots of e'."""
     chebyshev, _ = in_chebyshev_basis(degree)
     grid = numpy.sin(numpy.linspace(0, numpy.pi / 2, 50_001)) ** 2
     error = entropy_term(grid) - numpy.polynomial.chebyshev.chebval(2 * grid - 1, chebyshev)
@@ -84,7 +85,8 @@ def best_in_fifty_digits(degree: int) -> list:
 
 
 def jvhw_in_fifty_digits(counts: list[int]) -> float:
-    """The authors' estimator, in bits, from the definition alone; n >= 200 and some symbol seen once."""
+    """The authors' estimator, in bits, from the definition alone; n >= 200 and some symbol seen
+    once."""
     n = sum(counts)
     degree = min(4 + math.ceil(1.2 * math.log(n)), 22)
     g, log_n = best_in_fifty_digits(degree), mpmath.log(n)

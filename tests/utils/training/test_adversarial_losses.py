@@ -132,7 +132,8 @@ def test_mart_at_logits_of_plus_and_minus_a_thousand():
 
 @pytest.mark.parametrize("name", ["ce", "trades"])
 def test_smoothed_labels_are_torchs(name):
-    """And the smoothing of 0 leaves the bits; MART, which has no cross-entropy of p_y alone, none."""
+    """And the smoothing of 0 leaves the bits; MART, which has no cross-entropy of p_y alone,
+    none."""
     torch.manual_seed(0)
     logits, logits_adv = torch.randn(2, 7, 5, dtype=torch.float64)
     y = torch.arange(7) % 5
