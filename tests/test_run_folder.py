@@ -218,6 +218,13 @@ def test_the_checkpoint_before_the_last_is_used_and_says_so(damage, run, finishe
     assert "epochs 2 (now 3)" not in refused(*TRAIN, run, "--epochs", 3)
 
 
+def test_an_error_names_the_checkpoint_that_was_read(run):
+    (run / "last.ckpt").write_bytes(b"PK")
+    saved = torch.load(run / "previous.ckpt", weights_only=True)
+    torch.save(saved | {"epoch": 10**9}, run / "previous.ckpt")
+    assert "previous.ckpt: epoch is 1000000000" in refused(*TRAIN, run, "--epochs", 2)
+
+
 @pytest.mark.parametrize(
     "minutes, expected", [(10, []), (1.5, [3]), (1, [2, 4]), (0.5, [1, 2, 3, 4, 5])]
 )

@@ -98,6 +98,9 @@ def test_a_package_is_sent_each_row_once(name, tmp_path, monkeypatch):
     assert known["epochs"] == 2 and known["id"] in first.get("id", first["name"])
     succeed("train_standard.py", *words, "--restart")  # another run
     assert package.begun[-1] != first and len(package.rows) == 4
+    (tmp_path / "run" / "tracked.json").write_text(f'{{"{name}": 3}}')
+    refused = run_script("train_standard.py", *words)
+    assert refused.status == 2 and f"tracked.json: {name} is 3" in refused.err
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])

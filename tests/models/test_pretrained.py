@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from utils.mi.names import estimator_files
 
 FOLDER = ROOT / "models/pretrained"
 CARD = (FOLDER / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 NAMES = ("digits-natural", "digits-standard", "digits-namid")
 
 
@@ -58,3 +60,18 @@ def test_the_estimators_go_with_the_network():
         values = estimator(pattern, target(x))
         assert values.shape == (4,) and values.isfinite().all()
     assert nets["pre_local_n"].about["dataset"] == target.about["dataset"] == "digits"
+
+
+def test_the_commands_of_the_card_and_of_the_readme_run(tmp_path, monkeypatch):
+    (inline,) = re.findall(r"`\.venv/bin/python (test_comparison\.py --model [^`]+)`", README)
+    block = CARD.split("```sh\n")[1].split("```")[0].replace("python ", "")
+    commands = [shlex.split(line) for line in [inline, *block.splitlines()]]
+    assert [words[0] for words in commands] == [
+        "test_comparison.py",
+        "test_comparison.py",
+        "analyze_MI.py",
+    ]
+    monkeypatch.chdir(ROOT)
+    for words in commands:
+        words = [str(tmp_path / "mi") if word == "runs/digits-mi" else word for word in words]
+        succeed(*words, "--limit-test", 40)
