@@ -174,11 +174,13 @@ def content_of(graph: Graph, table: str) -> dict:
     budgets = (
         f" Budgets are {scale.epsilon:g} times the printed ones." if scale.epsilon != 1 else ""
     )
+    printed_on = "CIFAR-10" if table == "ib-table3" else "MNIST"
+    where = f"Printed values are of {printed_on}, measured ones of {graph.experiment.dataset}."
     return {
         "name": table,
         "title": f"Information bottleneck, Table {table[-1]}: {graph.experiment.root.name}",
         "header": ["network", "", *named],
-        "caption": f"{HOW}{budgets} {scale.shows}{note}",
+        "caption": f"{HOW} {where}{budgets} {scale.shows}{note}",
         "rows": [[line.name, line.shows, *line.texts] for line in found],
         "notes": [],
         "sources": {line.name: [line.source] for line in found if ran(graph, line.source)},

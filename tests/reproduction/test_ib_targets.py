@@ -114,6 +114,7 @@ def test_a_table_shows_printed_and_measured_side_by_side(tmp_path, monkeypatch):
     remember(graph.experiment)
     page = report(tmp_path).read_text()
     assert "<h3>Information bottleneck, Table 2: digits-tiny</h3>" in page
+    assert "Printed values are of CIFAR-10, measured ones of digits." in page  # Table 3
     assert "Information bottleneck, Table 1" not in page  # none of its evaluations has run
     (place,) = set(re.findall('<a href="#([^"]+)">CE</a>', page))
     assert f'id="{place}"' in page  # the name of a row leads to its commands
